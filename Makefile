@@ -1,0 +1,207 @@
+# libmpshim's build. "make help" lists the targets.
+#
+# Everything made goes to $(B): build/, or build/asan with ASAN=1; "make B=/some/dir" builds elsewhere, so that
+# several builds can go on at once. V=1 shows whole commands. Sources are found by wildcard: a new file needs no edit.
+#
+#   libmpshim/core/**/*.c                 libmpcore.a            sans-I/O; tools/check-border.sh guards it
+#   libmpshim/{core,io,engine}/**/*.c     libmpshim-engine.so    exports what is marked visible in engine/engine.h
+#   libmpshim/engine/helper_main.c        mpshim-engine          the helper host
+#   libmpshim/shim/*.c                    libmpshim.so           exports: shim/calls.def, and shim/extra.map where it exists
+#   libmpshim/tools/NAME.c                NAME                   linked with no library; NAME_LIBS below for others
+#   libmpshim/tools/NAME.sh               NAME
+#   libmpshim/sim/*.c                     libmpsim.a             core's simulated network
+#
+# Tests. tests/DIR/NAME.c is a program $(B)/tests/DIR_NAME; tests/DIR/lib/*.c is linked into each program of DIR.
+# "make check" runs it without arguments: status 0 is success, 77 skipped, and it has $(TEST_TIMEOUT) seconds.
+#
+#   DIR      linked with                     run by make check
+#   unit     libmpcore.a                     in the plain and the sanitizer build
+#   sim      libmpsim.a libmpcore.a          in the plain and the sanitizer build
+#   io       io/, core/                      no: they need a network namespace; pytest runs them
+#   engine   engine/ (no main), io/, core/   no: likewise
+#   shim     libc                            no: likewise (programs to run under libmpshim.so)
+#   lab      libc; no prefix ($(B)/tests/linkem)
+
+.SUFFIXES:
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+PYTHON = /usr/bin/python3
+TEST_TIMEOUT = 600
+JOBS := $(shell nproc)
+SHELL = /bin/sh
+
+# Targets that need no configuration: they make it themselves or do without.
+no_config := help clean distclean check demo bench bootstrap border fmt lint
+goals := $(or $(MAKECMDGOALS),all)
+ifneq ($(filter-out $(no_config),$(goals)),)
+include build/config.mk
+build/config.mk: configure
+	@if [ -f $@ ]; then ./configure $$(sed -n '1s/^configure //p' build/config.log); else ./configure; fi
+endif
+
+ASAN ?= 0
+ifeq ($(ASAN),1)
+B = build/asan
+SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+else
+B = build
+endif
+
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-7s %s\n' $(1) '$(patsubst $(B)/%,%,$@)';)
+
+# ---- flags
+C17 = -std=c17 -D_GNU_SOURCE= -Ilibmpshim -fvisibility=hidden -fPIC -pthread -MMD -MP
+DEFS = -DMPSHIM_LIBDIR='"$(libdir)/libmpshim"'
+ALL_CFLAGS = $(C17) -Wall -Wextra $(WARN) $(DEFS) $(CPPFLAGS) $(CFLAGS) $(SANITIZE) $(EXTRA)
+LINK = $(CC) $(CFLAGS) $(SANITIZE) -pthread $(LDFLAGS)
+LDDEFS = -Wl,-z,defs
+$(B)/obj/libmpshim/io/%.o: EXTRA = $(EV_CFLAGS) $(MNL_CFLAGS)
+$(B)/obj/libmpshim/engine/%.o: EXTRA = $(EV_CFLAGS)
+$(B)/obj/libmpshim/core/%.o: EXTRA = $(CRYPTO_CFLAGS)
+# The interposed calls have their prototypes in libc's headers only in part (the _chk forms are the compiler's own).
+$(B)/obj/libmpshim/shim/%.o: EXTRA = -Wno-missing-prototypes
+ENGINE_LIBS = $(EV_LIBS) $(MNL_LIBS) $(CRYPTO_LIBS) -lm
+CORE_LIBS = $(CRYPTO_LIBS) -lm
+
+# ---- sources
+src = $(sort $(wildcard $(addprefix libmpshim/$(1)/,*.c */*.c)))
+obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
+core_o := $(call obj,$(call src,core))
+io_o := $(call obj,$(call src,io))
+engine_main := libmpshim/engine/helper_main.c
+engine_o := $(call obj,$(filter-out $(engine_main),$(call src,engine)))
+shim_o := $(call obj,$(call src,shim))
+sim_o := $(call obj,$(call src,sim))
+tool_c := $(patsubst libmpshim/tools/%.c,$(B)/%,$(wildcard libmpshim/tools/*.c))
+tool_sh := $(patsubst libmpshim/tools/%.sh,$(B)/%,$(wildcard libmpshim/tools/*.sh))
+
+# ---- products: each as soon as it has sources
+lib_engine := $(if $(engine_o),$(B)/libmpshim-engine.so)
+lib_shim := $(if $(shim_o),$(B)/libmpshim.so)
+helper := $(if $(wildcard $(engine_main)),$(B)/mpshim-engine)
+tools := $(tool_c) $(tool_sh)
+here := $(if $(filter build,$(B)),$(notdir $(tools)))
+
+test_programs = $(patsubst tests/$(1)/%.c,$(B)/tests/$(1)_%,$(sort $(wildcard tests/$(1)/*.c)))
+test_lib = $(call obj,$(sort $(wildcard tests/$(1)/lib/*.c)))
+t_unit := $(call test_programs,unit)
+t_sim := $(call test_programs,sim)
+t_io := $(call test_programs,io)
+t_engine := $(call test_programs,engine)
+t_shim := $(call test_programs,shim)
+t_lab := $(patsubst tests/lab/%.c,$(B)/tests/%,$(wildcard tests/lab/*.c))
+test_all := $(t_unit) $(t_sim) $(t_io) $(t_engine) $(t_shim) $(t_lab)
+
+.PHONY: all tests install uninstall check check-c check-asan check-python demo bench bootstrap border replay
+.PHONY: fmt lint clean distclean help
+
+all: $(B)/libmpcore.a $(lib_engine) $(lib_shim) $(helper) $(tools) $(here) ## the libraries, the helper and ./mptcp-run (default)
+
+demo: ## two paths, a download with and without mptcp-run, a path pulled in mid-transfer; installs what is missing
+	@tools/bootstrap.sh
+	@$(MAKE) --no-print-directory -j$(JOBS) all $(B)/tests/linkem
+	@PYTHONPATH=tests $(PYTHON) -m lab.demo
+
+check: ## border check, unit and simulation tests (plain and sanitized), end-to-end tests; installs what is missing
+	@tools/bootstrap.sh --tests
+	@+MAKE="$(MAKE)" PYTHON="$(PYTHON)" JOBS="$(JOBS)" TEST_TIMEOUT="$(TEST_TIMEOUT)" tools/check.sh
+
+bench: ## throughput and CPU seconds per GB beside kernel TCP and kernel MPTCP
+	@tools/bootstrap.sh --tests
+	@$(MAKE) --no-print-directory -j$(JOBS) all $(B)/tests/linkem
+	@PYTHONPATH=tests $(PYTHON) -m lab.bench
+
+tests: all $(test_all) ## every test program, not run
+
+replay: $(B)/tests/sim_run ## one simulated run bit for bit, traced: make replay SEED=7 [ARGS="--pcap run.pcap"]
+	@[ -n "$(SEED)" ] || { echo "usage: make replay SEED=number [ARGS=...]" >&2; exit 2; }
+	$(B)/tests/sim_run --seed $(SEED) --trace $(ARGS)
+
+install: all ## into prefix, below DESTDIR
+	install -d $(DESTDIR)$(libdir)/libmpshim $(DESTDIR)$(bindir)
+	install -m 644 $(lib_engine) $(lib_shim) $(DESTDIR)$(libdir)/libmpshim
+	$(if $(helper),install -m 755 $(helper) $(DESTDIR)$(libdir)/libmpshim)
+	$(if $(tools),install -m 755 $(tools) $(DESTDIR)$(bindir))
+	$(if $(wildcard libmpshim/mpshim.h),install -d $(DESTDIR)$(includedir) && install -m 644 libmpshim/mpshim.h $(DESTDIR)$(includedir))
+	$(if $(wildcard docs/man/*.1),install -d $(DESTDIR)$(mandir)/man1 && install -m 644 $(wildcard docs/man/*.1) $(DESTDIR)$(mandir)/man1)
+
+uninstall: ## what install put there
+	rm -rf $(DESTDIR)$(libdir)/libmpshim
+	rm -f $(addprefix $(DESTDIR)$(bindir)/,$(notdir $(tools))) $(DESTDIR)$(includedir)/mpshim.h
+	rm -f $(addprefix $(DESTDIR)$(mandir)/man1/,$(notdir $(wildcard docs/man/*.1)))
+
+border: ## core/ makes no system call and includes nothing from above it
+	@tools/check-border.sh
+
+lint: ## cppcheck over all C files, shellcheck over the scripts where it is installed
+	@command -v cppcheck > /dev/null || { echo "lint needs cppcheck: apt-get install cppcheck" >&2; exit 1; }
+	$(Q)cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
+	    --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -j$(JOBS) -Ilibmpshim -D_GNU_SOURCE libmpshim tests
+	$(Q)! command -v shellcheck > /dev/null || shellcheck -e SC1007,SC2034,SC2154 configure tools/*.sh $(wildcard tests/*.sh) .ci/run
+
+fmt: ## clang-format over all C files, in place
+	@command -v clang-format > /dev/null || { echo "fmt needs clang-format: apt-get install clang-format" >&2; exit 1; }
+	$(Q)find libmpshim tests -name '*.[ch]' | xargs clang-format -i
+
+clean: ## what was built; the configuration stays
+	rm -rf build/obj build/asan build/tests build/gen build/*.a build/*.so build/mpshim-engine $(addprefix build/,$(notdir $(tools))) $(notdir $(tools))
+
+distclean: ## everything that is not a source
+	rm -rf build $(notdir $(tools))
+
+bootstrap: ## installs the packages that building and testing need (root on Debian)
+	@tools/bootstrap.sh --tests
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
+
+# ---- rules
+$(B)/obj/%.o: %.c build/config.mk
+	@mkdir -p $(@D)
+	$(call say,CC)$(CC) $(ALL_CFLAGS) -c -o $@ $<
+
+$(B)/libmpcore.a: $(core_o)
+	$(call say,AR)rm -f $@ && ar rcs $@ $^
+$(B)/libmpsim.a: $(sim_o)
+	$(call say,AR)rm -f $@ && ar rcs $@ $^
+
+# The engine binds its own symbols to itself: the programs it is loaded into carry other libraries' names.
+$(B)/libmpshim-engine.so: $(engine_o) $(io_o) $(core_o)
+	$(call say,LD)$(LINK) -shared $(if $(SANITIZE),,$(LDDEFS)) -Wl,-Bsymbolic -Wl,-z,relro,-z,now -o $@ $^ $(ENGINE_LIBS)
+
+$(B)/gen/shim.map: $(wildcard libmpshim/shim/*.def libmpshim/shim/*.map) tools/gen-map.sh
+	@mkdir -p $(@D)
+	$(call say,GEN)tools/gen-map.sh libmpshim/shim > $@
+$(B)/libmpshim.so: $(shim_o) $(B)/gen/shim.map
+	$(call say,LD)$(LINK) -shared $(if $(SANITIZE),,$(LDDEFS)) -Wl,--version-script=$(B)/gen/shim.map -Wl,-z,relro -o $@ $(shim_o) -ldl
+
+$(B)/mpshim-engine: $(call obj,$(engine_main)) $(lib_engine)
+	$(call say,LD)$(LINK) -pie -Wl,-rpath,'$$ORIGIN' -o $@ $< $(lib_engine)
+
+$(tool_c): $(B)/%: $(B)/obj/libmpshim/tools/%.o
+	$(call say,LD)$(LINK) -pie -o $@ $^ $($(notdir $@)_LIBS) -ldl
+$(tool_sh): $(B)/%: libmpshim/tools/%.sh
+	$(call say,GEN)sed 's|@LIBDIR@|$(libdir)/libmpshim|g' $< > $@ && chmod +x $@
+# In the source tree, beside the README's ./mptcp-run; it finds its libraries beside the file the link leads to.
+$(here): %: build/%
+	@ln -sf $< $@
+
+link_test = $(call say,LD)mkdir -p $(@D) && $(LINK) -o $@ $(filter %.o,$^) $(filter %.a,$^)
+$(t_unit): $(B)/tests/unit_%: $(B)/obj/tests/unit/%.o $(call test_lib,unit) $(B)/libmpcore.a
+	$(link_test) $(CORE_LIBS)
+$(t_sim): $(B)/tests/sim_%: $(B)/obj/tests/sim/%.o $(call test_lib,sim) $(B)/libmpsim.a $(B)/libmpcore.a
+	$(link_test) $(CORE_LIBS)
+$(t_io): $(B)/tests/io_%: $(B)/obj/tests/io/%.o $(call test_lib,io) $(io_o) $(B)/libmpcore.a
+	$(link_test) $(ENGINE_LIBS)
+$(t_engine): $(B)/tests/engine_%: $(B)/obj/tests/engine/%.o $(call test_lib,engine) $(engine_o) $(io_o) $(B)/libmpcore.a
+	$(link_test) $(ENGINE_LIBS)
+$(t_shim): $(B)/tests/shim_%: $(B)/obj/tests/shim/%.o $(call test_lib,shim)
+	$(link_test) -ldl
+$(t_lab): $(B)/tests/%: $(B)/obj/tests/lab/%.o
+	$(link_test)
+
+# Kept, so that one changed file makes one new object.
+.SECONDARY:
+-include $(shell [ ! -d $(B)/obj ] || find $(B)/obj -name '*.d')

@@ -1,0 +1,438 @@
+/* Connection life: opening, fallback, closing, the owner's verbs. */
+#include "core/stack_int.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "core/crypto.h"
+
+struct mpc *conn_link(struct mp_stack *st, struct mpc *c);
+void st_accepted(struct mpc *c);
+
+/* ---- making ---- */
+
+struct mpc *conn_new(struct mp_stack *st, bool server, mp_time now)
+{
+    struct mpc *c = calloc(1, sizeof *c);
+    if (!c) return NULL;
+    c->st = st;
+    c->v.server = server;
+    c->v.opened = now;
+    c->v.version = 1;
+    c->v.fb = FB_OFFERED;
+    c->v.why = MP_WHY_PENDING;
+    c->v.nodelay = st->set.nodelay;
+    c->v.csum = !server && st->set.checksum;
+    c->v.rcvbuf = (uint64_t)st->set.rcvbuf_kb * 1024;
+    c->v.sndbuf = (uint64_t)st->set.sndbuf_kb * 1024;
+    c->cc = mp_cc_find(st->set.cc);
+    if (!c->cc) c->cc = mp_cc_all[0];
+    c->sched = mp_sched_find(st->set.scheduler);
+    if (!c->sched) c->sched = mp_sched_all[0];
+    c->v.idsn_local = st_rand32(st); /* replaced with the key's when MPTCP is offered */
+    c->v.snd_una = c->v.snd_nxt = c->v.snd_end = c->v.idsn_local + 1;
+    c->v.snd_edge = c->v.snd_nxt + 65535;
+    c->v.rcv_nxt = 1;
+    for (int i = 0; i < CT_COUNT; i++) c->v.timer[i] = MP_NEVER;
+    mp_rangemap_init(&c->ooo, st_rand32(st));
+    if (!conn_link(st, c)) {
+        free(c);
+        return NULL;
+    }
+    return c;
+}
+
+static void free_queue(struct mpc *c)
+{
+    while (c->snd_first) {
+        struct mp_chunk *k = c->snd_first;
+        c->snd_first = k->next;
+        chunk_put(c->st, k);
+    }
+    chunk_put(c->st, c->spare);
+    while (c->reinj) {
+        struct reinj *r = c->reinj;
+        c->reinj = r->next;
+        free(r);
+    }
+    for (uint32_t i = 0; i < c->rxq_n; i++) mp_slice_put(&c->rxq[(c->rxq_head + i) % c->rxq_cap]);
+    free(c->rxq);
+    mp_rangemap_fini(&c->ooo);
+}
+
+void conn_free(struct mpc *c)
+{
+    if (c->v.server && !c->v.established) st_accepted(c);
+    while (c->sfs) {
+        struct sf *s = c->sfs;
+        c->sfs = s->next;
+        sf_free(s);
+    }
+    free_queue(c);
+    st_conn_gone(c);
+    free(c);
+}
+
+void conn_new_keys(struct mpc *c)
+{
+    do {
+        c->st->ops.random(c->st->arg, &c->v.key_local, sizeof c->v.key_local);
+        mp_key_derive(c->v.key_local, &c->v.token_local, &c->v.idsn_local);
+    } while (st_token_find(c->st, c->v.token_local));
+    st_token_add(c->st, c);
+    c->v.snd_una = c->v.snd_nxt = c->v.snd_end = c->v.idsn_local + 1; /* MP_CAPABLE takes one, RFC 8684 3.1 */
+    c->v.snd_edge = c->v.snd_nxt + 65535;
+}
+
+void conn_set_peer_key(struct mpc *c, uint64_t key)
+{
+    if (c->v.peer_key_known) return;
+    c->v.peer_key_known = true;
+    c->v.key_remote = key;
+    mp_key_derive(key, &c->v.token_remote, &c->v.idsn_remote);
+    c->v.rcv_nxt = c->v.idsn_remote + 1;
+    c->v.rcv_edge = 0;
+    c->v.ack64 = true;
+}
+
+/* ---- questions ---- */
+
+int conn_nlive(const struct mpc *c)
+{
+    int n = 0;
+    for (const struct sf *s = c->sfs; s; s = s->next)
+        n += !s->v.dead && !s->v.reset_pending && s->v.state >= SF_SYN_SENT && s->v.state <= SF_CLOSE_WAIT;
+    return n;
+}
+
+bool conn_any_other(const struct mpc *c, const struct sf *s)
+{
+    for (const struct sf *o = c->sfs; o; o = o->next)
+        if (o != s && sf_can_carry(o) && !o->v.stale) return true;
+    return false;
+}
+
+struct mp_cc_group conn_cc_group(struct mpc *c, struct sf *self)
+{
+    struct mp_cc_group g = { 0 };
+    for (struct sf *s = c->sfs; s && g.n < MP_CC_MAX_PATHS; s = s->next) {
+        if (s != self && (s->v.dead || !s->v.cc.active)) continue;
+        if (s == self) g.self = g.n;
+        g.s[g.n++] = &s->v.cc;
+    }
+    return g;
+}
+
+static bool tx_done(const struct mpc *c)
+{
+    if (!c->v.shut || c->v.snd_una < c->v.snd_end) return false;
+    if (!c->v.tx_plain) return c->v.fin_acked;
+    for (const struct sf *s = c->sfs; s; s = s->next)
+        if (s->v.initial) return s->v.fin_acked || s->v.dead;
+    return true;
+}
+
+static bool rx_done(const struct mpc *c) { return c->v.fin_consumed; }
+
+bool conn_finished(const struct mpc *c) { return c->v.err || (tx_done(c) && rx_done(c)); }
+bool mpc_send_done(const struct mpc *c) { return c->v.err || (c->v.snd_una >= c->v.snd_end && (!c->v.shut || tx_done(c))); }
+int mpc_error(const struct mpc *c) { return c->v.err; }
+
+/* ---- fallback ---- */
+
+static void go_plain(struct mpc *c, struct sf *s, enum mp_plain_why why)
+{
+    st_count(c->st, MP_E_fallback, 1, c);
+    c->v.why = why;
+    c->v.tx_plain = c->v.rx_plain = true;
+    /* One subflow carried everything, so data and subflow numbers differ by a constant. */
+    c->v.tx_plain_off = c->v.snd_nxt - mp_max(s->v.snd_nxt - s->v.fin_sent, 1);
+    c->v.fin_sent = c->v.fin_now = c->v.fin_acked = false;
+    c->v.snd_edge = UINT64_MAX / 2; /* the subflow's window is the window now */
+    for (int i = 0; i < CT_COUNT; i++)
+        if (i != CT_LINGER) c->v.timer[i] = MP_NEVER;
+    st_token_del(c->st, c);
+    sf_update_mss(s);
+}
+
+enum fb_action conn_fallback(struct mpc *c, struct sf *s, enum fb_event e, enum mp_plain_why why, mp_time now)
+{
+    struct fb_step step = fb_lookup(c->v.fb, e);
+    enum fb_state was = c->v.fb;
+    if (step.action == FB_reset_subflow) {
+        st_count(c->st, MP_E_fallback_refused, 1, c);
+        sf_abort(s, MP_RST_MIDDLEBOX, false, now);
+        return step.action;
+    }
+    c->v.fb = step.next;
+    if (step.next == FB_PLAIN && was != FB_PLAIN) {
+        go_plain(c, s, why);
+        if (step.action == FB_send_fail) c->v.mp_fail_pending = true;
+        c->v.infinite_pending = step.action == FB_send_fail || step.action == FB_send_infinite;
+    }
+    if (step.next == FB_CONFIRMED && was != FB_CONFIRMED) {
+        c->v.why = MP_WHY_MULTIPATH;
+        pm_ready(c, now);
+    }
+    return step.action;
+}
+
+/* ---- subflows come and go ---- */
+
+void conn_sf_established(struct mpc *c, struct sf *s, mp_time now)
+{
+    st_count(c->st, MP_E_subflow_up, 1, c);
+    c->v.sf_ever++;
+    c->v.timer[CT_ORPHAN] = MP_NEVER;
+    pm_path(c, s);
+    if (s->v.passive && !s->v.initial) st_count(c->st, MP_E_join_up, 1, c);
+    if (!s->v.initial) return;
+    if (!conn_mp(c)) {
+        c->v.fb = FB_PLAIN;
+        if (c->v.why == MP_WHY_PENDING) c->v.why = MP_WHY_NO_OPTION_SYNACK;
+        if (!c->v.tx_plain) c->v.tx_plain_off = c->v.snd_nxt - 1;
+        c->v.tx_plain = c->v.rx_plain = true;
+        c->v.snd_edge = UINT64_MAX / 2;
+        st_count(c->st, MP_E_connect_plain, 1, c);
+        sf_update_mss(s);
+    } else {
+        conn_set_edge(c, c->v.snd_nxt + s->v.snd_wnd);
+        st_count(c->st, MP_E_connect_mp, 1, c);
+    }
+    if (!c->v.server) {
+        c->v.established = true;
+        conn_event(c, MP_EV_CONNECTED | MP_EV_WRITABLE);
+    }
+    (void)now;
+}
+
+static void opening_failed(struct mpc *c, int err)
+{
+    c->v.err = err ? err : ECONNABORTED;
+    conn_event(c, MP_EV_CLOSED);
+}
+
+void conn_sf_gone(struct mpc *c, struct sf *s, int err, mp_time now)
+{
+    bool up = s->v.join_done && s->v.state >= SF_ESTABLISHED;
+    if (s->v.initial && !c->v.established) {
+        if (!c->v.server) opening_failed(c, err);
+        else c->v.released = c->v.closing = true; /* nobody has seen it */
+        return;
+    }
+    /* A subflow may be the last thing that the closing waited for: look when it is gone. */
+    struct mpc_path_info *p = pm_path(c, s);
+    if (p) {
+        p->bytes_sent += s->v.bytes_acked;
+        p->bytes_received += s->v.bytes_received;
+    }
+    if (!conn_mp(c)) {
+        if (s->v.initial && !conn_finished(c)) {
+            c->v.err = err ? err : ECONNRESET;
+            conn_event(c, MP_EV_CLOSED);
+        }
+        conn_close_check(c, now);
+        return;
+    }
+    conn_reinject(c, s, now);
+    if (!up && !s->v.passive) st_count(c->st, MP_E_join_failed, 1, c);
+    if (c->v.closing || conn_finished(c)) return;
+    pm_sf_failed(c, s, up, now);
+    if (conn_nlive(c)) return;
+    if (!up && err == ECONNREFUSED) { /* the peer does not know the token any more */
+        conn_fail(c, ECONNRESET, now);
+        return;
+    }
+    if (c->v.timer[CT_ORPHAN] == MP_NEVER) c->v.timer[CT_ORPHAN] = now + MP_SEC(c->st->set.orphan_s);
+}
+
+void conn_fail(struct mpc *c, int err, mp_time now)
+{
+    bool told = false;
+    if (!c->v.err) c->v.err = err;
+    for (struct sf *s = c->sfs; s; s = s->next) {
+        if (s->v.dead || s->v.state == SF_TIME_WAIT) continue;
+        bool fast = conn_mp(c) && !told && s->v.fully && err != ECONNRESET;
+        sf_abort(s, MP_RST_UNSPECIFIED, false, now);
+        if (fast && s->v.reset_pending) s->v.reset_fastclose = told = true;
+    }
+    c->v.closing = true;
+    for (int i = 0; i < CT_COUNT; i++) c->v.timer[i] = MP_NEVER;
+    conn_event(c, MP_EV_CLOSED);
+    conn_touch(c);
+}
+
+/* ---- closing, RFC 8684 3.3.3 ---- */
+
+static void close_subflows(struct mpc *c, mp_time now)
+{
+    if (c->v.closing) return;
+    c->v.closing = true;
+    for (int i = 0; i < CT_COUNT; i++) c->v.timer[i] = MP_NEVER;
+    for (struct sf *s = c->sfs; s; s = s->next) {
+        if (s->v.dead) continue;
+        if (s->v.state < SF_ESTABLISHED || !s->v.join_done)
+            sf_abort(s, MP_RST_UNSPECIFIED, false, now);
+        else
+            sf_close(s, now);
+    }
+}
+
+void conn_close_check(struct mpc *c, mp_time now)
+{
+    if (c->v.err) return;
+    if (c->v.tx_plain && c->v.shut && c->v.snd_nxt == c->v.snd_end)
+        for (struct sf *s = c->sfs; s; s = s->next)
+            if (s->v.initial) sf_close(s, now);
+    if (!tx_done(c)) return;
+    if (c->v.released && c->v.timer[CT_LINGER] == MP_NEVER && !rx_done(c)) c->v.timer[CT_LINGER] = now + MP_SEC(60); /* the peer's FIN is its own business, not for ever ours */
+    if (!rx_done(c)) return;
+    if (!c->v.tx_plain) close_subflows(c, now);
+    conn_event(c, MP_EV_CLOSED);
+}
+
+void conn_reap(struct mpc *c, mp_time now)
+{
+    for (struct sf **p = &c->sfs; *p;) {
+        struct sf *s = *p;
+        if (!s->v.dead) {
+            p = &s->next;
+            continue;
+        }
+        *p = s->next;
+        sf_free(s);
+    }
+    (void)now;
+    if (c->sfs || !c->v.released) return;
+    if (conn_finished(c) || !conn_mp(c) || c->v.closing) conn_free(c);
+}
+
+/* ---- time ---- */
+
+mp_time conn_deadline(const struct mpc *c)
+{
+    mp_time min = MP_NEVER;
+    for (int i = 0; i < CT_COUNT; i++) min = mp_min(min, c->v.timer[i]);
+    for (const struct sf *s = c->sfs; s; s = s->next) min = mp_min(min, sf_deadline(s));
+    return min;
+}
+
+static bool fired(struct mpc *c, enum conn_timer t, mp_time now)
+{
+    if (c->v.timer[t] > now) return false;
+    c->v.timer[t] = MP_NEVER;
+    return true;
+}
+
+static mp_dur slowest_rto(const struct mpc *c)
+{
+    mp_dur r = 0;
+    for (const struct sf *s = c->sfs; s; s = s->next)
+        if (sf_can_carry(s) && !s->v.stale) r = mp_max(r, s->v.rto);
+    return r ? r : MP_SEC(1);
+}
+
+static void data_fin_tick(struct mpc *c, mp_time now)
+{
+    if (!c->v.fin_sent || c->v.fin_acked || c->v.tx_plain) return;
+    st_count(c->st, MP_E_data_fin_rexmit, 1, c);
+    c->v.fin_now = true;
+    c->v.data_rexmits++;
+    c->v.timer[CT_DATA_FIN] = now + mp_min(slowest_rto(c) << mp_min((uint64_t)c->v.data_rexmits, 8), MP_SEC(60));
+}
+
+/* RFC 8684 3.3.6: the subflows are satisfied, the connection is not: somebody on the way acknowledged what he lost. */
+static void data_rexmit_tick(struct mpc *c, mp_time now)
+{
+    if (c->v.snd_una >= c->v.snd_nxt || c->v.tx_plain) return;
+    bool held = false;
+    for (struct sf *s = c->sfs; s && !held; s = s->next) {
+        if (s->v.dead) continue;
+        for (struct sf_seg *g = s->seg_head; g && !held; g = g->next)
+            held = g->len && g->dsn <= c->v.snd_una && c->v.snd_una < g->dsn + g->len && !s->v.stale;
+    }
+    if (!held && !c->reinj) {
+        st_count(c->st, MP_E_conn_rexmit, 1, c);
+        c->v.data_rexmits++;
+        conn_reinject_range(c, c->v.snd_una, mp_min(c->v.snd_una + 65536, c->v.snd_nxt), -1);
+    }
+    conn_arm_data_timer(c, now);
+}
+
+void conn_arm_data_timer(struct mpc *c, mp_time now)
+{
+    bool due = !c->v.tx_plain && c->v.snd_una < c->v.snd_nxt && !c->v.err;
+    c->v.timer[CT_DATA_REXMIT] = due ? now + mp_min(slowest_rto(c) << mp_min((uint64_t)c->v.data_rexmits, 6), MP_SEC(30)) : MP_NEVER;
+}
+
+void conn_tick(struct mpc *c, mp_time now)
+{
+    for (struct sf *s = c->sfs; s; s = s->next) sf_tick(s, now);
+    if (fired(c, CT_DATA_FIN, now)) data_fin_tick(c, now);
+    if (fired(c, CT_DATA_REXMIT, now)) data_rexmit_tick(c, now);
+    if (fired(c, CT_ADD_ADDR, now)) pm_tick_add_addr(c, now);
+    if (fired(c, CT_PM, now)) pm_run(c, now);
+    if (fired(c, CT_ORPHAN, now)) {
+        st_count(c->st, MP_E_orphan_timeout, 1, c);
+        conn_fail(c, ETIMEDOUT, now);
+    }
+    if (fired(c, CT_LINGER, now) && !conn_finished(c)) conn_fail(c, ETIMEDOUT, now);
+    conn_close_check(c, now);
+}
+
+/* ---- the owner ---- */
+
+void *mpc_owner(const struct mpc *c) { return c->owner; }
+void mpc_set_owner(struct mpc *c, void *owner) { c->owner = owner; }
+
+void mpc_shutdown(struct mpc *c, mp_time now)
+{
+    if (c->v.shut || c->v.err) return;
+    c->v.shut = true;
+    conn_close_check(c, now);
+    conn_touch(c);
+}
+
+void mpc_abort(struct mpc *c, mp_time now)
+{
+    if (!conn_finished(c)) conn_fail(c, ECONNABORTED, now);
+}
+
+void mpc_release(struct mpc *c, mp_dur linger, mp_time now)
+{
+    if (c->v.released) return;
+    bool unread = c->v.rxq_bytes > 0;
+    c->v.released = true;
+    c->owner = NULL;
+    if (!conn_finished(c) && (unread || !c->v.established))
+        conn_fail(c, ECONNABORTED, now); /* RFC 9293 3.6.1: data was lost: reset */
+    else {
+        mpc_shutdown(c, now);
+        if (linger && !conn_finished(c)) c->v.timer[CT_LINGER] = now + linger;
+    }
+    conn_close_check(c, now);
+    conn_touch(c);
+}
+
+int mpc_setopt(struct mpc *c, enum mpc_opt opt, uint64_t v, mp_time now)
+{
+    switch (opt) {
+    case MPC_NODELAY: c->v.nodelay = v; break;
+    case MPC_CORK: c->v.cork = v; break;
+    case MPC_KEEPALIVE: c->v.keepalive = v; break;
+    case MPC_KEEPIDLE_S: c->v.keepidle_s = (uint32_t)v; break;
+    case MPC_KEEPINTVL_S: c->v.keepintvl_s = (uint32_t)v; break;
+    case MPC_KEEPCNT: c->v.keepcnt = (uint32_t)v; break;
+    case MPC_USER_TIMEOUT_MS: c->v.user_timeout_ms = (uint32_t)v; break;
+    case MPC_RCVBUF: c->v.rcvbuf = mp_max(16384, mp_min(v, 1u << 30)); break;
+    case MPC_SNDBUF: c->v.sndbuf = mp_max(16384, mp_min(v, 1u << 30)); break;
+    case MPC_TOS: c->v.tos = (uint8_t)v & 0xfc; break; /* the ECN bits are the transport's */
+    default: return -EINVAL;
+    }
+    if (opt == MPC_KEEPALIVE || opt == MPC_KEEPIDLE_S)
+        for (struct sf *s = c->sfs; s; s = s->next)
+            sf_arm(s, SFT_KEEPALIVE, c->v.keepalive && sf_is_open(s) ? s->v.last_recv + MP_SEC(c->v.keepidle_s ? c->v.keepidle_s : 7200) : MP_NEVER);
+    (void)now;
+    conn_touch(c);
+    return 0;
+}

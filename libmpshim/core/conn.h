@@ -1,0 +1,186 @@
+/* core/conn.h: one MPTCP connection (RFC 8684). Inside core/ only; the owner's view is stack.h.
+ *
+ * Files: conn.c life, conn_send.c send queue and scheduling, conn_recv.c mappings and reassembly,
+ * conn_opt.c MPTCP options in, conn_info.c facts, pm.c path management. */
+#ifndef MP_CONN_H
+#define MP_CONN_H
+
+#include "core/event.h"
+#include "core/fallback.h"
+#include "core/sf.h"
+#include "core/stack.h"
+#include "core/sched/sched.h"
+
+enum conn_timer {
+    CT_DATA_FIN,   /* DATA_FIN again until acknowledged, RFC 8684 3.3.3 */
+    CT_DATA_REXMIT,/* DATA_ACK does not follow the subflows' ACKs, RFC 8684 3.3.6 */
+    CT_ADD_ADDR,   /* ADD_ADDR again until echoed, RFC 8684 3.4.1 */
+    CT_ORPHAN,     /* no subflow left: break-before-make ends, RFC 8684 3.5 */
+    CT_PM,         /* path manager: try paths again */
+    CT_LINGER,     /* the owner left: bound on finishing alone */
+    CT_COUNT
+};
+
+#define PM_MAX_REMOTE 8
+#define PM_MAX_LOCAL 16
+#define PM_MAX_PATHS 16
+struct pm_remote {          /* an address of the peer (ADD_ADDR); [0] is the initial one */
+    uint8_t id;
+    bool used;
+    struct mp_endpoint at;
+};
+struct pm_announce {        /* an own address told to the peer */
+    uint8_t id;
+    struct mp_endpoint at;
+    bool pending, echoed;
+    uint8_t tries;
+};
+struct pm_retry {           /* a (local, remote) pair that failed: when to try again */
+    int ifindex;
+    struct mp_addr local;
+    struct mp_endpoint remote;
+    int fails;
+    bool up;                /* was established and died: a re-creation */
+    mp_time not_before;
+};
+
+struct reinj {              /* [start,end) waits to be sent again, on another subflow than `from` if possible */
+    mp_dsn start, end;
+    int from;               /* subflow id */
+    struct reinj *next;
+};
+
+struct mpc {
+    struct mp_stack *st;
+    struct mpc *next, **pprev;         /* all connections */
+    struct mpc *tok_next;              /* token table */
+    struct mpc *ready_next, *event_next;
+    bool in_ready, in_event, in_token;
+    int heap_at;                       /* index + 1 in the stack's deadline heap; 0: not in */
+    void *owner;
+    struct sf *sfs;                    /* owned list */
+    struct mp_chunk *snd_first, *snd_last, *snd_cur; /* queue; snd_cur holds snd_nxt */
+    struct mp_rangemap ooo;            /* received beyond rcv_nxt, keyed by dsn */
+    struct mp_slice *rxq;              /* ring of in-order bytes not yet consumed */
+    uint32_t rxq_head, rxq_n, rxq_cap;
+    struct reinj *reinj;
+    const struct mp_cc *cc;
+    const struct mp_sched *sched;
+    struct mp_chunk *spare;            /* filled beyond the last chunk by mpc_write_iov's caller */
+
+    struct mpc_pod {
+        bool server, established, accepted, released, nodelay, cork, keepalive;
+        int err;
+        unsigned events;
+        enum fb_state fb;
+        enum mp_plain_why why;
+        bool offered;                  /* MP_CAPABLE in our SYN or in the one answered */
+        uint8_t version;
+        bool csum;                     /* DSS checksums agreed */
+        bool no_join_initial;          /* peer's C flag */
+        bool peer_key_known;
+        uint64_t key_local, key_remote;
+        uint32_t token_local, token_remote;
+        uint64_t idsn_local, idsn_remote;
+        struct mp_endpoint local, remote;
+        mp_time opened;
+        /* send, in dsn; snd_una <= snd_nxt <= snd_end */
+        mp_dsn snd_una, snd_nxt, snd_end;
+        mp_dsn snd_edge;               /* right edge of the peer's connection-level window */
+        bool tx_plain, rx_plain;       /* no more DSS in that direction */
+        uint64_t tx_plain_off;         /* dsn - ssn when tx_plain */
+        bool infinite_pending;         /* next data carries the infinite mapping */
+        bool shut;                     /* owner said: no more data */
+        bool fin_sent, fin_acked;      /* DATA_FIN at snd_end */
+        bool fin_now;                  /* a bare DATA_FIN is to be sent (again) */
+        bool peer_fin, eof_seen;       /* the peer's DATA_FIN position is known / told */
+        mp_dsn peer_fin_dsn;
+        bool fin_consumed;             /* rcv_nxt passed it */
+        /* receive */
+        mp_dsn rcv_nxt, rcv_edge;
+        uint64_t rxq_bytes;
+        bool ack64;                    /* the peer uses 64-bit numbers */
+        bool writable_wanted;
+        bool mp_fail_pending; mp_dsn mp_fail_dsn;
+        bool fastclose_out;
+        bool closing;                  /* subflow FINs are on their way */
+        uint64_t rcvbuf, sndbuf;
+        uint8_t tos;
+        uint32_t keepidle_s, keepintvl_s, keepcnt, user_timeout_ms;
+        int sf_ids, sf_ever;
+        struct pm_remote remotes[PM_MAX_REMOTE];
+        struct pm_announce announce[PM_MAX_REMOTE];
+        struct pm_retry retry[PM_MAX_PATHS];
+        uint8_t rm_ids[8]; int nrm;    /* REMOVE_ADDR waiting */
+        struct { uint8_t id; uint16_t port; struct mp_addr ip; } echo[4]; int necho;
+        struct { int ifindex; struct mp_addr ip; } id_map[PM_MAX_LOCAL]; /* address ids 1.. given to local addresses */
+        struct mpc_path_info paths[PM_MAX_PATHS]; int npaths;
+        uint64_t bytes_read, reinjected_bytes;
+        int data_rexmits;
+        mp_time last_data_ack;
+        mp_dur conn_rto;
+        mp_time timer[CT_COUNT];
+    } v;
+};
+
+/* ---- conn.c ---- */
+struct mpc *conn_new(struct mp_stack *st, bool server, mp_time now);
+void conn_free(struct mpc *c);
+void conn_touch(struct mpc *c);                         /* something changed: poll and deadline again */
+void conn_event(struct mpc *c, unsigned bits);
+void conn_tick(struct mpc *c, mp_time now);
+mp_time conn_deadline(const struct mpc *c);
+void conn_close_check(struct mpc *c, mp_time now);      /* moves the closing along */
+void conn_fail(struct mpc *c, int err, mp_time now);    /* the connection ends in error; subflows are reset */
+void conn_reap(struct mpc *c, mp_time now);             /* frees dead subflows, and the connection when it is over */
+enum fb_action conn_fallback(struct mpc *c, struct sf *s, enum fb_event e, enum mp_plain_why why, mp_time now);
+void conn_new_keys(struct mpc *c);                      /* draws key_local until its token is free */
+void conn_set_peer_key(struct mpc *c, uint64_t key);
+void conn_sf_established(struct mpc *c, struct sf *s, mp_time now);
+void conn_sf_gone(struct mpc *c, struct sf *s, int err, mp_time now);
+bool conn_finished(const struct mpc *c);
+int conn_nlive(const struct mpc *c);                    /* subflows that are synchronised or opening */
+struct mp_cc_group conn_cc_group(struct mpc *c, struct sf *self);
+#define conn_mp(c) ((c)->v.offered && (c)->v.fb != FB_PLAIN)
+bool conn_any_other(const struct mpc *c, const struct sf *s); /* another subflow works */
+
+/* ---- conn_send.c ---- */
+bool conn_poll(struct mpc *c, struct mp_pkt *out, mp_time now);
+void conn_data_ack(struct mpc *c, struct sf *s, uint64_t ack, bool is64, mp_time now);
+void conn_plain_ack(struct mpc *c, struct sf *s, mp_time now);
+void conn_set_edge(struct mpc *c, mp_dsn edge);
+void conn_reinject(struct mpc *c, struct sf *s, mp_time now); /* queue all of its unacknowledged data for others */
+void conn_reinject_range(struct mpc *c, mp_dsn start, mp_dsn end, int from);
+struct mp_chunk *conn_chunk_at(struct mpc *c, mp_dsn dsn);
+void conn_arm_data_timer(struct mpc *c, mp_time now);
+void chunk_put(struct mp_stack *st, struct mp_chunk *k);
+uint64_t conn_queued(const struct mpc *c);              /* bytes not yet sent once */
+bool conn_fin_due(const struct mpc *c);
+
+/* ---- conn_recv.c ---- */
+bool conn_sf_mapping(struct mpc *c, struct sf *s, const struct mp_opts *o, uint32_t paylen, mp_ssn ssn, mp_time now); /* false: subflow ended */
+bool conn_sf_data(struct mpc *c, struct sf *s, mp_ssn ssn, struct mp_slice *d, mp_time now); /* in-order subflow bytes; false: subflow ended */
+uint64_t conn_rcv_edge(struct mpc *c);                  /* moves and returns the window's right edge */
+void conn_peer_fin(struct mpc *c, mp_dsn at, mp_time now);
+void conn_plain_eof(struct mpc *c, mp_time now);
+void conn_dss_finish(struct mpc *c, mp_time now);
+void sf_drop_held(struct sf *s);
+
+/* ---- conn_opt.c ---- */
+bool conn_options_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now); /* false: subflow ended */
+void conn_capable_in(struct mpc *c, struct sf *s, const struct mp_opts *o, mp_time now);
+
+/* ---- pm.c ---- */
+void pm_ready(struct mpc *c, mp_time now);              /* fully established: announce, join */
+void pm_run(struct mpc *c, mp_time now);                /* open what is missing */
+void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now);
+void pm_local_removed(struct mpc *c, int ifindex, const struct mp_addr *ip, mp_time now);
+void pm_add_addr_in(struct mpc *c, const struct mp_opt_add_addr *a, mp_time now);
+void pm_remove_addr_in(struct mpc *c, uint8_t id, mp_time now);
+void pm_sf_failed(struct mpc *c, struct sf *s, bool was_up, mp_time now);
+uint8_t pm_local_id(struct mpc *c, int ifindex, const struct mp_addr *ip);
+void pm_tick_add_addr(struct mpc *c, mp_time now);
+bool pm_control_pending(const struct mpc *c);
+struct mpc_path_info *pm_path(struct mpc *c, const struct sf *s);
+
+#endif

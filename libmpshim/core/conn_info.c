@@ -1,0 +1,75 @@
+/* Facts about a connection for people and for getsockopt. */
+#include "core/stack_int.h"
+
+const char *mp_plain_why_text(enum mp_plain_why w)
+{
+    switch (w) {
+    case MP_WHY_MULTIPATH: return "MPTCP is in use";
+    case MP_WHY_PENDING: return "not known yet";
+    case MP_WHY_NO_OPTION_SYNACK: return "the peer or the path has no MPTCP (no MP_CAPABLE in the handshake)";
+    case MP_WHY_SYN_DROPPED: return "SYNs with the MPTCP option were not answered, one without was";
+    case MP_WHY_NO_OPTION_ACK: return "MPTCP options vanished on the path after the handshake";
+    case MP_WHY_NO_DSS: return "data came without MPTCP mapping";
+    case MP_WHY_CHECKSUM: return "payload was changed on the way (DSS checksum)";
+    case MP_WHY_PEER_FAIL: return "the peer asked for it (MP_FAIL or infinite mapping)";
+    case MP_WHY_VERSION: return "the peer speaks another MPTCP version";
+    case MP_WHY_SIMOPEN: return "simultaneous open";
+    case MP_WHY_SETTING: return "by setting";
+    }
+    return "unknown";
+}
+
+void mpc_get_info(const struct mpc *c, struct mpc_info *i)
+{
+    memset(i, 0, sizeof *i);
+    i->local = c->v.local;
+    i->remote = c->v.remote;
+    i->server = c->v.server;
+    i->established = c->v.established;
+    i->multipath = conn_mp(c) && c->v.fb == FB_CONFIRMED;
+    i->why = i->multipath ? MP_WHY_MULTIPATH : c->v.why;
+    i->token = c->v.token_local;
+    i->bytes_written = c->v.snd_end - (c->v.idsn_local + 1);
+    i->bytes_acked = c->v.snd_una - (c->v.idsn_local + 1);
+    i->bytes_read = c->v.bytes_read;
+    i->reinjected = c->v.reinjected_bytes;
+    i->nsubflows = conn_nlive(c);
+    i->subflows_ever = c->v.sf_ever;
+    i->cc = c->cc->name;
+    i->sched = c->sched->name;
+    i->csum = c->v.csum;
+}
+
+int mpc_get_subflows(const struct mpc *c, struct mpc_subflow_info *v, int max)
+{
+    int n = 0;
+    for (const struct sf *s = c->sfs; s && n < max; s = s->next) {
+        if (s->v.dead) continue;
+        struct mpc_subflow_info *i = &v[n++];
+        *i = (struct mpc_subflow_info){ .local = s->v.local, .remote = s->v.remote, .ifindex = s->v.ifindex,
+            .state = sf_state_name(s->v.state), .backup = s->v.backup_local || s->v.backup_remote, .stale = s->v.stale,
+            .initial = s->v.initial, .addr_id_local = s->v.addr_id_local, .addr_id_remote = s->v.addr_id_remote,
+            .srtt = s->v.srtt, .rttvar = s->v.rttvar, .min_rtt = s->v.min_rtt, .cwnd = s->v.cc.cwnd,
+            .ssthresh = s->v.cc.ssthresh, .flight = s->v.pipe, .bytes_sent = s->v.bytes_sent, .bytes_acked = s->v.bytes_acked,
+            .bytes_received = s->v.bytes_received, .bytes_retrans = s->v.bytes_retrans, .mss = s->v.mss };
+        memcpy(i->ifname, s->v.ifname, sizeof i->ifname);
+    }
+    return n;
+}
+
+int mpc_get_paths(const struct mpc *c, struct mpc_path_info *v, int max)
+{
+    int n = 0;
+    for (; n < c->v.npaths && n < max; n++) v[n] = c->v.paths[n];
+    for (const struct sf *s = c->sfs; s; s = s->next) {
+        if (s->v.dead) continue;
+        for (int i = 0; i < n; i++)
+            if (strcmp(v[i].ifname, s->v.ifname) == 0 && mp_addr_eq(&v[i].local, &s->v.local.ip)) {
+                v[i].bytes_sent += s->v.bytes_acked;
+                v[i].bytes_received += s->v.bytes_received;
+                v[i].live |= s->v.state >= SF_ESTABLISHED && s->v.state != SF_TIME_WAIT;
+                break;
+            }
+    }
+    return n;
+}

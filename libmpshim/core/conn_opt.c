@@ -1,0 +1,60 @@
+/* MPTCP options on a synchronised subflow (RFC 8684 3.3 to 3.6). */
+#include "core/stack_int.h"
+
+#include <errno.h>
+
+static void dss_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now)
+{
+    if (c->v.fb == FB_UNCONFIRMED) conn_fallback(c, s, FB_DSS_SEEN, MP_WHY_MULTIPATH, now);
+    if (o->dss.has_ack && !c->v.tx_plain) conn_data_ack(c, s, o->dss.data_ack, o->dss.ack64, now);
+    if (!o->dss.has_map || p->data.len) return;
+    if (o->dss.data_fin && o->dss.len == 1) { /* bare DATA_FIN */
+        mp_dsn at = o->dss.dsn64 ? o->dss.dsn : mp_expand32(c->v.rcv_nxt, (uint32_t)o->dss.dsn);
+        conn_peer_fin(c, at, now);
+        s->v.ack_now = true;
+    }
+}
+
+/* The peer acknowledged our first data without a DATA_ACK: options die on the way (RFC 8684 3.7). */
+static bool stripped(const struct mpc *c, const struct sf *s, const struct mp_pkt *p, const struct mp_opts *o)
+{
+    return c->v.fb == FB_UNCONFIRMED && s->v.initial && !o->mp && s->v.snd_una > 1 && !p->data.len && !(p->flags & MP_FIN);
+}
+
+static void fail_in(struct mpc *c, struct sf *s, mp_time now)
+{
+    st_count(c->st, MP_E_fail_in, 1, c);
+    if (c->v.sf_ever > 1) return; /* comes with a reset of the subflow, whose data goes elsewhere */
+    conn_fallback(c, s, FB_PEER_FAIL, MP_WHY_PEER_FAIL, now);
+}
+
+bool conn_options_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now)
+{
+    if (!conn_mp(c)) return true;
+    if (stripped(c, s, p, o)) {
+        conn_fallback(c, s, FB_ACK_WITHOUT_DSS, MP_WHY_NO_OPTION_ACK, now);
+        if (c->v.tx_plain) conn_plain_ack(c, s, now);
+        return !s->v.dead && !s->v.reset_pending;
+    }
+    if (!s->v.initial && !s->v.fully) return true;
+    if (o->mp & MP_OPT_HAS(MP_DSS)) dss_in(c, s, p, o, now);
+    if ((o->mp & MP_OPT_HAS(MP_JOIN)) && s->v.passive) s->v.ack_now = true; /* third ACK again: ours was lost */
+    if (o->mp & MP_OPT_HAS(MP_ADD_ADDR)) pm_add_addr_in(c, &o->add_addr, now);
+    if (o->mp & MP_OPT_HAS(MP_REMOVE_ADDR)) {
+        st_count(c->st, MP_E_remove_addr_in, 1, c);
+        for (int i = 0; i < o->remove_addr.n; i++) pm_remove_addr_in(c, o->remove_addr.id[i], now);
+    }
+    if (o->mp & MP_OPT_HAS(MP_PRIO)) {
+        st_count(c->st, MP_E_prio_in, 1, c);
+        s->v.backup_remote = o->prio.backup;
+    }
+    if (o->mp & MP_OPT_HAS(MP_FAIL)) fail_in(c, s, now);
+    if (o->mp & MP_OPT_HAS(MP_FASTCLOSE)) { /* RFC 8684 3.5: on an ACK as well */
+        if (o->fastclose_key == c->v.key_local) {
+            st_count(c->st, MP_E_fastclose_in, 1, c);
+            conn_fail(c, ECONNRESET, now);
+        } else
+            st_count(c->st, MP_E_fastclose_bad, 1, c);
+    }
+    return !s->v.dead && !s->v.reset_pending;
+}

@@ -1,0 +1,368 @@
+/* The connection's receive side: from a subflow's bytes over mappings to one stream (RFC 8684 3.3.1). */
+#include "core/stack_int.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "core/wire.h"
+
+uint16_t mp_dss_csum(uint64_t sum, mp_dsn dsn, uint32_t ssn, uint16_t len);
+
+/* ---- window ---- */
+
+uint64_t conn_rcv_edge(struct mpc *c)
+{
+    uint64_t space = c->v.rcvbuf > c->v.rxq_bytes ? c->v.rcvbuf - c->v.rxq_bytes : 0;
+    uint64_t edge = c->v.rcv_nxt + space;
+    if (edge > c->v.rcv_edge) c->v.rcv_edge = edge; /* never back: RFC 9293 3.8.6.2.2 */
+    return c->v.rcv_edge;
+}
+
+/* ---- in-order queue to the owner ---- */
+
+static bool rxq_grow(struct mpc *c)
+{
+    uint32_t cap = c->rxq_cap ? c->rxq_cap * 2 : 16;
+    struct mp_slice *q = malloc(cap * sizeof *q);
+    if (!q) return false;
+    for (uint32_t i = 0; i < c->rxq_n; i++) q[i] = c->rxq[(c->rxq_head + i) % c->rxq_cap];
+    free(c->rxq);
+    c->rxq = q;
+    c->rxq_cap = cap;
+    c->rxq_head = 0;
+    return true;
+}
+
+static bool rxq_push(struct mpc *c, const struct mp_slice *d)
+{
+    if (c->rxq_n == c->rxq_cap && !rxq_grow(c)) return false;
+    struct mp_slice k = mp_slice_keep(d);
+    if (!k.buf) return false;
+    c->rxq[(c->rxq_head + c->rxq_n++) % c->rxq_cap] = k;
+    c->v.rxq_bytes += k.len;
+    return true;
+}
+
+int mpc_peek(const struct mpc *c, struct mp_iov *iov, int n)
+{
+    int k = 0;
+    for (; k < n && (uint32_t)k < c->rxq_n; k++) {
+        const struct mp_slice *s = &c->rxq[(c->rxq_head + (uint32_t)k) % c->rxq_cap];
+        iov[k].base = s->p;
+        iov[k].len = s->len;
+    }
+    return k;
+}
+
+uint64_t mpc_readable(const struct mpc *c) { return c->v.rxq_bytes; }
+
+void mpc_consume(struct mpc *c, uint64_t bytes, mp_time now)
+{
+    (void)now;
+    c->v.bytes_read += bytes;
+    while (bytes && c->rxq_n) {
+        struct mp_slice *s = &c->rxq[c->rxq_head];
+        uint32_t n = (uint32_t)mp_min(bytes, s->len);
+        c->v.rxq_bytes -= n;
+        bytes -= n;
+        if (n < s->len) {
+            mp_slice_skip(s, n);
+            break;
+        }
+        mp_slice_put(s);
+        c->rxq_head = (c->rxq_head + 1) % c->rxq_cap;
+        c->rxq_n--;
+    }
+    conn_touch(c); /* the window may have opened */
+}
+
+bool mpc_eof(const struct mpc *c) { return c->v.fin_consumed && !c->v.rxq_bytes; }
+
+/* ---- reassembly ---- */
+
+static void ack_everywhere(struct mpc *c)
+{
+    for (struct sf *s = c->sfs; s; s = s->next)
+        if (sf_can_carry(s)) s->v.ack_now = true;
+}
+
+static void check_fin(struct mpc *c)
+{
+    if (!c->v.peer_fin || c->v.fin_consumed || c->v.rcv_nxt != c->v.peer_fin_dsn) return;
+    c->v.rcv_nxt++; /* DATA_FIN takes one */
+    c->v.fin_consumed = true;
+    ack_everywhere(c);
+    conn_event(c, MP_EV_READABLE);
+}
+
+void conn_peer_fin(struct mpc *c, mp_dsn at, mp_time now)
+{
+    (void)now;
+    if (!c->v.peer_fin) {
+        if (at < c->v.rcv_nxt) return;
+        st_count(c->st, MP_E_data_fin_in, 1, c);
+        c->v.peer_fin = true;
+        c->v.peer_fin_dsn = at;
+    }
+    check_fin(c);
+}
+
+void conn_plain_eof(struct mpc *c, mp_time now)
+{
+    (void)now;
+    if (c->v.fin_consumed) return;
+    c->v.peer_fin = c->v.fin_consumed = true;
+    conn_event(c, MP_EV_READABLE);
+}
+
+/* In-order or not, new or old: what is new goes to the owner or waits. */
+static void receive(struct mpc *c, mp_dsn dsn, struct mp_slice d, mp_time now)
+{
+    if (dsn + d.len <= c->v.rcv_nxt || c->v.fin_consumed) {
+        st_count(c->st, MP_E_dup_conn, d.len, c);
+        return;
+    }
+    if (c->v.released) { /* RFC 9293 3.6.1: nobody is there to read it */
+        conn_fail(c, ECONNABORTED, now);
+        return;
+    }
+    if (dsn < c->v.rcv_nxt) {
+        uint32_t old = (uint32_t)(c->v.rcv_nxt - dsn);
+        mp_slice_skip(&d, old);
+        dsn += old;
+    }
+    mp_dsn edge = conn_rcv_edge(c);
+    if (dsn + d.len > edge) {
+        st_count(c->st, MP_E_beyond_window, dsn + d.len - edge, c);
+        if (dsn >= edge) return;
+        mp_slice_cut(&d, (uint32_t)(edge - dsn));
+    }
+    if (dsn > c->v.rcv_nxt) {
+        st_count(c->st, MP_E_ooo_conn, d.len, c);
+        if (mp_rangemap_insert(&c->ooo, dsn, &d, 0) < 0) st_count(c->st, MP_E_no_memory, 1, c);
+        return;
+    }
+    if (!rxq_push(c, &d)) {
+        st_count(c->st, MP_E_no_memory, 1, c);
+        return; /* not DATA_ACKed: it comes again */
+    }
+    c->v.rcv_nxt += d.len;
+    struct mp_slice o;
+    uint64_t tag;
+    while (c->ooo.n && mp_rangemap_pop(&c->ooo, c->v.rcv_nxt, &o, &tag)) {
+        bool ok = rxq_push(c, &o);
+        if (ok) c->v.rcv_nxt += o.len;
+        mp_slice_put(&o);
+        if (!ok) break;
+    }
+    conn_event(c, MP_EV_READABLE);
+    check_fin(c);
+}
+
+/* ---- mappings ---- */
+
+static struct sf_mapping *map_at(struct sf *s, uint32_t i) { return &s->map[(s->v.map_head + i) % SF_MAX_MAPPINGS]; }
+
+static bool map_same(const struct sf_mapping *a, const struct sf_mapping *b)
+{
+    return a->ssn == b->ssn && a->dsn == b->dsn && a->len == b->len && a->fin == b->fin && a->has_csum == b->has_csum && a->csum == b->csum;
+}
+
+static void map_add(struct sf *s, const struct sf_mapping *m)
+{
+    if (!s->map) {
+        s->map = calloc(SF_MAX_MAPPINGS, sizeof *s->map);
+        if (!s->map) return;
+    }
+    if (m->ssn + m->len <= s->v.rcv_nxt) return; /* a repetition of what was consumed */
+    uint32_t i = s->v.nmap;
+    while (i > 0 && map_at(s, i - 1)->ssn > m->ssn) i--;
+    if (i > 0) {
+        struct sf_mapping *p = map_at(s, i - 1);
+        if (map_same(p, m)) return;
+        if (p->ssn + p->len > m->ssn) { /* overlaps and differs: the first stands */
+            st_count(s->st, MP_E_map_conflict, 1, s->c);
+            return;
+        }
+    }
+    if (i < s->v.nmap && m->ssn + m->len > map_at(s, i)->ssn) {
+        st_count(s->st, MP_E_map_conflict, 1, s->c);
+        return;
+    }
+    if (s->v.nmap == SF_MAX_MAPPINGS) {
+        st_count(s->st, MP_E_map_overflow, 1, s->c);
+        return;
+    }
+    for (uint32_t j = s->v.nmap; j > i; j--) *map_at(s, j) = *map_at(s, j - 1);
+    *map_at(s, i) = *m;
+    s->v.nmap++;
+}
+
+static void peer_infinite(struct mpc *c, struct sf *s, mp_time now)
+{
+    st_count(c->st, MP_E_infinite_in, 1, c);
+    conn_fallback(c, s, FB_PEER_INFINITE, MP_WHY_PEER_FAIL, now);
+}
+
+bool conn_sf_mapping(struct mpc *c, struct sf *s, const struct mp_opts *o, uint32_t paylen, mp_ssn ssn, mp_time now)
+{
+    struct sf_mapping m = { 0 };
+    (void)paylen;
+    if (c->v.rx_plain || !conn_mp(c)) return true;
+    if ((o->mp & MP_OPT_HAS(MP_CAPABLE)) && o->capable.has_data_len && s->v.initial) {
+        m = (struct sf_mapping){ .ssn = 1, .dsn = c->v.idsn_remote + 1, .len = o->capable.data_len, .has_csum = o->capable.has_csum, .csum = o->capable.csum };
+        if (c->v.fb == FB_UNCONFIRMED) conn_fallback(c, s, FB_DSS_SEEN, MP_WHY_MULTIPATH, now);
+    } else if ((o->mp & MP_OPT_HAS(MP_DSS)) && o->dss.has_map) {
+        if (o->dss.len == 0) {
+            peer_infinite(c, s, now);
+            return !s->v.dead && !s->v.reset_pending;
+        }
+        m.ssn = mp_expand32(ssn, o->dss.ssn);
+        m.dsn = o->dss.dsn64 ? o->dss.dsn : mp_expand32(c->v.rcv_nxt, (uint32_t)o->dss.dsn);
+        m.fin = o->dss.data_fin;
+        m.len = o->dss.len - (uint32_t)m.fin;
+        m.has_csum = o->dss.has_csum;
+        m.csum = o->dss.csum;
+        if (o->dss.dsn64) c->v.ack64 = true;
+        if (m.len == 0) { /* a DATA_FIN alone in a segment with bytes of an earlier mapping */
+            conn_peer_fin(c, m.dsn, now);
+            return true;
+        }
+    } else
+        return true; /* an earlier mapping may cover it: seen when the bytes are taken */
+    if (c->v.csum && !m.has_csum) {
+        st_count(c->st, MP_E_csum_mismatch, 1, c);
+        sf_abort(s, MP_RST_MPTCP, false, now);
+        return false;
+    }
+    map_add(s, &m);
+    return true;
+}
+
+/* ---- checksums: a mapping's bytes wait until all are here ---- */
+
+void sf_drop_held(struct sf *s)
+{
+    for (uint32_t i = 0; i < s->v.nhold; i++) mp_slice_put(&s->hold[i]);
+    s->v.nhold = 0;
+    s->v.hold_bytes = 0;
+}
+
+static bool hold_compact(struct sf *s)
+{
+    struct mp_buf *b = mp_buf_new((uint32_t)s->v.hold_bytes + 1);
+    if (!b) return false;
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < s->v.nhold; i++) {
+        memcpy(b->data + at, s->hold[i].p, s->hold[i].len);
+        at += s->hold[i].len;
+        mp_slice_put(&s->hold[i]);
+    }
+    s->hold[0] = (struct mp_slice){ b, b->data, at };
+    s->v.nhold = 1;
+    return true;
+}
+
+static bool hold_add(struct sf *s, const struct mp_slice *d)
+{
+    if (s->v.nhold == sizeof s->hold / sizeof *s->hold && !hold_compact(s)) return false;
+    struct mp_slice k = mp_slice_keep(d);
+    if (!k.buf) return false;
+    s->hold[s->v.nhold++] = k;
+    s->v.hold_bytes += k.len;
+    return true;
+}
+
+static bool held_csum_ok(const struct sf *s, const struct sf_mapping *m)
+{
+    uint64_t sum = 0, off = 0;
+    for (uint32_t i = 0; i < s->v.nhold; i++) {
+        sum = mp_csum_at(sum, s->hold[i].p, s->hold[i].len, off);
+        off += s->hold[i].len;
+    }
+    return mp_dss_csum(sum, m->dsn, (uint32_t)m->ssn, (uint16_t)(m->len + m->fin)) == m->csum;
+}
+
+static void deliver_held(struct mpc *c, struct sf *s, const struct sf_mapping *m, mp_time now)
+{
+    mp_dsn at = m->dsn;
+    for (uint32_t i = 0; i < s->v.nhold; i++) {
+        receive(c, at, s->hold[i], now);
+        at += s->hold[i].len;
+    }
+    sf_drop_held(s);
+    if (m->fin) conn_peer_fin(c, at, now);
+}
+
+/* RFC 8684 3.7: with other subflows this one is reset; the only one goes on as plain TCP and delivers what came. */
+static bool csum_bad(struct mpc *c, struct sf *s, const struct sf_mapping *m, mp_time now)
+{
+    st_count(c->st, MP_E_csum_bad, 1, c);
+    c->v.mp_fail_dsn = m->dsn;
+    if (c->v.sf_ever > 1) {
+        c->v.mp_fail_pending = true;
+        conn_fallback(c, s, FB_CSUM_BAD_MULTI, MP_WHY_CHECKSUM, now);
+        sf_drop_held(s);
+        return false;
+    }
+    conn_fallback(c, s, FB_CSUM_BAD_SINGLE, MP_WHY_CHECKSUM, now);
+    if (c->v.fb != FB_PLAIN) return false;
+    deliver_held(c, s, m, now);
+    return true;
+}
+
+static bool mapping_done(struct mpc *c, struct sf *s, mp_time now)
+{
+    struct sf_mapping m = *map_at(s, 0);
+    s->v.map_head = (s->v.map_head + 1) % SF_MAX_MAPPINGS;
+    s->v.nmap--;
+    if (c->v.csum) {
+        if (!held_csum_ok(s, &m)) return csum_bad(c, s, &m, now);
+        deliver_held(c, s, &m, now);
+    } else if (m.fin)
+        conn_peer_fin(c, m.dsn + m.len, now);
+    return true;
+}
+
+/* Bytes at ssn, of which some lie in the first mapping: returns how many were taken; 0: no mapping; -1: memory. */
+static int64_t take_mapped(struct mpc *c, struct sf *s, mp_ssn ssn, struct mp_slice d, mp_time now)
+{
+    while (s->v.nmap && map_at(s, 0)->ssn + map_at(s, 0)->len <= ssn) {
+        s->v.map_head = (s->v.map_head + 1) % SF_MAX_MAPPINGS;
+        s->v.nmap--;
+    }
+    if (!s->v.nmap || map_at(s, 0)->ssn > ssn) return 0;
+    struct sf_mapping *m = map_at(s, 0);
+    mp_slice_cut(&d, (uint32_t)mp_min(d.len, m->ssn + m->len - ssn));
+    if (!c->v.csum)
+        receive(c, m->dsn + (ssn - m->ssn), d, now);
+    else if (!hold_add(s, &d))
+        return -1;
+    return d.len;
+}
+
+bool conn_sf_data(struct mpc *c, struct sf *s, mp_ssn ssn, struct mp_slice *d, mp_time now)
+{
+    struct mp_slice rest = *d; /* borrowed from the caller */
+    while (rest.len && !c->v.rx_plain) {
+        int64_t n = take_mapped(c, s, ssn, rest, now);
+        if (n < 0) {
+            sf_abort(s, MP_RST_RESOURCE, true, now);
+            return false;
+        }
+        if (n == 0) {
+            st_count(c->st, MP_E_map_missing, 1, c);
+            if (conn_fallback(c, s, FB_DATA_WITHOUT_DSS, MP_WHY_NO_DSS, now) == FB_reset_subflow) return false;
+            break;
+        }
+        ssn += (uint64_t)n;
+        mp_slice_skip(&rest, (uint32_t)n);
+        struct sf_mapping *m = map_at(s, 0);
+        if (m->ssn + m->len == ssn && !mapping_done(c, s, now)) return false;
+        if (s->v.dead || s->v.reset_pending) return false;
+    }
+    if (rest.len) receive(c, c->v.rcv_nxt, rest, now);
+    return !s->v.dead && !s->v.reset_pending;
+}
+
+void conn_dss_finish(struct mpc *c, mp_time now) { conn_close_check(c, now); }

@@ -1,0 +1,389 @@
+/* The connection's send side: queue, DATA_ACK, what goes next and over which subflow. */
+#include "core/stack_int.h"
+
+#include <stdlib.h>
+
+uint64_t conn_queued(const struct mpc *c) { return c->v.snd_end - c->v.snd_nxt; }
+
+/* ---- queue ---- */
+
+/* Beyond twice what the network holds, a longer queue only hides the program's data from it. */
+static uint64_t queue_limit(const struct mpc *c)
+{
+    uint64_t cw = 0;
+    for (const struct sf *s = c->sfs; s; s = s->next)
+        if (!s->v.dead) cw += s->v.cc.cwnd;
+    return mp_min(mp_max(3 * cw, 512 * 1024), c->v.sndbuf);
+}
+
+uint64_t mpc_write_space(const struct mpc *c)
+{
+    uint64_t used = c->v.snd_end - c->v.snd_una, limit = queue_limit(c);
+    if (c->v.shut || c->v.err) return 0;
+    if (used >= limit) {
+        ((struct mpc *)c)->v.writable_wanted = true;
+        return 0;
+    }
+    return limit - used;
+}
+
+static struct mp_chunk *spare_chain(struct mpc *c, int n)
+{
+    struct mp_chunk **p = &c->spare;
+    for (int i = 0; i < n; i++) {
+        if (!*p && !(*p = st_chunk_new(c->st))) break;
+        p = &(*p)->next;
+    }
+    return c->spare;
+}
+
+int mpc_write_iov(struct mpc *c, struct mp_iov *iov, int n)
+{
+    uint64_t space = mpc_write_space(c);
+    int used = 0;
+    if (space && c->snd_last && c->snd_last->len < MP_CHUNK_SIZE && n > 0) {
+        iov[0].base = c->snd_last->data + c->snd_last->len;
+        iov[0].len = mp_min(MP_CHUNK_SIZE - c->snd_last->len, space);
+        space -= iov[used++].len;
+    }
+    int more = (int)mp_min((space + MP_CHUNK_SIZE - 1) / MP_CHUNK_SIZE, (uint64_t)(n - used));
+    if (more <= 0) return used;
+    for (struct mp_chunk *k = spare_chain(c, more); k && used < n && space; k = k->next) {
+        iov[used].base = k->data;
+        iov[used].len = mp_min(MP_CHUNK_SIZE, space);
+        space -= iov[used++].len;
+    }
+    return used;
+}
+
+static void append_spare(struct mpc *c, mp_dsn at, uint32_t n)
+{
+    struct mp_chunk *k = c->spare;
+    c->spare = k->next;
+    k->next = NULL;
+    k->len = n;
+    k->dsn = at;
+    if (c->snd_last)
+        c->snd_last->next = k;
+    else
+        c->snd_first = k;
+    c->snd_last = k;
+}
+
+void mpc_write_commit(struct mpc *c, uint64_t bytes, mp_time now)
+{
+    (void)now;
+    if (!bytes) return;
+    if (c->snd_last && c->snd_last->len < MP_CHUNK_SIZE) {
+        uint32_t n = (uint32_t)mp_min(bytes, MP_CHUNK_SIZE - c->snd_last->len);
+        c->snd_last->len += n;
+        c->v.snd_end += n;
+        bytes -= n;
+    }
+    while (bytes) {
+        uint32_t n = (uint32_t)mp_min(bytes, MP_CHUNK_SIZE);
+        append_spare(c, c->v.snd_end, n);
+        c->v.snd_end += n;
+        bytes -= n;
+    }
+    conn_touch(c);
+}
+
+uint64_t mpc_write(struct mpc *c, const void *p, uint64_t n, mp_time now)
+{
+    uint64_t done = 0;
+    while (done < n) {
+        struct mp_iov iov[4];
+        int k = mpc_write_iov(c, iov, 4);
+        uint64_t got = 0;
+        for (int i = 0; i < k && done < n; i++) {
+            uint64_t m = mp_min(iov[i].len, n - done);
+            memcpy((void *)(uintptr_t)iov[i].base, (const uint8_t *)p + done, m);
+            done += m;
+            got += m;
+        }
+        if (!got) break;
+        mpc_write_commit(c, got, now);
+    }
+    return done;
+}
+
+struct mp_chunk *conn_chunk_at(struct mpc *c, mp_dsn dsn)
+{
+    struct mp_chunk *k = c->snd_first;
+    if (c->snd_cur && c->snd_cur->dsn <= dsn) k = c->snd_cur;
+    while (k && dsn >= k->dsn + k->len) k = k->next;
+    return k;
+}
+
+static void free_acked(struct mpc *c)
+{
+    /* Chunks are dropped whole; the last one stays while it can still be filled. */
+    while (c->snd_first && c->snd_first != c->snd_last && c->snd_first->dsn + c->snd_first->len <= c->v.snd_una) {
+        struct mp_chunk *k = c->snd_first;
+        c->snd_first = k->next;
+        if (c->snd_cur == k) c->snd_cur = NULL;
+        chunk_put(c->st, k);
+    }
+    struct mp_chunk *k = c->snd_first;
+    if (k && k == c->snd_last && k->dsn + k->len <= c->v.snd_una && c->v.snd_end == k->dsn + k->len) {
+        c->snd_first = c->snd_last = c->snd_cur = NULL;
+        chunk_put(c->st, k);
+    }
+}
+
+/* ---- acknowledgment ---- */
+
+void conn_set_edge(struct mpc *c, mp_dsn edge)
+{
+    if (edge > c->v.snd_edge) c->v.snd_edge = edge; /* RFC 8684 3.3.5: it never moves back */
+}
+
+static void acked(struct mpc *c, mp_dsn ack, mp_time now)
+{
+    if (ack <= c->v.snd_una) return;
+    c->v.snd_una = mp_min(ack, c->v.snd_end);
+    c->v.last_data_ack = now;
+    c->v.data_rexmits = 0;
+    free_acked(c);
+    conn_arm_data_timer(c, now);
+    if (c->v.writable_wanted && mpc_write_space(c) >= queue_limit(c) / 4) {
+        c->v.writable_wanted = false;
+        conn_event(c, MP_EV_WRITABLE);
+    }
+}
+
+void conn_data_ack(struct mpc *c, struct sf *s, uint64_t ack, bool is64, mp_time now)
+{
+    mp_dsn a = is64 ? ack : mp_expand32(c->v.snd_una, (uint32_t)ack);
+    (void)s;
+    if (a > c->v.snd_nxt + (c->v.fin_sent && c->v.snd_nxt == c->v.snd_end)) {
+        st_count(c->st, MP_E_data_ack_unsent, 1, c);
+        return;
+    }
+    conn_set_edge(c, a + s->v.snd_wnd);
+    if (c->v.fin_sent && a == c->v.snd_end + 1) {
+        c->v.fin_acked = true;
+        c->v.fin_now = false;
+        c->v.timer[CT_DATA_FIN] = MP_NEVER;
+    }
+    acked(c, a, now);
+}
+
+void conn_plain_ack(struct mpc *c, struct sf *s, mp_time now)
+{
+    mp_ssn una = s->v.snd_una - (s->v.fin_sent && s->v.snd_una == s->v.snd_nxt);
+    if (una + c->v.tx_plain_off <= c->v.snd_nxt) acked(c, una + c->v.tx_plain_off, now);
+}
+
+/* ---- reinjection ---- */
+
+void conn_reinject_range(struct mpc *c, mp_dsn start, mp_dsn end, int from)
+{
+    if (start < c->v.snd_una) start = c->v.snd_una;
+    if (end > c->v.snd_nxt) end = c->v.snd_nxt;
+    if (start >= end) return;
+    struct reinj **p = &c->reinj;
+    while (*p && (*p)->end < start) p = &(*p)->next;
+    while (*p && (*p)->start <= end) { /* swallow what overlaps or touches */
+        struct reinj *r = *p;
+        start = mp_min(start, r->start);
+        end = mp_max(end, r->end);
+        *p = r->next;
+        free(r);
+    }
+    struct reinj *r = malloc(sizeof *r);
+    if (!r) {
+        st_count(c->st, MP_E_no_memory, 1, c); /* the connection's own timer comes back to it */
+        return;
+    }
+    *r = (struct reinj){ start, end, from, *p };
+    *p = r;
+}
+
+void conn_reinject(struct mpc *c, struct sf *s, mp_time now)
+{
+    (void)now;
+    if (c->v.tx_plain) return;
+    uint64_t before = c->v.reinjected_bytes;
+    for (struct sf_seg *g = s->seg_head; g; g = g->next) {
+        if (!g->len || g->sacked || g->dsn + g->len <= c->v.snd_una) continue;
+        conn_reinject_range(c, g->dsn, g->dsn + g->len, s->v.id);
+        c->v.reinjected_bytes += g->len;
+    }
+    if (s->v.dead)
+        for (struct sf_seg *g = s->seg_head; g; g = g->next) /* sacked, but never delivered in order */
+            if (g->len && g->sacked && g->dsn + g->len > c->v.snd_una) conn_reinject_range(c, g->dsn, g->dsn + g->len, s->v.id);
+    c->st->counter[MP_E_reinjected] += c->v.reinjected_bytes - before;
+    conn_touch(c);
+}
+
+static struct reinj *next_reinj(struct mpc *c)
+{
+    while (c->reinj && c->reinj->end <= c->v.snd_una) {
+        struct reinj *r = c->reinj;
+        c->reinj = r->next;
+        free(r);
+    }
+    if (c->reinj && c->reinj->start < c->v.snd_una) c->reinj->start = c->v.snd_una;
+    return c->reinj;
+}
+
+/* ---- scheduling ---- */
+
+struct view {
+    struct mp_sched_view v;
+    struct sf *sf[MP_SCHED_MAX_PATHS];
+};
+
+static void make_view(struct mpc *c, struct view *w, int avoid)
+{
+    memset(&w->v, 0, sizeof w->v);
+    w->v.queued = conn_queued(c);
+    w->v.conn_window = c->v.snd_edge > c->v.snd_nxt ? c->v.snd_edge - c->v.snd_nxt : 0;
+    for (struct sf *s = c->sfs; s && w->v.n < MP_SCHED_MAX_PATHS; s = s->next) {
+        if (!sf_can_carry(s) || s->v.id == avoid) continue;
+        struct mp_sched_path *p = &w->v.path[w->v.n];
+        p->srtt = s->v.srtt;
+        p->rttvar = s->v.rttvar;
+        p->cwnd = s->v.cc.cwnd;
+        p->flight = s->v.pipe;
+        p->mss = s->v.mss;
+        p->room = sf_room(s);
+        /* No slivers: a part of a segment only into an empty pipe (RFC 9293 3.8.6.2.1). */
+        if (p->room < s->v.mss && s->v.pipe) p->room = 0;
+        if (!c->st->ops.writable(c->st->arg, s->flow)) p->room = 0;
+        p->backup = s->v.backup_local || s->v.backup_remote;
+        p->stale = s->v.stale;
+        w->sf[w->v.n++] = s;
+    }
+}
+
+/* A large slice now costs less than several small ones: wait for more room while ACKs are on their way. */
+static bool defer(const struct sf *s, uint64_t room, uint64_t want, uint32_t most)
+{
+    if (most <= s->v.mss || want <= room || s->v.pipe == 0 || s->v.in_recovery) return false;
+    return room < mp_min(most, s->v.cc.cwnd / 4);
+}
+
+static void note_limited(struct view *w)
+{
+    for (int i = 0; i < w->v.n; i++)
+        if (w->sf[i]->v.cc.cwnd <= w->sf[i]->v.pipe + w->sf[i]->v.mss) w->sf[i]->v.cwnd_limited = true;
+}
+
+/* The size of the next piece on s out of `want` bytes; 0: not now. */
+static uint32_t piece(struct mpc *c, struct sf *s, uint64_t room, uint64_t want)
+{
+    uint32_t most = c->st->ops.slice_max(c->st->arg, s->flow, s->v.mss);
+    if (most < s->v.mss) most = s->v.mss;
+    if (most > MP_SLICE_MAX) most = MP_SLICE_MAX;
+    if (defer(s, room, want, most)) {
+        s->v.cwnd_limited = true;
+        return 0;
+    }
+    uint64_t n = mp_min(mp_min(room, want), most);
+    if (n > s->v.mss && n < want) n -= n % s->v.mss;
+    return (uint32_t)n;
+}
+
+static bool send_reinjected(struct mpc *c, struct mp_pkt *out, mp_time now)
+{
+    struct reinj *r = next_reinj(c);
+    struct view w;
+    if (!r) return false;
+    make_view(c, &w, r->from);
+    if (!w.v.n) make_view(c, &w, -1);
+    int i = c->sched->pick(&w.v);
+    if (i < 0) return false;
+    struct sf *s = w.sf[i];
+    uint32_t n = piece(c, s, w.v.path[i].room, r->end - r->start);
+    struct mp_chunk *k = conn_chunk_at(c, r->start);
+    if (!k || !n) return false;
+    if (!k->next) n = (uint32_t)mp_min(n, k->dsn + k->len - r->start);
+    if (!sf_send_data(s, out, r->start, k, n, false, now)) return false;
+    r->start += n;
+    conn_arm_data_timer(c, now);
+    return true;
+}
+
+/* RFC 9293 3.7.4, at connection level */
+static bool nagle_holds(const struct mpc *c, uint64_t n, uint32_t mss)
+{
+    if (n >= mss || c->v.shut) return false;
+    if (c->v.cork) return true;
+    return !c->v.nodelay && c->v.snd_una < c->v.snd_nxt;
+}
+
+static void arm_persist(struct mpc *c, struct view *w, mp_time now)
+{
+    for (int i = 0; i < w->v.n; i++)
+        if (w->sf[i]->seg_head) return; /* an ACK is still to come */
+    for (int i = 0; i < w->v.n; i++)
+        if (w->sf[i]->v.timer[SFT_PERSIST] == MP_NEVER) sf_arm(w->sf[i], SFT_PERSIST, now + sf_rto_now(w->sf[i]));
+    (void)c;
+}
+
+static bool send_new(struct mpc *c, struct mp_pkt *out, mp_time now)
+{
+    uint64_t queued = conn_queued(c);
+    struct view w;
+    if (!queued) return false;
+    make_view(c, &w, -1);
+    uint64_t n = mp_min(queued, w.v.conn_window);
+    if (!n) {
+        arm_persist(c, &w, now);
+        return false;
+    }
+    int i = c->sched->pick(&w.v);
+    if (i < 0) {
+        note_limited(&w);
+        bool shut_window = true;
+        for (int j = 0; j < w.v.n; j++) shut_window &= w.sf[j]->v.snd_una + w.sf[j]->v.snd_wnd <= w.sf[j]->v.snd_nxt;
+        if (shut_window) arm_persist(c, &w, now);
+        return false;
+    }
+    struct sf *s = w.sf[i];
+    if (n < s->v.mss && n < queued && c->v.snd_una < c->v.snd_nxt) return false; /* window sliver */
+    if (nagle_holds(c, n, s->v.mss)) return false;
+    uint32_t len = piece(c, s, w.v.path[i].room, n);
+    if (!len) return false;
+    if (c->snd_cur && c->v.snd_nxt >= c->snd_cur->dsn + c->snd_cur->len) c->snd_cur = c->snd_cur->next;
+    struct mp_chunk *k = c->snd_cur = conn_chunk_at(c, c->v.snd_nxt);
+    if (!k) return false;
+    bool capable_first = !c->v.server && s->v.initial && s->v.snd_nxt == 1 && c->v.fb == FB_UNCONFIRMED;
+    bool fin = c->v.shut && len == queued && !c->v.tx_plain && !capable_first && !c->v.fin_sent;
+    if (!sf_send_data(s, out, c->v.snd_nxt, k, len, fin, now)) return false;
+    c->v.snd_nxt += len;
+    if (fin) {
+        c->v.fin_sent = true;
+        c->v.timer[CT_DATA_FIN] = now + 2 * s->v.rto;
+    }
+    if (c->v.timer[CT_DATA_REXMIT] == MP_NEVER) conn_arm_data_timer(c, now);
+    return true;
+}
+
+bool conn_fin_due(const struct mpc *c)
+{
+    return c->v.shut && conn_mp(c) && !c->v.tx_plain && c->v.snd_nxt == c->v.snd_end && !c->v.fin_sent && c->v.established && !c->v.err;
+}
+
+bool conn_poll(struct mpc *c, struct mp_pkt *out, mp_time now)
+{
+    if (conn_fin_due(c)) {
+        c->v.fin_sent = c->v.fin_now = true;
+        c->v.timer[CT_DATA_FIN] = now + MP_SEC(1);
+        for (struct sf *s = c->sfs; s; s = s->next)
+            if (s->v.srtt && sf_can_carry(s)) c->v.timer[CT_DATA_FIN] = mp_min(c->v.timer[CT_DATA_FIN], now + s->v.rto);
+    }
+    for (struct sf *s = c->sfs; s; s = s->next)
+        if (c->st->ops.writable(c->st->arg, s->flow) && sf_poll(s, out, now)) return true;
+    if (!c->v.established || c->v.err || c->v.closing) return false;
+    if (send_reinjected(c, out, now) || send_new(c, out, now)) return true;
+    if (c->v.tx_plain && c->v.shut) { /* all sent: the FIN follows at once */
+        conn_close_check(c, now);
+        for (struct sf *s = c->sfs; s; s = s->next)
+            if (c->st->ops.writable(c->st->arg, s->flow) && sf_poll(s, out, now)) return true;
+    }
+    return false;
+}

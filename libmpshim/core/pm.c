@@ -1,0 +1,262 @@
+/* Path management (RFC 8684 3.4, RFC 6182 3.5): one subflow for each usable interface and reachable peer address. */
+#include "core/stack_int.h"
+
+#include <errno.h>
+
+#include "core/crypto.h"
+
+/* ---- address ids ---- */
+
+/* The address of the first subflow is 0, whatever a list calls it; others get the next free number and keep it. */
+uint8_t pm_local_id(struct mpc *c, int ifindex, const struct mp_addr *ip)
+{
+    if (mp_addr_eq(ip, &c->v.local.ip)) return 0;
+    for (int i = 0; i < PM_MAX_LOCAL; i++) {
+        if (!c->v.id_map[i].ip.family) {
+            c->v.id_map[i].ifindex = ifindex;
+            c->v.id_map[i].ip = *ip;
+        }
+        if (mp_addr_eq(&c->v.id_map[i].ip, ip)) return (uint8_t)(i + 1);
+    }
+    return 255;
+}
+
+struct mpc_path_info *pm_path(struct mpc *c, const struct sf *s)
+{
+    for (int i = 0; i < c->v.npaths; i++)
+        if (strcmp(c->v.paths[i].ifname, s->v.ifname) == 0 && mp_addr_eq(&c->v.paths[i].local, &s->v.local.ip)) return &c->v.paths[i];
+    if (c->v.npaths == PM_MAX_PATHS) return NULL;
+    struct mpc_path_info *p = &c->v.paths[c->v.npaths++];
+    memset(p, 0, sizeof *p);
+    memcpy(p->ifname, s->v.ifname, sizeof p->ifname);
+    p->local = s->v.local.ip;
+    return p;
+}
+
+/* ---- joins ---- */
+
+static bool pair_in_use(const struct mpc *c, const struct mp_local *l, const struct mp_endpoint *r)
+{
+    for (const struct sf *s = c->sfs; s; s = s->next) {
+        if (s->v.dead || s->v.reset_pending || s->v.state > SF_CLOSE_WAIT || s->v.fin_queued) continue;
+        if (s->v.ifindex == l->ifindex && mp_addr_eq(&s->v.local.ip, &l->ip) && mp_endpoint_eq(&s->v.remote, r)) return true;
+    }
+    return false;
+}
+
+static struct pm_retry *retry_of(struct mpc *c, const struct mp_addr *local, int ifindex, const struct mp_endpoint *r, bool make)
+{
+    struct pm_retry *oldest = &c->v.retry[0];
+    for (int i = 0; i < PM_MAX_PATHS; i++) {
+        struct pm_retry *t = &c->v.retry[i];
+        if (t->ifindex == ifindex && mp_addr_eq(&t->local, local) && mp_endpoint_eq(&t->remote, r)) return t;
+        if (t->not_before < oldest->not_before) oldest = t;
+    }
+    if (!make) return NULL;
+    *oldest = (struct pm_retry){ .ifindex = ifindex, .local = *local, .remote = *r };
+    return oldest;
+}
+
+static void join(struct mpc *c, const struct mp_local *l, const struct pm_remote *r, mp_time now)
+{
+    int err;
+    struct sf *s = st_sf_open(c, l->ifindex, &l->ip, &r->at, now, &err);
+    struct pm_retry *t = retry_of(c, &l->ip, l->ifindex, &r->at, true);
+    if (t->up) st_count(c->st, MP_E_path_retry, 1, c);
+    if (!s) {
+        t->fails++;
+        t->not_before = now + MP_SEC(5);
+        return;
+    }
+    s->v.addr_id_local = pm_local_id(c, l->ifindex, &l->ip);
+    s->v.addr_id_remote = r->id;
+    s->v.nonce_local = st_rand32(c->st);
+    s->v.backup_local = l->backup;
+    sf_connect(s, now);
+    conn_touch(c);
+}
+
+static bool may_join(const struct mpc *c)
+{
+    /* Clients open subflows; a server's clients are often behind a NAT, and it tells its addresses instead. */
+    return !c->v.server && conn_mp(c) && c->v.fb == FB_CONFIRMED && !c->v.closing && !c->v.err && !c->v.fin_acked;
+}
+
+/* Looks at one pair; returns when it may be tried, MP_NEVER if there is nothing to do. */
+static mp_time try_pair(struct mpc *c, const struct mp_local *l, const struct pm_remote *r, mp_time now)
+{
+    struct mp_stack *st = c->st;
+    if (!r->used || r->at.ip.family != l->ip.family || pair_in_use(c, l, &r->at)) return MP_NEVER;
+    if (r->id == 0 && c->v.no_join_initial) return MP_NEVER; /* RFC 8684 3.1 C flag */
+    if (!st->ops.route(st->arg, l->ifindex, &l->ip, &r->at.ip)) return MP_NEVER;
+    struct pm_retry *t = retry_of(c, &l->ip, l->ifindex, &r->at, false);
+    if (t && t->not_before > now) return t->not_before;
+    if (conn_nlive(c) >= (int)st->set.max_subflows) return MP_NEVER;
+    join(c, l, r, now);
+    t = retry_of(c, &l->ip, l->ifindex, &r->at, false);
+    return t && t->not_before > now ? t->not_before : MP_NEVER;
+}
+
+void pm_run(struct mpc *c, mp_time now)
+{
+    mp_time again = MP_NEVER;
+    c->v.timer[CT_PM] = MP_NEVER;
+    if (!may_join(c)) return;
+    for (int r = 0; r < PM_MAX_REMOTE; r++)
+        for (int l = 0; l < c->st->nlocal; l++) again = mp_min(again, try_pair(c, &c->st->local[l], &c->v.remotes[r], now));
+    c->v.timer[CT_PM] = again;
+}
+
+void pm_sf_failed(struct mpc *c, struct sf *s, bool was_up, mp_time now)
+{
+    if (c->v.server || s->v.passive) return;
+    struct pm_retry *t = retry_of(c, &s->v.local.ip, s->v.ifindex, &s->v.remote, true);
+    t->fails = was_up ? 1 : t->fails + 1;
+    t->up |= was_up;
+    t->not_before = now + mp_min(MP_MS(500) << mp_min((uint64_t)t->fails, 7), MP_SEC(60));
+    if (!conn_nlive(c)) t->not_before = now; /* nothing else is left */
+    if (!conn_nlive(c) && !was_up && t->fails > 1) t->not_before = now + MP_SEC(1);
+    c->v.timer[CT_PM] = mp_min(c->v.timer[CT_PM], t->not_before);
+}
+
+/* ---- announcing ---- */
+
+static void announce(struct mpc *c, const struct mp_local *l, mp_time now)
+{
+    if (!c->v.server || !l->announce || mp_addr_eq(&l->ip, &c->v.local.ip)) return;
+    uint8_t id = pm_local_id(c, l->ifindex, &l->ip);
+    for (int i = 0; i < PM_MAX_REMOTE; i++) {
+        struct pm_announce *a = &c->v.announce[i];
+        if (a->id && a->id != id) continue;
+        *a = (struct pm_announce){ .id = id, .at = { l->ip, 0 }, .pending = true, .tries = 1 };
+        c->v.timer[CT_ADD_ADDR] = mp_min(c->v.timer[CT_ADD_ADDR], now + MP_SEC(3));
+        return;
+    }
+}
+
+void pm_tick_add_addr(struct mpc *c, mp_time now)
+{
+    mp_time again = MP_NEVER;
+    if (!conn_mp(c) || c->v.closing) return;
+    for (int i = 0; i < PM_MAX_REMOTE; i++) {
+        struct pm_announce *a = &c->v.announce[i];
+        if (!a->id || a->echoed || a->tries >= 5) continue;
+        a->pending = true;
+        a->tries++;
+        again = now + (MP_SEC(3) << a->tries);
+    }
+    c->v.timer[CT_ADD_ADDR] = again;
+}
+
+bool pm_control_pending(const struct mpc *c)
+{
+    if (c->v.necho) return true;
+    for (int i = 0; i < PM_MAX_REMOTE; i++)
+        if (c->v.announce[i].pending) return true;
+    return false;
+}
+
+void pm_ready(struct mpc *c, mp_time now)
+{
+    if (c->v.server)
+        for (int i = 0; i < c->st->nlocal; i++) announce(c, &c->st->local[i], now);
+    else
+        pm_run(c, now);
+}
+
+/* ---- the peer's addresses ---- */
+
+static void learn(struct mpc *c, const struct mp_opt_add_addr *a)
+{
+    struct pm_remote *free = NULL;
+    struct mp_endpoint at = { a->ip, a->port ? a->port : c->v.remote.port };
+    for (int i = 1; i < PM_MAX_REMOTE; i++) {
+        struct pm_remote *r = &c->v.remotes[i];
+        if (r->used && (r->id == a->addr_id || mp_endpoint_eq(&r->at, &at))) {
+            r->id = a->addr_id;
+            r->at = at;
+            return;
+        }
+        if (!r->used && !free) free = r;
+    }
+    if (mp_endpoint_eq(&c->v.remote, &at) || !free) return;
+    *free = (struct pm_remote){ a->addr_id, true, at };
+}
+
+void pm_add_addr_in(struct mpc *c, const struct mp_opt_add_addr *a, mp_time now)
+{
+    if (a->echo) {
+        st_count(c->st, MP_E_add_addr_echo_in, 1, c);
+        for (int i = 0; i < PM_MAX_REMOTE; i++)
+            if (c->v.announce[i].id == a->addr_id) c->v.announce[i].echoed = true;
+        return;
+    }
+    if (!c->v.peer_key_known || mp_add_addr_hmac(c->v.key_remote, c->v.key_local, a->addr_id, &a->ip, a->port) != a->hmac) {
+        st_count(c->st, MP_E_add_addr_hmac_bad, 1, c);
+        return;
+    }
+    st_count(c->st, MP_E_add_addr_in, 1, c);
+    if (c->v.necho < (int)(sizeof c->v.echo / sizeof *c->v.echo)) {
+        c->v.echo[c->v.necho].id = a->addr_id;
+        c->v.echo[c->v.necho].ip = a->ip;
+        c->v.echo[c->v.necho++].port = a->port;
+    }
+    learn(c, a);
+    pm_run(c, now);
+}
+
+void pm_remove_addr_in(struct mpc *c, uint8_t id, mp_time now)
+{
+    for (int i = 0; i < PM_MAX_REMOTE; i++)
+        if (c->v.remotes[i].used && c->v.remotes[i].id == id) c->v.remotes[i].used = false;
+    for (struct sf *s = c->sfs; s; s = s->next) {
+        if (s->v.dead || s->v.addr_id_remote != id || !conn_any_other(c, s)) continue;
+        sf_abort(s, MP_RST_UNSPECIFIED, true, now);
+    }
+}
+
+/* ---- own addresses ---- */
+
+/* A path is back: whatever waited for a timer goes now. */
+static void kick(struct sf *s, mp_time now)
+{
+    s->v.backoff = 0;
+    if (s->seg_head) sf_arm(s, SFT_REXMIT, now);
+    if (s->v.timer[SFT_PERSIST] != MP_NEVER) sf_arm(s, SFT_PERSIST, now);
+}
+
+void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now)
+{
+    for (struct sf *s = c->sfs; s; s = s->next)
+        if (!s->v.dead && s->v.ifindex == l->ifindex && mp_addr_eq(&s->v.local.ip, &l->ip)) {
+            if (s->v.backoff) kick(s, now);
+            s->v.backup_local = l->backup;
+        }
+    if (!conn_mp(c) || c->v.fb != FB_CONFIRMED) return;
+    for (int i = 0; i < PM_MAX_PATHS; i++)
+        if (c->v.retry[i].ifindex == l->ifindex) c->v.retry[i].not_before = 0;
+    for (int i = 0; i < c->v.nrm; i++)
+        if (c->v.rm_ids[i] == pm_local_id(c, l->ifindex, &l->ip)) c->v.rm_ids[i] = c->v.rm_ids[--c->v.nrm];
+    announce(c, l, now);
+    pm_run(c, now);
+}
+
+void pm_local_removed(struct mpc *c, int ifindex, const struct mp_addr *ip, mp_time now)
+{
+    bool ended = false;
+    if (!conn_mp(c)) return; /* plain TCP waits for the link, as the kernel's does */
+    for (struct sf *s = c->sfs; s; s = s->next) {
+        if (s->v.dead || s->v.ifindex != ifindex || !mp_addr_eq(&s->v.local.ip, ip)) continue;
+        if (!conn_any_other(c, s) && s->v.join_done) continue; /* the last one waits too */
+        st_count(c->st, MP_E_subflow_link_down, 1, c);
+        ended = true;
+        sf_die(s, ENETDOWN, now);
+    }
+    if (ended && c->v.nrm < (int)sizeof c->v.rm_ids) c->v.rm_ids[c->v.nrm++] = pm_local_id(c, ifindex, ip);
+    for (int i = 0; i < PM_MAX_REMOTE; i++) {
+        struct pm_announce *a = &c->v.announce[i];
+        if (!a->id || !mp_addr_eq(&a->at.ip, ip)) continue;
+        if (!ended && c->v.nrm < (int)sizeof c->v.rm_ids) c->v.rm_ids[c->v.nrm++] = a->id;
+        memset(a, 0, sizeof *a);
+    }
+}

@@ -1,0 +1,307 @@
+/* Subflow life: states, timers, RTT. */
+#include "core/stack_int.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+const char *sf_state_name(enum sf_state s)
+{
+    static const char *const name[] = { "CLOSED", "SYN-SENT", "SYN-RECEIVED", "ESTABLISHED", "FIN-WAIT-1", "FIN-WAIT-2",
+                                        "CLOSE-WAIT", "CLOSING", "LAST-ACK", "TIME-WAIT" };
+    return name[s];
+}
+
+uint32_t sf_ts_now(mp_time now) { return (uint32_t)(now / 1000000u) + 1; }
+
+struct sf *sf_new(struct mp_stack *st, struct mpc *c, const struct mp_endpoint *local, const struct mp_endpoint *remote,
+                  int ifindex, void *flow, mp_time now)
+{
+    struct sf *s = calloc(1, sizeof *s);
+    if (!s) return NULL;
+    s->st = st;
+    s->c = c;
+    s->flow = flow;
+    s->v.local = *local;
+    s->v.remote = *remote;
+    s->v.ifindex = ifindex;
+    s->v.iss = st_rand32(st);
+    s->v.rto = MP_SEC(1); /* RFC 6298 2.1 */
+    s->v.peer_mss = local->ip.family == 4 ? 536 : 1220; /* RFC 9293 3.7.1 */
+    s->v.created = s->v.last_recv = now;
+    uint32_t mtu = st->ops.mtu ? st->ops.mtu(st->arg, ifindex) : 0;
+    s->v.mtu = mtu ? mtu : 1500;
+    for (int i = 0; i < SFT_COUNT; i++) s->v.timer[i] = MP_NEVER;
+    mp_rangemap_init(&s->ooo, st_rand32(st));
+    return s;
+}
+
+void sf_free(struct sf *s)
+{
+    while (s->seg_head) sf_seg_drop(s, s->seg_head);
+    sf_drop_held(s);
+    mp_rangemap_fini(&s->ooo);
+    free(s->map);
+    st_hash_del(s->st, s);
+    s->st->ops.flow_close(s->st->arg, s->flow);
+    if (!s->v.passive) s->st->ops.port_put(s->st->arg, s->v.local.ip.family, s->v.local.port);
+    free(s);
+}
+
+void sf_arm(struct sf *s, enum sf_timer t, mp_time at) { s->v.timer[t] = at; }
+
+mp_time sf_deadline(const struct sf *s)
+{
+    mp_time min = MP_NEVER;
+    if (s->v.dead) return min;
+    for (int i = 0; i < SFT_COUNT; i++) min = mp_min(min, s->v.timer[i]);
+    return min;
+}
+
+void sf_set_state(struct sf *s, enum sf_state state, mp_time now)
+{
+    if (s->v.state == state) return;
+    s->v.state = state;
+    if (state == SF_TIME_WAIT) {
+        for (int i = 0; i < SFT_COUNT; i++) s->v.timer[i] = MP_NEVER;
+        sf_arm(s, SFT_TIME_WAIT, now + MP_SEC(s->st->set.time_wait_s));
+    }
+}
+
+/* ---- MSS ---- */
+
+/* The largest payload of a segment: what the peer takes and the path carries, less the options at their largest
+ * (timestamps 12, a full DSS 28), so that all segments are alike and a GSO run can be cut by one size. */
+void sf_update_mss(struct sf *s)
+{
+    uint32_t hdr = s->v.local.ip.family == 4 ? 40 : 60;
+    uint32_t m = s->v.mtu > hdr + 88 ? s->v.mtu - hdr : 88;
+    if (s->v.peer_mss < m) m = s->v.peer_mss;
+    uint32_t opts = (s->v.ts_on ? 12 : 0) + (conn_mp(s->c) && !s->c->v.tx_plain ? (s->c->v.csum ? 28 : 26 + 2) : 0);
+    m = m > opts + 40 ? m - opts : 40;
+    s->v.mss = m;
+    s->v.cc.mss = m;
+}
+
+/* ---- opening ---- */
+
+void sf_connect(struct sf *s, mp_time now)
+{
+    s->v.snd_una = 0;
+    s->v.snd_nxt = 0;
+    s->v.snd_wnd = 65535;
+    sf_update_mss(s);
+    sf_set_state(s, SF_SYN_SENT, now);
+    s->v.last_progress = now;
+}
+
+static void take_syn_options(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now)
+{
+    s->v.irs = p->seq;
+    s->v.rcv_nxt = 1;
+    s->v.rcv_adv = 1 + 65535; /* what our SYN says */
+    if (o->has_mss) s->v.peer_mss = o->mss < 88 ? 88 : o->mss;
+    s->v.ts_on = o->has_ts;
+    if (o->has_ts) {
+        s->v.ts_recent = o->ts_val;
+        s->v.ts_recent_at = now;
+    }
+    s->v.sack_on = o->sack_ok;
+    s->v.snd_wscale = o->has_wscale ? o->wscale : 0;
+    s->v.rcv_wscale = o->has_wscale ? 8 : 0; /* 65535 << 8 = 16 MB */
+    s->v.snd_wnd = p->wnd; /* never scaled in a SYN, RFC 7323 2.2 */
+    sf_update_mss(s);
+    s->v.cc.cwnd = mp_cc_initial_window(s->v.mss);
+    s->v.cc.ssthresh = UINT64_MAX;
+    if (s->c->cc->init) s->c->cc->init(&s->v.cc, now);
+}
+
+void sf_accept_syn(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now)
+{
+    take_syn_options(s, p, o, now);
+    s->v.snd_una = s->v.snd_nxt = 0;
+    s->v.quick_acks = 16;
+    sf_set_state(s, SF_SYN_RCVD, now);
+}
+
+void sf_synack_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now);
+void sf_synack_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now)
+{
+    take_syn_options(s, p, o, now);
+    s->v.quick_acks = 16;
+    s->v.snd_wl1 = 0;
+    s->v.snd_wl2 = 1;
+}
+
+/* ---- ending ---- */
+
+void sf_close(struct sf *s, mp_time now)
+{
+    if (s->v.dead || s->v.fin_queued) return;
+    switch (s->v.state) {
+    case SF_SYN_SENT:
+    case SF_CLOSED:
+        sf_die(s, 0, now);
+        return;
+    case SF_SYN_RCVD:
+    case SF_ESTABLISHED:
+    case SF_CLOSE_WAIT:
+        s->v.fin_queued = true;
+        return;
+    default:
+        return;
+    }
+}
+
+void sf_abort(struct sf *s, uint8_t reason, bool transient, mp_time now)
+{
+    (void)now;
+    if (s->v.dead || s->v.reset_pending) return;
+    if (s->v.state == SF_SYN_SENT || s->v.state == SF_TIME_WAIT) {
+        sf_die(s, ECONNRESET, now);
+        return;
+    }
+    s->v.reset_pending = true;
+    s->v.reset_reason = reason;
+    s->v.reset_transient = transient;
+    s->v.fully = false;
+    st_count(s->st, MP_E_subflow_reset_out, 1, s->c);
+}
+
+void sf_die(struct sf *s, int err, mp_time now)
+{
+    if (s->v.dead) return;
+    s->v.dead = true;
+    s->v.fully = false;
+    s->v.cc.active = false;
+    conn_sf_gone(s->c, s, err, now);
+}
+
+/* ---- predicates ---- */
+
+bool sf_is_open(const struct sf *s)
+{
+    return !s->v.dead && !s->v.reset_pending && (s->v.state == SF_ESTABLISHED || s->v.state == SF_CLOSE_WAIT);
+}
+
+bool sf_can_carry(const struct sf *s)
+{
+    return sf_is_open(s) && s->v.fully && !s->v.fin_queued && !s->v.fin_sent;
+}
+
+/* ---- RTT, RFC 6298 ---- */
+
+void sf_rtt_sample(struct sf *s, mp_dur rtt)
+{
+    if (rtt == 0) rtt = 1;
+    if (!s->v.srtt) {
+        s->v.srtt = rtt;
+        s->v.rttvar = rtt / 2;
+    } else {
+        mp_dur d = s->v.srtt > rtt ? s->v.srtt - rtt : rtt - s->v.srtt;
+        s->v.rttvar = (3 * s->v.rttvar + d) / 4;
+        s->v.srtt = (7 * s->v.srtt + rtt) / 8;
+    }
+    if (!s->v.min_rtt || rtt < s->v.min_rtt) s->v.min_rtt = rtt;
+    s->v.cc.srtt = s->v.srtt;
+    s->v.cc.min_rtt = s->v.min_rtt;
+    s->v.cc.last_rtt = rtt;
+    s->v.rto = s->v.srtt + mp_max(4 * s->v.rttvar, MP_MS(s->st->set.rto_min_ms));
+    if (s->v.rto > MP_SEC(60)) s->v.rto = MP_SEC(60);
+}
+
+mp_dur sf_rto_now(const struct sf *s)
+{
+    mp_dur r = s->v.rto;
+    for (int i = 0; i < s->v.backoff && r < MP_SEC(60); i++) r *= 2;
+    /* A path that others stand in for is probed often, so that its return is noticed: one small segment a second. */
+    mp_dur most = s->v.stale ? mp_max(MP_SEC(1), s->v.rto) : MP_SEC(60);
+    return mp_min(r, most);
+}
+
+/* ---- receive window ---- */
+
+uint32_t sf_wire_window(struct sf *s)
+{
+    struct mpc *c = s->c;
+    uint64_t edge = conn_rcv_edge(c);
+    uint64_t wnd = edge > c->v.rcv_nxt ? edge - c->v.rcv_nxt : 0;
+    uint64_t unit = wnd >> s->v.rcv_wscale;
+    if (unit > 65535) unit = 65535;
+    mp_ssn adv = s->v.rcv_nxt + (unit << s->v.rcv_wscale);
+    if (adv > s->v.rcv_adv) s->v.rcv_adv = adv;
+    s->v.adv_edge = edge;
+    return (uint32_t)unit;
+}
+
+/* ---- timers ---- */
+
+static bool fired(struct sf *s, enum sf_timer t, mp_time now)
+{
+    if (s->v.timer[t] > now) return false;
+    s->v.timer[t] = MP_NEVER;
+    return true;
+}
+
+static void stall_tick(struct sf *s, mp_time now)
+{
+    if (!s->seg_head || s->v.stale || !conn_any_other(s->c, s)) return;
+    s->v.stale = true;
+    st_count(s->st, MP_E_subflow_stale, 1, s->c);
+    conn_reinject(s->c, s, now);
+}
+
+static void keepalive_tick(struct sf *s, mp_time now)
+{
+    struct mpc *c = s->c;
+    mp_dur idle = MP_SEC(c->v.keepidle_s ? c->v.keepidle_s : 7200), intvl = MP_SEC(c->v.keepintvl_s ? c->v.keepintvl_s : 75);
+    if (!c->v.keepalive || !sf_is_open(s)) return;
+    if (s->seg_head || now - s->v.last_recv < idle) {
+        s->v.keep_probes = 0;
+        sf_arm(s, SFT_KEEPALIVE, mp_max(s->v.last_recv + idle, now + MP_MS(100)));
+        return;
+    }
+    if (s->v.keep_probes >= (int)(c->v.keepcnt ? c->v.keepcnt : 9)) {
+        sf_abort(s, MP_RST_UNSPECIFIED, true, now);
+        if (conn_nlive(c) <= 1) conn_fail(c, ETIMEDOUT, now);
+        return;
+    }
+    s->v.keep_probes++;
+    s->v.probes = 1; /* one segment below the window, RFC 9293 3.8.4 */
+    st_count(s->st, MP_E_keepalive, 1, c);
+    sf_arm(s, SFT_KEEPALIVE, now + intvl);
+}
+
+static void persist_tick(struct sf *s, mp_time now)
+{
+    if (!sf_can_carry(s) || s->seg_head) return;
+    s->v.probes = 1;
+    if (s->v.backoff < 8) s->v.backoff++;
+    st_count(s->st, MP_E_zero_window_probe, 1, s->c);
+    sf_arm(s, SFT_PERSIST, now + sf_rto_now(s));
+}
+
+void sf_tick(struct sf *s, mp_time now)
+{
+    if (s->v.dead) return;
+    if (fired(s, SFT_TIME_WAIT, now)) {
+        sf_die(s, 0, now);
+        return;
+    }
+    if (fired(s, SFT_DELACK, now)) s->v.ack_now = true;
+    if (fired(s, SFT_REORDER, now)) sf_on_reorder_timer(s, now);
+    if (fired(s, SFT_PROBE, now)) sf_on_probe_timer(s, now);
+    if (fired(s, SFT_STALL, now)) stall_tick(s, now);
+    if (fired(s, SFT_REXMIT, now)) sf_on_rto(s, now);
+    if (s->v.dead) return;
+    if (fired(s, SFT_PERSIST, now)) persist_tick(s, now);
+    if (fired(s, SFT_KEEPALIVE, now)) keepalive_tick(s, now);
+    if (fired(s, SFT_JOIN_ACK, now) && !s->v.join_done) {
+        if (++s->v.syn_tries > (int)s->st->set.syn_tries)
+            sf_abort(s, MP_RST_UNSPECIFIED, true, now);
+        else {
+            s->v.ack_now = true;
+            s->v.backoff++;
+            sf_arm(s, SFT_JOIN_ACK, now + sf_rto_now(s));
+        }
+    }
+}

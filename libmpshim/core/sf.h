@@ -1,0 +1,196 @@
+/* core/sf.h: one TCP subflow (RFC 9293) of a connection. Inside core/ only.
+ *
+ * Files: sf.c life and timers, sf_in.c a segment in, sf_loss.c scoreboard and recovery, sf_out.c segments out.
+ * Sequence numbers are mp_ssn (base.h): expanded, relative to the initial one, compared with "<". */
+#ifndef MP_SF_H
+#define MP_SF_H
+
+#include "core/cc/cc.h"
+#include "core/opt.h"
+#include "core/pkt.h"
+#include "core/rangemap.h"
+
+struct mpc;
+struct mp_stack;
+
+enum sf_state { /* RFC 9293 3.3.2 */
+    SF_CLOSED, SF_SYN_SENT, SF_SYN_RCVD, SF_ESTABLISHED, SF_FIN_WAIT_1, SF_FIN_WAIT_2,
+    SF_CLOSE_WAIT, SF_CLOSING, SF_LAST_ACK, SF_TIME_WAIT,
+};
+const char *sf_state_name(enum sf_state s);
+
+enum sf_timer {  /* what each timer is for */
+    SFT_REXMIT,    /* retransmission, RFC 6298; also SYN and FIN */
+    SFT_PROBE,     /* tail loss probe, RFC 8985 7 */
+    SFT_REORDER,   /* RACK: a segment becomes lost by time, RFC 8985 6.2 */
+    SFT_DELACK,    /* delayed ACK, RFC 9293 3.8.6.3 */
+    SFT_PERSIST,   /* zero-window probe, RFC 9293 3.8.6.1 */
+    SFT_JOIN_ACK,  /* third ACK of MP_JOIN again until the fourth, RFC 8684 3.2 */
+    SFT_STALL,     /* probe unanswered: hand the data to others */
+    SFT_KEEPALIVE, /* RFC 9293 3.8.4 */
+    SFT_TIME_WAIT, /* RFC 9293 3.6.1; also bounds FIN_WAIT_2 of an ended connection */
+    SFT_COUNT
+};
+
+/* A chunk of the connection's send queue; contiguous in dsn, full except the last. */
+struct mp_chunk {
+    uint32_t refs;
+    uint32_t len;          /* bytes filled */
+    mp_dsn dsn;            /* of data[0] */
+    struct mp_chunk *next; /* the following in the queue, or free list */
+    uint8_t *data;         /* MP_CHUNK_SIZE bytes */
+};
+#define MP_CHUNK_SIZE 65536u
+
+/* What was sent and is not cumulatively acknowledged. [start,end) in ssn; SYN and FIN count one. */
+struct sf_seg {
+    struct sf_seg *prev, *next;
+    struct mp_chunk *chunk; /* counted; holds dsn, and its successor the rest; NULL: no data */
+    struct mp_chunk *chunk2;/* counted */
+    mp_ssn start, end;
+    mp_dsn dsn;             /* of the byte at start */
+    uint32_t len;           /* data bytes: end - start less SYN/FIN */
+    /* the mapping it was first sent with (RFC 8684 3.3.1): repeated unchanged */
+    mp_ssn map_ssn;
+    mp_dsn map_dsn;
+    uint16_t map_len, map_csum; /* len with DATA_FIN; 0: none */
+    bool map_fin;
+    bool syn, fin, sacked, lost, probed;
+    uint8_t sent_count;
+    mp_time sent;           /* latest transmission */
+};
+
+struct sf_mapping {         /* received, waiting for its bytes */
+    mp_ssn ssn;
+    mp_dsn dsn;
+    uint32_t len;           /* data bytes, DATA_FIN not counted */
+    bool fin, has_csum;
+    uint16_t csum;
+};
+#define SF_MAX_MAPPINGS 256
+
+struct sf {
+    /* -- links -- */
+    struct sf *next;          /* connection's list */
+    struct sf *hash_next;     /* stack's 4-tuple table */
+    struct mpc *c;            /* borrowed */
+    struct mp_stack *st;
+    void *flow;               /* io's handle, owned: closed with the subflow */
+    struct sf_seg *seg_head, *seg_tail; /* scoreboard, in ssn order, owned */
+    struct mp_rangemap ooo;   /* received beyond rcv_nxt, keyed by ssn */
+    struct sf_mapping *map;   /* ring of nmap, ascending ssn; owned; NULL until needed */
+    struct mp_slice hold[64]; /* bytes of the current mapping held until its checksum is known */
+
+    /* -- plain data: all from here to the end is saved and loaded as it is -- */
+    struct sf_pod {
+        int id;               /* index within the connection's life */
+        struct mp_endpoint local, remote;
+        int ifindex;
+        char ifname[16];
+        enum sf_state state;
+        bool passive, initial;
+        bool backup_local, backup_remote;
+        uint8_t addr_id_local, addr_id_remote;
+        bool dead;            /* to be freed: no packet goes in or out */
+        /* send */
+        uint32_t iss, irs;    /* wire numbers of ssn 0 */
+        mp_ssn snd_una, snd_nxt;
+        uint64_t snd_wnd;     /* bytes from snd_una that the peer's segment allowed (subflow level) */
+        mp_ssn snd_wl1, snd_wl2;
+        uint8_t snd_wscale, rcv_wscale;
+        bool ts_on, sack_on;
+        uint32_t mss;         /* payload bytes a segment, options at their largest taken off */
+        uint32_t peer_mss, mtu;
+        uint64_t pipe;        /* bytes in flight: sent, not sacked, not lost */
+        bool fin_queued, fin_sent, fin_acked, fin_received;
+        mp_ssn fin_ssn_in;
+        bool reset_pending;
+        uint8_t reset_reason; bool reset_transient, reset_fastclose;
+        /* receive */
+        mp_ssn rcv_nxt;
+        mp_ssn rcv_adv;       /* right edge advertised on this subflow, never moves back */
+        mp_dsn adv_edge;      /* the connection's edge as last told here */
+        uint32_t ts_recent; mp_time ts_recent_at;
+        mp_ssn last_ack_sent;
+        bool ack_now; uint32_t ack_bytes; /* bytes since the last ACK sent */
+        int quick_acks;
+        mp_ssn sack_recent[3];/* start points of the most recent out-of-order arrivals */
+        bool dsack; mp_ssn dsack_l, dsack_r;
+        uint32_t map_head, nmap;
+        uint32_t nhold; uint64_t hold_bytes;
+        uint64_t last_ts_echo;
+        /* RTT, RTO (RFC 6298) */
+        mp_dur srtt, rttvar, rto, min_rtt;
+        int backoff;          /* consecutive time-outs */
+        /* RACK and recovery */
+        mp_time rack_xmit; mp_ssn rack_end; mp_dur rack_rtt;
+        bool reordering_seen;
+        mp_ssn fack;          /* highest sacked or acked */
+        mp_ssn recovery_point;/* recovery ends when snd_una reaches it */
+        bool in_recovery, in_rto;
+        uint64_t sacked_bytes;
+        mp_ssn round_end;     /* a new round trip begins when this is acked */
+        bool probe_out; mp_ssn probe_end; /* TLP in flight */
+        uint64_t limited;     /* limited transmit allowance, bytes */
+        uint64_t prr_delivered, prr_out, prr_flight; /* RFC 6937 */
+        bool cwnd_limited;
+        uint32_t undo_marker_valid; mp_ssn undo_rexmits; uint32_t first_rexmit_ts; /* Eifel, RFC 3522 */
+        mp_time last_sent, last_recv, last_progress;
+        struct mp_cc_state cc;
+        /* MPTCP */
+        bool stale;
+        bool mp_capable_acked;  /* client: our third ACK or data with MP_CAPABLE was acknowledged */
+        bool join_done;         /* join: fourth ACK seen (or passive: HMAC verified) */
+        bool fully;             /* may carry data at connection level */
+        bool send_capable_ack;  /* client: put MP_CAPABLE into the next pure ACK */
+        uint32_t nonce_local, nonce_remote;
+        int syn_tries, probes, keep_probes;
+        bool fourth_ack;        /* passive join: send the fourth ACK */
+        int plain_checks;
+        mp_time timer[SFT_COUNT];
+        /* statistics */
+        uint64_t bytes_sent, bytes_acked, bytes_received, bytes_retrans;
+        mp_time created;
+    } v;
+};
+
+/* ---- life (sf.c) ---- */
+struct sf *sf_new(struct mp_stack *st, struct mpc *c, const struct mp_endpoint *local, const struct mp_endpoint *remote,
+                  int ifindex, void *flow, mp_time now); /* NULL: no memory (flow is then still the caller's) */
+void sf_free(struct sf *s);
+void sf_connect(struct sf *s, mp_time now);                 /* -> SYN_SENT */
+void sf_accept_syn(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now); /* -> SYN_RCVD */
+void sf_close(struct sf *s, mp_time now);                   /* FIN after what is queued on it */
+void sf_abort(struct sf *s, uint8_t reason, bool transient, mp_time now); /* RST with MP_TCPRST, then dead */
+void sf_die(struct sf *s, int err, mp_time now);            /* no packet any more; the connection is told */
+void sf_tick(struct sf *s, mp_time now);
+mp_time sf_deadline(const struct sf *s);
+void sf_set_state(struct sf *s, enum sf_state st, mp_time now);
+void sf_arm(struct sf *s, enum sf_timer t, mp_time at);
+void sf_rtt_sample(struct sf *s, mp_dur rtt);
+mp_dur sf_rto_now(const struct sf *s);                      /* rto with backoff */
+void sf_update_mss(struct sf *s);
+bool sf_can_carry(const struct sf *s);                      /* may be given connection data */
+bool sf_is_open(const struct sf *s);                        /* synchronised, our FIN not sent, not dead */
+uint32_t sf_wire_window(struct sf *s);                      /* unscaled field for the next segment; moves rcv_adv */
+uint32_t sf_ts_now(mp_time now);
+
+/* ---- segment in (sf_in.c) ---- */
+void sf_input(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, mp_time now);
+
+/* ---- scoreboard (sf_loss.c) ---- */
+struct sf_seg *sf_seg_add(struct sf *s, mp_ssn start, mp_ssn end);
+void sf_seg_drop(struct sf *s, struct sf_seg *g);
+struct sf_seg *sf_seg_split(struct sf *s, struct sf_seg *g, mp_ssn at); /* g keeps the front; returns the back or NULL */
+void sf_on_ack(struct sf *s, mp_ssn ack, const struct mp_opts *o, mp_time now);
+void sf_on_rto(struct sf *s, mp_time now);
+void sf_on_probe_timer(struct sf *s, mp_time now);
+void sf_on_reorder_timer(struct sf *s, mp_time now);
+void sf_arm_rexmit(struct sf *s, mp_time now);              /* (re)arms SFT_REXMIT and SFT_PROBE */
+uint64_t sf_room(const struct sf *s);                       /* bytes congestion control and the subflow's window allow now */
+
+/* ---- segments out (sf_out.c) ---- */
+bool sf_poll(struct sf *s, struct mp_pkt *out, mp_time now); /* control, retransmissions, ACKs; not new data */
+bool sf_send_data(struct sf *s, struct mp_pkt *out, mp_dsn dsn, struct mp_chunk *from, uint32_t len, bool data_fin, mp_time now);
+
+#endif

@@ -1,0 +1,421 @@
+/* A segment arrives at a subflow: RFC 9293 3.10.7 in its order of checks. */
+#include "core/stack_int.h"
+
+#include <errno.h>
+
+#include "core/crypto.h"
+
+void sf_synack_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now);
+void st_accepted(struct mpc *c);
+
+/* RFC 5961: an ACK that makes an honest peer resynchronise and tells an attacker nothing. */
+static void challenge(struct sf *s)
+{
+    st_count(s->st, MP_E_challenge_ack, 1, s->c);
+    s->v.ack_now = true;
+}
+
+/* ---- opening ---- */
+
+static void established(struct sf *s, mp_time now)
+{
+    sf_set_state(s, SF_ESTABLISHED, now);
+    s->v.cc.active = true;
+    s->v.last_progress = now;
+    s->v.round_end = s->v.snd_nxt;
+    if (s->c->v.keepalive) sf_arm(s, SFT_KEEPALIVE, now + MP_SEC(s->c->v.keepidle_s ? s->c->v.keepidle_s : 7200));
+    conn_sf_established(s->c, s, now);
+}
+
+static void initial_synack_options(struct sf *s, const struct mp_opts *o, mp_time now)
+{
+    struct mpc *c = s->c;
+    if (!c->v.offered) return;
+    const struct mp_opt_capable *m = &o->capable;
+    bool has = (o->mp & MP_OPT_HAS(MP_CAPABLE)) && m->nkeys == 1;
+    if (has && m->version == c->v.version && !m->bflag && m->hmac_sha256) {
+        c->v.csum = c->v.csum || m->csum_req; /* RFC 8684 3.1: either side's A flag asks for them */
+        c->v.no_join_initial = m->no_join_initial;
+        conn_set_peer_key(c, m->key_snd);
+        s->v.send_capable_ack = true;
+        conn_fallback(c, s, FB_HANDSHAKE_DONE, MP_WHY_MULTIPATH, now);
+        return;
+    }
+    if (has) st_count(s->st, MP_E_capable_version, 1, c);
+    conn_fallback(c, s, has ? FB_VERSION_UNKNOWN : FB_SYNACK_WITHOUT_OPTION, has ? MP_WHY_VERSION : MP_WHY_NO_OPTION_SYNACK, now);
+}
+
+static void join_synack_options(struct sf *s, const struct mp_opts *o, mp_time now)
+{
+    struct mpc *c = s->c;
+    uint8_t h[32];
+    if (!(o->mp & MP_OPT_HAS(MP_JOIN)) || o->join.form != MP_JOIN_SYNACK) {
+        st_count(s->st, MP_E_join_no_option, 1, c);
+        sf_abort(s, MP_RST_MPTCP, false, now);
+        return;
+    }
+    s->v.nonce_remote = o->join.nonce;
+    s->v.backup_remote = o->join.backup;
+    s->v.addr_id_remote = o->join.addr_id;
+    mp_join_hmac(c->v.key_remote, c->v.key_local, s->v.nonce_remote, s->v.nonce_local, h);
+    if (!mp_equal_ct(h, o->join.hmac, 8)) {
+        st_count(s->st, MP_E_join_hmac_bad, 1, c);
+        sf_abort(s, MP_RST_MPTCP, false, now);
+        return;
+    }
+    s->v.syn_tries = 0;
+    s->v.ack_now = true; /* the third ACK carries our HMAC and is sent again until the fourth */
+    sf_arm(s, SFT_JOIN_ACK, now + sf_rto_now(s));
+}
+
+/* RFC 9293 3.10.7.3 */
+static void syn_sent_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, mp_time now)
+{
+    mp_ssn ack = (uint32_t)(p->ack - s->v.iss);
+    bool ack_ok = (p->flags & MP_ACK) && ack == s->v.snd_nxt && ack > 0;
+    if ((p->flags & MP_ACK) && !ack_ok) {
+        st_count(s->st, MP_E_ack_unsent, 1, s->c);
+        return;
+    }
+    if (p->flags & MP_RST) {
+        if (!ack_ok) return;
+        st_count(s->st, MP_E_subflow_reset_in, 1, s->c);
+        sf_die(s, ECONNREFUSED, now);
+        return;
+    }
+    if (!(p->flags & MP_SYN)) return;
+    s->v.last_recv = now;
+    sf_synack_in(s, p, o, now);
+    if (!ack_ok) { /* simultaneous open: RFC 8684 3.1 lets MPTCP go */
+        if (s->v.initial) conn_fallback(s->c, s, FB_SIMULTANEOUS_OPEN, MP_WHY_SIMOPEN, now);
+        sf_set_state(s, SF_SYN_RCVD, now);
+        while (s->seg_head) sf_seg_drop(s, s->seg_head); /* goes out again as SYN/ACK */
+        s->v.snd_nxt = 0;
+        s->v.pipe = 0;
+        return;
+    }
+    sf_on_ack(s, ack, o, now);
+    s->v.backoff = 0;
+    s->v.ack_now = true;
+    if (s->v.initial)
+        initial_synack_options(s, o, now);
+    else
+        join_synack_options(s, o, now);
+    if (s->v.reset_pending) return;
+    s->v.join_done = s->v.initial;
+    s->v.fully = s->v.initial;
+    sf_update_mss(s);
+    established(s, now);
+}
+
+/* The third ACK of a connection that we accept. false: segment not to be looked at further. */
+static bool initial_third_ack(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_ssn ssn, mp_time now)
+{
+    struct mpc *c = s->c;
+    if (!conn_mp(c)) return true;
+    if ((o->mp & MP_OPT_HAS(MP_CAPABLE)) && o->capable.nkeys == 2) {
+        if (o->capable.key_rcv != c->v.key_local) return false; /* not meant for this handshake */
+        conn_set_peer_key(c, o->capable.key_snd);
+        conn_fallback(c, s, FB_HANDSHAKE_DONE, MP_WHY_MULTIPATH, now);
+        return true;
+    }
+    /* A later data segment overtook both: wait for the first, its retransmission brings MP_CAPABLE or proves it lost. */
+    if (ssn > 1) return false;
+    (void)p;
+    st_count(s->st, MP_E_capable_no_ack, 1, c);
+    conn_fallback(c, s, FB_ACK_WITHOUT_OPTION, MP_WHY_NO_OPTION_ACK, now);
+    return true;
+}
+
+static bool join_third_ack(struct sf *s, const struct mp_opts *o, mp_time now)
+{
+    struct mpc *c = s->c;
+    uint8_t h[32];
+    if (!(o->mp & MP_OPT_HAS(MP_JOIN)) || o->join.form != MP_JOIN_ACK) return false; /* wait for its retransmission */
+    mp_join_hmac(c->v.key_remote, c->v.key_local, s->v.nonce_remote, s->v.nonce_local, h);
+    if (!mp_equal_ct(h, o->join.hmac, 20)) {
+        st_count(s->st, MP_E_join_hmac_bad, 1, c);
+        sf_abort(s, MP_RST_MPTCP, false, now);
+        return false;
+    }
+    s->v.ack_now = true; /* the fourth ACK */
+    return true;
+}
+
+static bool syn_rcvd_ack(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_ssn ssn, mp_time now)
+{
+    if (s->v.passive && !(s->v.initial ? initial_third_ack(s, p, o, ssn, now) : join_third_ack(s, o, now))) return false;
+    s->v.join_done = true;
+    s->v.fully = true;
+    s->v.backoff = 0;
+    sf_update_mss(s);
+    established(s, now);
+    if (s->v.initial && s->c->v.server) {
+        s->v.ack_now = conn_mp(s->c); /* a DATA_ACK must reach the client before it trusts the path (RFC 8684 3.1) */
+        st_accepted(s->c);
+        s->c->v.established = true;
+        conn_event(s->c, MP_EV_ACCEPT);
+    }
+    return true;
+}
+
+/* ---- checks ---- */
+
+static bool paws_ok(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now)
+{
+    if (!s->v.ts_on || !o->has_ts || (p->flags & MP_RST)) return true;
+    if ((int32_t)(o->ts_val - s->v.ts_recent) >= 0) return true;
+    if (now - s->v.ts_recent_at > MP_SEC(24 * 86400ull)) return true; /* RFC 7323 5.5 */
+    st_count(s->st, MP_E_paws, 1, s->c);
+    return false;
+}
+
+/* RFC 9293 3.10.7.4 first: is any of it in the window? */
+static bool seq_ok(const struct sf *s, mp_ssn ssn, uint32_t seglen)
+{
+    mp_ssn edge = mp_max(s->v.rcv_adv, s->v.rcv_nxt);
+    /* RFC 8684 3.3.5: the window belongs to the connection: a peer may use here what it was told elsewhere. */
+    if (conn_mp(s->c)) edge = mp_max(edge, s->v.rcv_nxt + s->c->v.rcvbuf);
+    if (seglen == 0) return ssn <= edge && ssn + 1 >= s->v.rcv_nxt;
+    return ssn <= edge && ssn + seglen > s->v.rcv_nxt;
+}
+
+static void rst_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_ssn ssn, mp_time now)
+{
+    struct mpc *c = s->c;
+    if (ssn != s->v.rcv_nxt) { /* RFC 5961 3 */
+        challenge(s);
+        return;
+    }
+    (void)p;
+    st_count(s->st, MP_E_subflow_reset_in, 1, c);
+    if ((o->mp & MP_OPT_HAS(MP_FASTCLOSE)) && conn_mp(c)) {
+        if (o->fastclose_key == c->v.key_local) {
+            st_count(s->st, MP_E_fastclose_in, 1, c);
+            sf_die(s, ECONNRESET, now);
+            conn_fail(c, ECONNRESET, now);
+            return;
+        }
+        st_count(s->st, MP_E_fastclose_bad, 1, c);
+    }
+    sf_die(s, ECONNRESET, now);
+}
+
+/* ---- data ---- */
+
+static void note_ooo(struct sf *s, mp_ssn at)
+{
+    if (s->v.sack_recent[0] == at) return;
+    if (s->v.sack_recent[1] != at) s->v.sack_recent[2] = s->v.sack_recent[1];
+    s->v.sack_recent[1] = s->v.sack_recent[0];
+    s->v.sack_recent[0] = at;
+}
+
+static bool deliver(struct sf *s, struct mp_slice *d, mp_time now)
+{
+    mp_ssn at = s->v.rcv_nxt;
+    s->v.rcv_nxt += d->len;
+    s->v.ack_bytes += d->len;
+    return conn_sf_data(s->c, s, at, d, now);
+}
+
+static bool drain_ooo(struct sf *s, mp_time now)
+{
+    struct mp_slice d;
+    uint64_t tag;
+    while (s->ooo.n && mp_rangemap_pop(&s->ooo, s->v.rcv_nxt, &d, &tag)) {
+        bool ok = deliver(s, &d, now);
+        mp_slice_put(&d);
+        if (!ok) return false;
+    }
+    return true;
+}
+
+/* false: the subflow ended on the way. */
+static bool data_in(struct sf *s, struct mp_pkt *p, mp_ssn ssn, mp_time now)
+{
+    struct mp_slice d = p->data;
+    if (ssn + d.len <= s->v.rcv_nxt) { /* all of it is old: tell by D-SACK (RFC 2883) */
+        st_count(s->st, MP_E_dup_data, d.len, s->c);
+        s->v.dsack = s->v.sack_on;
+        s->v.dsack_l = ssn;
+        s->v.dsack_r = ssn + d.len;
+        s->v.ack_now = true;
+        return true;
+    }
+    if (ssn > s->v.rcv_nxt) {
+        st_count(s->st, MP_E_ooo_subflow, 1, s->c);
+        if (mp_rangemap_insert(&s->ooo, ssn, &d, 0) < 0) st_count(s->st, MP_E_no_memory, 1, s->c);
+        note_ooo(s, ssn);
+        s->v.ack_now = true; /* RFC 5681 4.2 */
+        return true;
+    }
+    mp_slice_skip(&d, (uint32_t)(s->v.rcv_nxt - ssn));
+    bool filled = s->ooo.n > 0;
+    if (!deliver(s, &d, now)) return false;
+    if (filled) {
+        s->v.ack_now = true;
+        if (!drain_ooo(s, now)) return false;
+    }
+    /* RFC 9293 3.8.6.3: at least every second full segment; quickly at the start, where the sender's window is small. */
+    if (s->v.quick_acks > 0) {
+        s->v.quick_acks--;
+        s->v.ack_now = true;
+    } else if (s->v.ack_bytes >= 2 * (s->v.mss < 1000 ? s->v.mss : 1000))
+        s->v.ack_now = true;
+    else if (s->v.timer[SFT_DELACK] == MP_NEVER)
+        sf_arm(s, SFT_DELACK, now + MP_MS(40));
+    return true;
+}
+
+static void fin_in(struct sf *s, mp_time now)
+{
+    if (!s->v.fin_received || s->v.rcv_nxt != s->v.fin_ssn_in) return;
+    s->v.rcv_nxt++;
+    s->v.ack_now = true;
+    switch (s->v.state) {
+    case SF_SYN_RCVD:
+    case SF_ESTABLISHED:
+        sf_set_state(s, SF_CLOSE_WAIT, now);
+        break;
+    case SF_FIN_WAIT_1:
+        sf_set_state(s, s->v.fin_acked ? SF_TIME_WAIT : SF_CLOSING, now);
+        break;
+    case SF_FIN_WAIT_2:
+        sf_set_state(s, SF_TIME_WAIT, now);
+        break;
+    default:
+        break;
+    }
+    if (s->c->v.rx_plain || !conn_mp(s->c))
+        conn_plain_eof(s->c, now);
+    else
+        sf_close(s, now); /* RFC 8684 3.3.3: a subflow's FIN ends the subflow, not the data */
+    conn_close_check(s->c, now);
+}
+
+/* Our FIN is acknowledged. */
+static void fin_acked(struct sf *s, mp_time now)
+{
+    s->v.fin_acked = true;
+    switch (s->v.state) {
+    case SF_FIN_WAIT_1:
+        sf_set_state(s, SF_FIN_WAIT_2, now);
+        /* A subflow's FIN is only housekeeping: a peer that never sends its own is not waited for. */
+        if (conn_mp(s->c)) sf_arm(s, SFT_TIME_WAIT, now + MP_SEC(s->st->set.time_wait_s));
+        break;
+    case SF_CLOSING:
+        sf_set_state(s, SF_TIME_WAIT, now);
+        break;
+    case SF_LAST_ACK:
+        st_count(s->st, MP_E_subflow_closed, 1, s->c);
+        sf_die(s, 0, now);
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- the main line ---- */
+
+static void time_wait_in(struct sf *s, const struct mp_pkt *p, mp_time now)
+{
+    if (p->flags & MP_RST) return; /* RFC 1337 */
+    s->v.ack_now = true;
+    if (p->flags & MP_FIN) sf_arm(s, SFT_TIME_WAIT, now + MP_SEC(s->st->set.time_wait_s));
+}
+
+static bool ack_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_ssn ssn, mp_time now)
+{
+    mp_ssn ack = mp_expand32(s->v.snd_una, p->ack - s->v.iss);
+    if (ack > s->v.snd_nxt || (s->v.snd_una < (1u << 30) && (int64_t)ack < 0)) { /* RFC 5961 5 */
+        st_count(s->st, MP_E_ack_unsent, 1, s->c);
+        challenge(s);
+        return false;
+    }
+    if (s->v.state == SF_SYN_RCVD) {
+        if (ack < 1 || !syn_rcvd_ack(s, p, o, ssn, now)) return false;
+    }
+    if (ssn > s->v.snd_wl1 || (ssn == s->v.snd_wl1 && ack >= s->v.snd_wl2)) { /* RFC 9293 3.10.7.4 fifth */
+        s->v.snd_wnd = (uint64_t)p->wnd << s->v.snd_wscale;
+        s->v.snd_wl1 = ssn;
+        s->v.snd_wl2 = ack;
+    }
+    sf_on_ack(s, ack, o, now);
+    if (s->v.fin_sent && !s->v.fin_acked && ack == s->v.snd_nxt && !s->seg_head) fin_acked(s, now);
+    return !s->v.dead;
+}
+
+static void synced_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, mp_time now)
+{
+    struct mpc *c = s->c;
+    mp_ssn ssn = mp_expand32(s->v.rcv_nxt, p->seq - s->v.irs);
+    uint32_t seglen = p->data.len + !!(p->flags & MP_SYN) + !!(p->flags & MP_FIN);
+    if (p->flags & MP_RST) {
+        rst_in(s, p, o, ssn, now);
+        return;
+    }
+    if (p->flags & MP_SYN) { /* a repeated SYN of ours to answer again, or RFC 5961 4 */
+        if (s->v.state == SF_SYN_RCVD && ssn == 0) {
+            if (s->seg_head) s->seg_head->lost = true;
+        } else
+            challenge(s);
+        return;
+    }
+    if (!paws_ok(s, p, o, now) || !seq_ok(s, ssn, seglen)) {
+        if (seglen) st_count(s->st, MP_E_out_of_window, 1, c);
+        if (seglen && ssn + p->data.len <= s->v.rcv_nxt && s->v.sack_on && p->data.len) {
+            s->v.dsack = true;
+            s->v.dsack_l = ssn;
+            s->v.dsack_r = ssn + p->data.len;
+        }
+        s->v.ack_now = true;
+        /* An old duplicate may still be the peer asking for a lost ACK of ours; its ACK field is not used. */
+        return;
+    }
+    if (!(p->flags & MP_ACK)) return;
+    s->v.last_recv = now;
+    s->v.keep_probes = 0;
+    if (s->v.ts_on && o->has_ts && ssn <= s->v.last_ack_sent && (int32_t)(o->ts_val - s->v.ts_recent) >= 0) { /* RFC 7323 4.3 */
+        s->v.ts_recent = o->ts_val;
+        s->v.ts_recent_at = now;
+    }
+    if (!ack_in(s, p, o, ssn, now)) return;
+    if (!s->v.join_done) { /* the fourth ACK: RFC 8684 3.2 */
+        s->v.join_done = s->v.fully = true;
+        sf_arm(s, SFT_JOIN_ACK, MP_NEVER);
+        st_count(s->st, MP_E_join_up, 1, c);
+    }
+    if (!conn_options_in(c, s, p, o, now)) return;
+    if (p->data.len) {
+        bool ends = s->v.fin_received && ssn + p->data.len > s->v.fin_ssn_in;
+        if (ends || s->v.state == SF_TIME_WAIT) return;
+        s->v.bytes_received += p->data.len;
+        if (!conn_sf_mapping(c, s, o, p->data.len, ssn, now) || s->v.dead || s->v.reset_pending) return;
+        if (!data_in(s, p, ssn, now) || s->v.dead || s->v.reset_pending) return;
+    }
+    if ((p->flags & MP_FIN) && !s->v.fin_received) {
+        s->v.fin_received = true;
+        s->v.fin_ssn_in = ssn + p->data.len;
+    }
+    if ((p->flags & MP_FIN) && s->v.fin_ssn_in < s->v.rcv_nxt) s->v.ack_now = true; /* sent again: our ACK was lost */
+    fin_in(s, now);
+    if (!s->v.dead) conn_dss_finish(c, now);
+}
+
+void sf_input(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, mp_time now)
+{
+    if (s->v.dead || s->v.reset_pending) return;
+    switch (s->v.state) {
+    case SF_CLOSED:
+        return;
+    case SF_SYN_SENT:
+        syn_sent_in(s, p, o, now);
+        return;
+    case SF_TIME_WAIT:
+        time_wait_in(s, p, now);
+        return;
+    default:
+        synced_in(s, p, o, now);
+    }
+}

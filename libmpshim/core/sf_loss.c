@@ -1,0 +1,345 @@
+/* What is in flight, what is lost, and when to send again: SACK scoreboard (RFC 2018), RACK-TLP (RFC 8985), RTO (RFC 6298). */
+#include "core/stack_int.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* ---- scoreboard ---- */
+
+struct sf_seg *sf_seg_add(struct sf *s, mp_ssn start, mp_ssn end)
+{
+    struct sf_seg *g = calloc(1, sizeof *g);
+    if (!g) return NULL;
+    g->start = start;
+    g->end = end;
+    g->prev = s->seg_tail;
+    if (s->seg_tail)
+        s->seg_tail->next = g;
+    else
+        s->seg_head = g;
+    s->seg_tail = g;
+    return g;
+}
+
+void sf_seg_drop(struct sf *s, struct sf_seg *g)
+{
+    if (g->prev) g->prev->next = g->next; else s->seg_head = g->next;
+    if (g->next) g->next->prev = g->prev; else s->seg_tail = g->prev;
+    chunk_put(s->st, g->chunk);
+    chunk_put(s->st, g->chunk2);
+    free(g);
+}
+
+struct sf_seg *sf_seg_split(struct sf *s, struct sf_seg *g, mp_ssn at)
+{
+    if (at <= g->start || at >= g->end) return NULL;
+    struct sf_seg *b = malloc(sizeof *b);
+    if (!b) return NULL;
+    *b = *g;
+    uint32_t front = (uint32_t)(at - g->start);
+    if (g->len < front) front = g->len; /* only a FIN is behind: still right, the FIN goes with the back */
+    b->start = at;
+    b->dsn = g->dsn + front;
+    b->len = g->len - front;
+    g->end = at;
+    g->len = front;
+    g->fin = false;
+    b->syn = false;
+    if (b->chunk) b->chunk->refs++;
+    if (b->chunk2) b->chunk2->refs++;
+    b->prev = g;
+    b->next = g->next;
+    if (g->next) g->next->prev = b; else s->seg_tail = b;
+    g->next = b;
+    return b;
+}
+
+static uint64_t seg_bytes(const struct sf_seg *g) { return g->end - g->start; }
+
+uint64_t sf_room(const struct sf *s)
+{
+    uint64_t cw = s->v.cc.cwnd > s->v.pipe ? s->v.cc.cwnd - s->v.pipe : 0;
+    uint64_t edge = s->v.snd_una + s->v.snd_wnd;
+    uint64_t w = edge > s->v.snd_nxt ? edge - s->v.snd_nxt : 0;
+    return mp_min(cw, w);
+}
+
+/* ---- timers ---- */
+
+static mp_dur probe_timeout(const struct sf *s)
+{
+    mp_dur pto = 2 * s->v.srtt; /* RFC 8985 7.2 */
+    /* One segment in flight: the peer may be delaying its ACK (Linux: 40 ms at the least, 200 at the most). */
+    if (s->v.pipe <= s->v.mss) pto += MP_MS(conn_any_other(s->c, s) ? 40 : 200);
+    else pto += MP_MS(2);
+    return mp_min(pto, sf_rto_now(s));
+}
+
+void sf_arm_rexmit(struct sf *s, mp_time now)
+{
+    if (!s->seg_head || s->v.dead) {
+        sf_arm(s, SFT_REXMIT, MP_NEVER);
+        sf_arm(s, SFT_PROBE, MP_NEVER);
+        sf_arm(s, SFT_STALL, MP_NEVER);
+        return;
+    }
+    sf_arm(s, SFT_REXMIT, now + sf_rto_now(s));
+    bool probe = s->v.srtt && s->v.state >= SF_ESTABLISHED && !s->v.in_recovery && !s->v.in_rto && !s->v.probe_out && !s->v.backoff;
+    sf_arm(s, SFT_PROBE, probe ? now + probe_timeout(s) : MP_NEVER);
+}
+
+/* ---- loss ---- */
+
+static void enter_recovery(struct sf *s, mp_time now)
+{
+    if (s->v.in_recovery || s->v.in_rto) return;
+    s->v.in_recovery = true;
+    s->v.cc.in_recovery = true;
+    s->v.recovery_point = s->v.snd_nxt;
+    s->v.prr_delivered = s->v.prr_out = 0;
+    s->v.prr_flight = s->v.pipe;
+    st_count(s->st, MP_E_recovery, 1, s->c);
+    struct mp_cc_group g = conn_cc_group(s->c, s);
+    s->c->cc->on_loss(&g, now);
+    s->v.probe_out = false;
+}
+
+static void mark_lost(struct sf *s, struct sf_seg *g)
+{
+    g->lost = true;
+    s->v.pipe -= mp_min(s->v.pipe, seg_bytes(g));
+    st_count(s->st, MP_E_seg_lost, 1, s->c);
+}
+
+static mp_dur reorder_window(const struct sf *s)
+{
+    /* RFC 8985 6.2: none while no reordering was seen and duplicate ACKs speak clearly. */
+    if (!s->v.reordering_seen && (s->v.in_recovery || s->v.in_rto || s->v.sacked_bytes >= 3ull * s->v.mss)) return 0;
+    return mp_min(s->v.min_rtt / 4, s->v.srtt);
+}
+
+static void detect_loss(struct sf *s, mp_time now)
+{
+    mp_dur wnd = reorder_window(s);
+    mp_time wait = 0;
+    bool lost = false;
+    for (struct sf_seg *g = s->seg_head; g; g = g->next) {
+        if (g->sacked || g->lost) continue;
+        if (g->sent > s->v.rack_xmit || (g->sent == s->v.rack_xmit && g->end >= s->v.rack_end)) continue;
+        mp_time at = g->sent + s->v.rack_rtt + wnd;
+        if (at <= now) {
+            mark_lost(s, g);
+            lost = true;
+        } else if (at > wait)
+            wait = at;
+    }
+    sf_arm(s, SFT_REORDER, wait ? wait : MP_NEVER);
+    if (lost) enter_recovery(s, now);
+}
+
+void sf_on_reorder_timer(struct sf *s, mp_time now) { detect_loss(s, now); }
+
+/* ---- ACKs ---- */
+
+struct ack_facts {
+    uint64_t delivered; /* bytes newly acknowledged or sacked */
+    mp_dur rtt;         /* of the latest segment sent once; 0: none */
+};
+
+static void rack_update(struct sf *s, const struct sf_seg *g, struct ack_facts *f, mp_time now)
+{
+    mp_dur rtt = now - g->sent;
+    if (g->sent_count > 1 && s->v.min_rtt && rtt < s->v.min_rtt) return; /* likely the original's ACK */
+    if (g->sent > s->v.rack_xmit || (g->sent == s->v.rack_xmit && g->end > s->v.rack_end)) {
+        s->v.rack_xmit = g->sent;
+        s->v.rack_end = g->end;
+        s->v.rack_rtt = rtt;
+    }
+    if (g->sent_count == 1) {
+        f->rtt = rtt;
+        if (g->end < s->v.fack) s->v.reordering_seen = true;
+    }
+    if (g->end > s->v.fack) s->v.fack = g->end;
+}
+
+static void seg_delivered(struct sf *s, struct sf_seg *g, struct ack_facts *f, mp_time now)
+{
+    if (g->sacked) return;
+    f->delivered += seg_bytes(g);
+    if (!g->lost) s->v.pipe -= mp_min(s->v.pipe, seg_bytes(g));
+    rack_update(s, g, f, now);
+}
+
+static void cumulative(struct sf *s, mp_ssn ack, struct ack_facts *f, mp_time now)
+{
+    while (s->seg_head && s->seg_head->start < ack) {
+        struct sf_seg *g = s->seg_head;
+        if (g->end > ack && !sf_seg_split(s, g, ack)) return; /* no memory: taken with a later ACK */
+        seg_delivered(s, g, f, now);
+        if (g->sacked) s->v.sacked_bytes -= mp_min(s->v.sacked_bytes, seg_bytes(g));
+        s->v.bytes_acked += g->len;
+        sf_seg_drop(s, g);
+    }
+}
+
+static void sack_block(struct sf *s, mp_ssn left, mp_ssn right, struct ack_facts *f, mp_time now)
+{
+    if (left >= right || left < s->v.snd_una || right > s->v.snd_nxt) return;
+    for (struct sf_seg *g = s->seg_head; g && g->start < right; g = g->next) {
+        if (g->end <= left || g->sacked) continue;
+        if (g->start < left) {
+            sf_seg_split(s, g, left);
+            continue; /* the back part is the next one */
+        }
+        if (g->end > right && !sf_seg_split(s, g, right)) return;
+        seg_delivered(s, g, f, now);
+        g->sacked = true;
+        g->lost = false;
+        s->v.sacked_bytes += seg_bytes(g);
+    }
+}
+
+static bool leave_recovery(struct sf *s)
+{
+    if (!(s->v.in_recovery || s->v.in_rto) || s->v.snd_una < s->v.recovery_point) return false;
+    s->v.in_recovery = s->v.in_rto = s->v.cc.in_recovery = false;
+    return true;
+}
+
+/* What was sent during the recovery that ended may be lost as well: that is a new one. */
+static void resume_recovery(struct sf *s, mp_time now)
+{
+    for (struct sf_seg *g = s->seg_head; g; g = g->next)
+        if (g->lost && !g->sacked) {
+            enter_recovery(s, now);
+            return;
+        }
+}
+
+/* Time-outs count from the latest sign of life; a stale subflow that moves again is trusted again. */
+static void progress(struct sf *s, mp_time now)
+{
+    s->v.last_progress = now;
+    s->v.backoff = 0;
+    s->v.syn_tries = 0;
+    s->v.probe_out = false;
+    sf_arm(s, SFT_STALL, MP_NEVER);
+    if (s->v.stale) {
+        s->v.stale = false;
+        st_count(s->st, MP_E_subflow_unstale, 1, s->c);
+    }
+}
+
+static void congestion(struct sf *s, const struct ack_facts *f, uint64_t flight, mp_time now)
+{
+    if (!f->delivered || s->v.in_recovery) return;
+    struct mp_cc_ack a = { .now = now, .acked = f->delivered, .flight = flight, .app_limited = !s->v.cwnd_limited };
+    if (s->v.snd_una >= s->v.round_end) {
+        a.round_start = true;
+        s->v.round_end = s->v.snd_nxt;
+    }
+    struct mp_cc_group g = conn_cc_group(s->c, s);
+    s->c->cc->on_ack(&g, &a);
+    if (a.round_start) s->v.cwnd_limited = false;
+}
+
+static mp_dur ts_rtt(const struct sf *s, const struct mp_opts *o, mp_time now)
+{
+    if (!s->v.ts_on || !o->has_ts || !o->ts_ecr) return 0;
+    uint32_t ms = sf_ts_now(now) - o->ts_ecr;
+    return ms < 600000 ? MP_MS(ms) : 0;
+}
+
+void sf_on_ack(struct sf *s, mp_ssn ack, const struct mp_opts *o, mp_time now)
+{
+    struct ack_facts f = { 0, 0 };
+    uint64_t flight = s->v.pipe;
+    bool advanced = ack > s->v.snd_una;
+    if (advanced) {
+        cumulative(s, ack, &f, now);
+        s->v.snd_una = ack;
+    }
+    for (int i = 0; i < o->nsack; i++)
+        sack_block(s, mp_expand32(s->v.snd_una, o->sack[i].left - s->v.iss), mp_expand32(s->v.snd_una, o->sack[i].right - s->v.iss), &f, now);
+    if (f.rtt)
+        sf_rtt_sample(s, f.rtt);
+    else if (advanced) { /* RFC 7323 4.1: only retransmitted segments were acknowledged */
+        mp_dur r = ts_rtt(s, o, now);
+        if (r) sf_rtt_sample(s, r);
+    }
+    if (!advanced && !f.delivered) return;
+    progress(s, now);
+    bool left = leave_recovery(s);
+    if (o->nsack || s->v.sacked_bytes || s->v.in_recovery) detect_loss(s, now);
+    if (left) resume_recovery(s, now);
+    congestion(s, &f, flight, now);
+    sf_arm_rexmit(s, now);
+    if (advanced && s->c->v.tx_plain) conn_plain_ack(s->c, s, now);
+}
+
+/* ---- time-outs ---- */
+
+/* RFC 8985 7.3: the last segment again draws a SACK that shows what is missing; meanwhile the other paths get ready. */
+void sf_on_probe_timer(struct sf *s, mp_time now)
+{
+    struct sf_seg *g = s->seg_tail;
+    while (g && (g->sacked || g->lost)) g = g->prev;
+    if (!g || s->v.probe_out) return;
+    if (g->len > s->v.mss) {
+        struct sf_seg *b = sf_seg_split(s, g, g->end - s->v.mss - g->fin);
+        if (b) g = b;
+    }
+    st_count(s->st, MP_E_tlp, 1, s->c);
+    s->v.probe_out = true;
+    g->probed = true;
+    sf_arm(s, SFT_REXMIT, now + sf_rto_now(s));
+    /* If one more round trip stays silent, what this path holds is wanted elsewhere. Measured against a kernel's
+     * 302 ms: docs/failover.md. */
+    if (conn_any_other(s->c, s)) sf_arm(s, SFT_STALL, now + s->v.srtt + mp_max(4 * s->v.rttvar, MP_MS(10)));
+}
+
+static bool give_up(struct sf *s, mp_time now)
+{
+    struct mpc *c = s->c;
+    if (s->v.state == SF_SYN_SENT || s->v.state == SF_SYN_RCVD) {
+        if (++s->v.syn_tries <= (int)s->st->set.syn_tries) return false;
+        st_count(s->st, MP_E_syn_timeout, 1, c);
+        sf_die(s, ETIMEDOUT, now);
+        return true;
+    }
+    uint64_t limit = c->v.user_timeout_ms ? MP_MS(c->v.user_timeout_ms) : 0;
+    bool many = s->v.backoff > (int)s->st->set.data_tries;
+    if (!many && !(limit && now - s->v.last_progress > limit)) return false;
+    if (s->v.stale && conn_any_other(c, s)) return false; /* a cheap probe of a path that others stand in for */
+    st_count(s->st, MP_E_subflow_timeout, 1, c);
+    sf_die(s, ETIMEDOUT, now);
+    return true;
+}
+
+void sf_on_rto(struct sf *s, mp_time now)
+{
+    if (!s->seg_head || give_up(s, now)) return;
+    st_count(s->st, MP_E_rto, 1, s->c);
+    s->v.backoff++;
+    s->v.in_recovery = s->v.cc.in_recovery = false;
+    uint64_t flight = s->v.pipe;
+    for (struct sf_seg *g = s->seg_head; g; g = g->next)
+        if (!g->sacked && !g->lost) mark_lost(s, g);
+    s->v.pipe = 0;
+    if (s->v.state >= SF_ESTABLISHED) {
+        if (!s->v.in_rto) {
+            struct mp_cc_group grp = conn_cc_group(s->c, s);
+            s->c->cc->on_rto(&grp, flight, now);
+        }
+        s->v.in_rto = true;
+        s->v.recovery_point = s->v.snd_nxt;
+        s->v.rack_xmit = 0;
+        if (!s->v.stale && conn_any_other(s->c, s)) {
+            s->v.stale = true;
+            st_count(s->st, MP_E_subflow_stale, 1, s->c);
+            conn_reinject(s->c, s, now);
+        }
+    }
+    s->v.probe_out = false;
+    sf_arm_rexmit(s, now);
+}

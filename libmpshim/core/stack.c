@@ -1,0 +1,693 @@
+/* The host's side of the protocol: who gets a segment, listeners, connections' queues and deadlines. */
+#include "core/stack_int.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "core/crypto.h"
+
+/* ---- counters and randomness ---- */
+
+void st_count(struct mp_stack *st, enum mp_event_id e, uint64_t n, const struct mpc *c)
+{
+    st->counter[e] += n;
+    if (st->ops.trace && mp_events[e].level) st->ops.trace(st->arg, e, c, mp_events[e].meaning);
+}
+
+uint64_t mp_stack_counter(const struct mp_stack *s, int counter)
+{
+    return counter >= 0 && counter < MP_E_COUNT ? s->counter[counter] : 0;
+}
+
+uint32_t st_rand32(struct mp_stack *st)
+{
+    uint32_t v;
+    st->ops.random(st->arg, &v, sizeof v);
+    return v;
+}
+
+/* ---- life ---- */
+
+struct mp_stack *mp_stack_new(const struct mp_stack_ops *ops, void *arg, const struct mp_settings *set)
+{
+    struct mp_stack *st = calloc(1, sizeof *st);
+    if (!st) return NULL;
+    st->ops = *ops;
+    st->arg = arg;
+    st->set = *set;
+    st->ready_tail = &st->ready;
+    st->events_tail = &st->events;
+    st->hash_seed = st_rand32(st);
+    return st;
+}
+
+void mp_stack_free(struct mp_stack *st)
+{
+    if (!st) return;
+    while (st->all) {
+        struct mpc *c = st->all;
+        conn_free(c);
+    }
+    while (st->listeners) {
+        struct listener *l = st->listeners;
+        st->listeners = l->next;
+        free(l);
+    }
+    while (st->chunk_free) {
+        struct mp_chunk *k = st->chunk_free;
+        st->chunk_free = k->next;
+        free(k->data);
+        free(k);
+    }
+    free(st->heap);
+    free(st);
+}
+
+int mp_stack_live(const struct mp_stack *s) { return s->nconn; }
+struct mpc *mp_stack_first(struct mp_stack *s) { return s->all; }
+struct mpc *mp_stack_next(struct mpc *c) { return c->next; }
+
+/* ---- chunks of send queues ---- */
+
+struct mp_chunk *st_chunk_new(struct mp_stack *st)
+{
+    struct mp_chunk *k = st->chunk_free;
+    if (k) {
+        st->chunk_free = k->next;
+        st->chunk_nfree--;
+    } else {
+        k = malloc(sizeof *k);
+        if (!k) return NULL;
+        k->data = malloc(MP_CHUNK_SIZE);
+        if (!k->data) {
+            free(k);
+            return NULL;
+        }
+    }
+    k->refs = 1;
+    k->len = 0;
+    k->next = NULL;
+    return k;
+}
+
+void chunk_put(struct mp_stack *st, struct mp_chunk *k)
+{
+    if (!k || --k->refs) return;
+    if (st->chunk_nfree < 64) { /* 4 MB kept for the next burst */
+        k->next = st->chunk_free;
+        st->chunk_free = k;
+        st->chunk_nfree++;
+        return;
+    }
+    free(k->data);
+    free(k);
+}
+
+/* ---- tables ---- */
+
+static uint32_t tuple_hash(const struct mp_stack *st, const struct mp_endpoint *l, const struct mp_endpoint *r)
+{
+    uint64_t h = st->hash_seed ^ 0x9e3779b97f4a7c15u;
+    uint64_t w[4];
+    memcpy(w, l->ip.b, 16);
+    memcpy(w + 2, r->ip.b, 16);
+    for (int i = 0; i < 4; i++) h = (h ^ w[i]) * 0xff51afd7ed558ccdu, h ^= h >> 32;
+    h = (h ^ ((uint64_t)l->port << 16 | r->port)) * 0xc4ceb9fe1a85ec53u;
+    return (uint32_t)(h >> 40) & (ST_HASH - 1);
+}
+
+void st_hash_add(struct mp_stack *st, struct sf *s)
+{
+    struct sf **b = &st->hash[tuple_hash(st, &s->v.local, &s->v.remote)];
+    s->hash_next = *b;
+    *b = s;
+}
+
+void st_hash_del(struct mp_stack *st, struct sf *s)
+{
+    for (struct sf **b = &st->hash[tuple_hash(st, &s->v.local, &s->v.remote)]; *b; b = &(*b)->hash_next)
+        if (*b == s) {
+            *b = s->hash_next;
+            return;
+        }
+}
+
+struct sf *st_find(struct mp_stack *st, const struct mp_endpoint *local, const struct mp_endpoint *remote)
+{
+    for (struct sf *s = st->hash[tuple_hash(st, local, remote)]; s; s = s->hash_next)
+        if (mp_endpoint_eq(&s->v.local, local) && mp_endpoint_eq(&s->v.remote, remote)) return s;
+    return NULL;
+}
+
+struct mpc *st_token_find(struct mp_stack *st, uint32_t token)
+{
+    for (struct mpc *c = st->tokens[token & (ST_HASH - 1)]; c; c = c->tok_next)
+        if (c->v.token_local == token) return c;
+    return NULL;
+}
+
+void st_token_add(struct mp_stack *st, struct mpc *c)
+{
+    c->tok_next = st->tokens[c->v.token_local & (ST_HASH - 1)];
+    st->tokens[c->v.token_local & (ST_HASH - 1)] = c;
+    c->in_token = true;
+}
+
+void st_token_del(struct mp_stack *st, struct mpc *c)
+{
+    if (!c->in_token) return;
+    for (struct mpc **b = &st->tokens[c->v.token_local & (ST_HASH - 1)]; *b; b = &(*b)->tok_next)
+        if (*b == c) {
+            *b = c->tok_next;
+            break;
+        }
+    c->in_token = false;
+}
+
+/* ---- deadlines: a binary heap of connections ---- */
+
+static mp_time heap_key(const struct mp_stack *st, int i) { return conn_deadline(st->heap[i]); }
+
+static void heap_put(struct mp_stack *st, int i, struct mpc *c)
+{
+    st->heap[i] = c;
+    c->heap_at = i + 1;
+}
+
+static void heap_sift(struct mp_stack *st, int i)
+{
+    struct mpc *c = st->heap[i];
+    mp_time k = conn_deadline(c);
+    while (i > 0 && heap_key(st, (i - 1) / 2) > k) {
+        heap_put(st, i, st->heap[(i - 1) / 2]);
+        i = (i - 1) / 2;
+    }
+    for (;;) {
+        int m = 2 * i + 1;
+        if (m >= st->heap_n) break;
+        if (m + 1 < st->heap_n && heap_key(st, m + 1) < heap_key(st, m)) m++;
+        if (heap_key(st, m) >= k) break;
+        heap_put(st, i, st->heap[m]);
+        i = m;
+    }
+    heap_put(st, i, c);
+}
+
+static bool heap_add(struct mp_stack *st, struct mpc *c)
+{
+    if (st->heap_n == st->heap_cap) {
+        int cap = st->heap_cap ? st->heap_cap * 2 : 64;
+        struct mpc **h = realloc(st->heap, (size_t)cap * sizeof *h);
+        if (!h) return false;
+        st->heap = h;
+        st->heap_cap = cap;
+    }
+    heap_put(st, st->heap_n++, c);
+    heap_sift(st, st->heap_n - 1);
+    return true;
+}
+
+static void heap_del(struct mp_stack *st, struct mpc *c)
+{
+    if (!c->heap_at) return;
+    int i = c->heap_at - 1;
+    c->heap_at = 0;
+    struct mpc *last = st->heap[--st->heap_n];
+    if (last == c) return;
+    heap_put(st, i, last);
+    heap_sift(st, i);
+}
+
+mp_time mp_stack_deadline(const struct mp_stack *st)
+{
+    return st->heap_n ? conn_deadline(st->heap[0]) : MP_NEVER;
+}
+
+/* ---- connection lists ---- */
+
+struct mpc *conn_link(struct mp_stack *st, struct mpc *c); /* conn.c calls it through conn_new */
+struct mpc *conn_link(struct mp_stack *st, struct mpc *c)
+{
+    if (!heap_add(st, c)) return NULL;
+    c->next = st->all;
+    c->pprev = &st->all;
+    if (st->all) st->all->pprev = &c->next;
+    st->all = c;
+    st->nconn++;
+    return c;
+}
+
+static void queue_del(struct mpc **head, struct mpc ***tail, struct mpc *c, size_t link)
+{
+    for (struct mpc **p = head; *p; p = (struct mpc **)((char *)*p + link))
+        if (*p == c) {
+            struct mpc **n = (struct mpc **)((char *)c + link);
+            *p = *n;
+            if (*tail == n) *tail = p;
+            return;
+        }
+}
+
+void st_conn_gone(struct mpc *c)
+{
+    struct mp_stack *st = c->st;
+    heap_del(st, c);
+    st_token_del(st, c);
+    if (c->in_ready) queue_del(&st->ready, &st->ready_tail, c, offsetof(struct mpc, ready_next));
+    if (c->in_event) queue_del(&st->events, &st->events_tail, c, offsetof(struct mpc, event_next));
+    *c->pprev = c->next;
+    if (c->next) c->next->pprev = c->pprev;
+    st->nconn--;
+}
+
+void conn_touch(struct mpc *c)
+{
+    struct mp_stack *st = c->st;
+    if (c->heap_at) heap_sift(st, c->heap_at - 1);
+    if (c->in_ready) return;
+    c->in_ready = true;
+    c->ready_next = NULL;
+    *st->ready_tail = c;
+    st->ready_tail = &c->ready_next;
+}
+
+void conn_event(struct mpc *c, unsigned bits)
+{
+    struct mp_stack *st = c->st;
+    if (c->v.released) return;
+    c->v.events |= bits;
+    if (c->in_event) return;
+    c->in_event = true;
+    c->event_next = NULL;
+    *st->events_tail = c;
+    st->events_tail = &c->event_next;
+}
+
+bool mp_stack_event(struct mp_stack *st, struct mpc **c, unsigned *bits)
+{
+    struct mpc *e;
+    do {
+        e = st->events;
+        if (!e) return false;
+        st->events = e->event_next;
+        if (!st->events) st->events_tail = &st->events;
+        e->in_event = false;
+    } while (e->v.released); /* its owner left */
+    *c = e;
+    *bits = e->v.events;
+    e->v.events = 0;
+    return true;
+}
+
+bool mp_stack_poll(struct mp_stack *st, struct mp_pkt *out, mp_time now)
+{
+    st->now = now;
+    if (st->stray_flow) {
+        st->ops.flow_close(st->arg, st->stray_flow);
+        st->stray_flow = NULL;
+    }
+    while (st->nstray) {
+        *out = st->stray[--st->nstray];
+        out->flow = st->stray_flow = st->ops.flow_open(st->arg, out->ifindex, &out->src, &out->dst, true);
+        if (out->flow) return st->counter[MP_E_pkt_out]++, true;
+    }
+    while (st->ready) {
+        struct mpc *c = st->ready;
+        bool sent = conn_poll(c, out, now);
+        if (sent) {
+            st->counter[MP_E_pkt_out]++;
+            heap_sift(st, c->heap_at - 1);
+            return true;
+        }
+        heap_sift(st, c->heap_at - 1);
+        st->ready = c->ready_next;
+        if (!st->ready) st->ready_tail = &st->ready;
+        c->in_ready = false;
+        conn_reap(c, now);
+    }
+    return false;
+}
+
+void mp_stack_tick(struct mp_stack *st, mp_time now)
+{
+    st->now = now;
+    /* Each connection at most once a call: a deadline that stays in the past must not spin here. */
+    for (int n = st->heap_n; n > 0 && st->heap_n; n--) {
+        struct mpc *c = st->heap[0];
+        if (conn_deadline(c) > now) return;
+        conn_tick(c, now);
+        conn_touch(c);
+    }
+}
+
+void mp_stack_writable(struct mp_stack *st, void *flow)
+{
+    for (struct mpc *c = st->all; c; c = c->next)
+        for (struct sf *s = c->sfs; s; s = s->next)
+            if (!flow || s->flow == flow) {
+                conn_touch(c);
+                break;
+            }
+}
+
+/* ---- local addresses ---- */
+
+void mp_stack_local_add(struct mp_stack *st, const struct mp_local *l, mp_time now)
+{
+    int i = 0;
+    while (i < st->nlocal && !(st->local[i].ifindex == l->ifindex && mp_addr_eq(&st->local[i].ip, &l->ip))) i++;
+    if (i == st->nlocal) {
+        if (st->nlocal == ST_MAX_LOCAL) return;
+        st->nlocal++;
+    }
+    st->local[i] = *l;
+    st->now = now;
+    for (struct mpc *c = st->all; c; c = c->next) {
+        pm_local_added(c, l, now);
+        conn_touch(c);
+    }
+}
+
+void mp_stack_local_del(struct mp_stack *st, int ifindex, const struct mp_addr *ip, mp_time now)
+{
+    for (int i = 0; i < st->nlocal; i++)
+        if (st->local[i].ifindex == ifindex && mp_addr_eq(&st->local[i].ip, ip)) {
+            memmove(&st->local[i], &st->local[i + 1], (size_t)(st->nlocal - i - 1) * sizeof st->local[0]);
+            st->nlocal--;
+            break;
+        }
+    st->now = now;
+    for (struct mpc *c = st->all; c; c = c->next) {
+        pm_local_removed(c, ifindex, ip, now);
+        conn_touch(c);
+    }
+}
+
+static const char *local_name(const struct mp_stack *st, int ifindex)
+{
+    for (int i = 0; i < st->nlocal; i++)
+        if (st->local[i].ifindex == ifindex) return st->local[i].name;
+    return "";
+}
+
+static bool local_backup(const struct mp_stack *st, int ifindex, const struct mp_addr *ip)
+{
+    for (int i = 0; i < st->nlocal; i++)
+        if (st->local[i].ifindex == ifindex && mp_addr_eq(&st->local[i].ip, ip)) return st->local[i].backup;
+    return false;
+}
+
+/* ---- opening ---- */
+
+static struct sf *sf_make(struct mpc *c, int ifindex, const struct mp_endpoint *local, const struct mp_endpoint *remote,
+                          bool passive, mp_time now)
+{
+    struct mp_stack *st = c->st;
+    void *flow = st->ops.flow_open(st->arg, ifindex, local, remote, passive);
+    if (!flow) return NULL;
+    struct sf *s = sf_new(st, c, local, remote, ifindex, flow, now);
+    if (!s) {
+        st->ops.flow_close(st->arg, flow);
+        return NULL;
+    }
+    strncpy(s->v.ifname, local_name(st, ifindex), sizeof s->v.ifname - 1);
+    s->v.backup_local = local_backup(st, ifindex, &local->ip);
+    s->v.passive = passive;
+    s->v.id = c->v.sf_ids++;
+    struct sf **end = &c->sfs;
+    while (*end) end = &(*end)->next;
+    *end = s;
+    st_hash_add(st, s);
+    return s;
+}
+
+struct sf *st_sf_open(struct mpc *c, int ifindex, const struct mp_addr *local, const struct mp_endpoint *remote, mp_time now, int *err)
+{
+    struct mp_stack *st = c->st;
+    struct mp_endpoint l = { *local, 0 };
+    *err = EADDRNOTAVAIL;
+    for (int tries = 0; tries < 4; tries++) {
+        l.port = st->ops.port_get(st->arg, local->family);
+        if (!l.port) return NULL;
+        if (st_find(st, &l, remote)) { /* the port is in use towards this very peer */
+            st->ops.port_put(st->arg, local->family, l.port);
+            continue;
+        }
+        struct sf *s = sf_make(c, ifindex, &l, remote, false, now);
+        if (s) return s;
+        st->ops.port_put(st->arg, local->family, l.port);
+        *err = EACCES;
+        return NULL;
+    }
+    return NULL;
+}
+
+struct mpc *mp_stack_connect(struct mp_stack *st, const struct mp_endpoint *remote, const struct mp_addr *local, int ifindex,
+                             unsigned flags, void *owner, mp_time now, int *err)
+{
+    st->now = now;
+    *err = ENOMEM;
+    struct mpc *c = conn_new(st, false, now);
+    if (!c) return NULL;
+    c->owner = owner;
+    c->v.nodelay |= !!(flags & MP_OPEN_NODELAY);
+    c->v.keepalive = !!(flags & MP_OPEN_KEEPALIVE);
+    c->v.remote = *remote;
+    c->v.offered = true;
+    conn_new_keys(c);
+    struct sf *s = st_sf_open(c, ifindex, local, remote, now, err);
+    if (!s) {
+        conn_free(c);
+        return NULL;
+    }
+    s->v.initial = true;
+    c->v.local = s->v.local;
+    c->v.remotes[0] = (struct pm_remote){ .id = 0, .used = true, .at = *remote };
+    sf_connect(s, now);
+    conn_touch(c);
+    return c;
+}
+
+int mp_stack_listen(struct mp_stack *st, const struct mp_endpoint *at, unsigned families, int backlog, void *owner)
+{
+    struct listener *l = calloc(1, sizeof *l);
+    if (!l) return -ENOMEM;
+    l->at = *at;
+    l->families = families;
+    l->backlog = backlog > 0 ? backlog : 128;
+    l->owner = owner;
+    l->next = st->listeners;
+    st->listeners = l;
+    return 0;
+}
+
+void mp_stack_unlisten(struct mp_stack *st, void *owner)
+{
+    for (struct listener **p = &st->listeners; *p;) {
+        struct listener *l = *p;
+        if (l->owner != owner) {
+            p = &l->next;
+            continue;
+        }
+        *p = l->next;
+        free(l);
+    }
+    for (struct mpc *c = st->all; c; c = c->next)
+        if (c->owner == owner && c->v.server) { /* nobody will accept it any more */
+            mpc_abort(c, st->now);
+            mpc_release(c, 0, st->now);
+        }
+}
+
+static struct listener *listener_for(struct mp_stack *st, const struct mp_endpoint *to)
+{
+    struct listener *any = NULL;
+    for (struct listener *l = st->listeners; l; l = l->next) {
+        if (l->at.port != to->port) continue;
+        if (l->at.ip.family && mp_addr_eq(&l->at.ip, &to->ip)) return l;
+        if (!l->at.ip.family && (l->families & (to->ip.family == 4 ? 1u : 2u))) any = l;
+    }
+    return any;
+}
+
+/* ---- segments of nobody ---- */
+
+/* RFC 9293 3.10.7.1: a segment for no connection is answered by a reset that the sender will believe. */
+static void stray_rst(struct mp_stack *st, const struct mp_pkt *p, int reason)
+{
+    if (p->flags & MP_RST) {
+        st_count(st, MP_E_no_flow_ignored, 1, NULL);
+        return;
+    }
+    if (st->nstray == ST_MAX_STRAY) return;
+    struct mp_pkt *r = &st->stray[st->nstray++];
+    memset(r, 0, sizeof *r);
+    r->src = p->dst;
+    r->dst = p->src;
+    r->ifindex = p->ifindex;
+    r->flags = MP_RST;
+    if (p->flags & MP_ACK)
+        r->seq = p->ack;
+    else {
+        r->flags |= MP_ACK;
+        r->ack = p->seq + p->len + !!(p->flags & MP_SYN) + !!(p->flags & MP_FIN);
+    }
+    if (reason >= 0) {
+        struct mp_opts o = { .mp = MP_OPT_HAS(MP_TCPRST), .tcprst = { .reason = (uint8_t)reason } };
+        r->optlen = (uint8_t)mp_opts_len(&o, r->flags);
+        mp_opts_emit(r->opt, &o, r->flags);
+    }
+}
+
+/* ---- passive opening ---- */
+
+static void join_in(struct mp_stack *st, struct mp_pkt *p, const struct mp_opts *o, mp_time now)
+{
+    st_count(st, MP_E_join_syn_in, 1, NULL);
+    struct mpc *c = st_token_find(st, o->join.token);
+    if (!c || !conn_mp(c)) { /* RFC 8684 3.2: unknown token: RST */
+        st_count(st, MP_E_join_token_unknown, 1, NULL);
+        stray_rst(st, p, MP_RST_MPTCP);
+        return;
+    }
+    if (!c->v.peer_key_known || c->v.closing || conn_nlive(c) >= (int)st->set.max_subflows) {
+        st_count(st, MP_E_join_refused, 1, c);
+        stray_rst(st, p, MP_RST_PROHIBITED);
+        return;
+    }
+    struct sf *s = sf_make(c, p->ifindex, &p->dst, &p->src, true, now);
+    if (!s) return;
+    s->v.addr_id_remote = o->join.addr_id;
+    s->v.addr_id_local = pm_local_id(c, p->ifindex, &p->dst.ip);
+    s->v.backup_remote = o->join.backup;
+    s->v.nonce_remote = o->join.nonce;
+    s->v.nonce_local = st_rand32(st);
+    sf_accept_syn(s, p, o, now);
+    conn_touch(c);
+}
+
+static void offer_in(struct mpc *c, const struct mp_opts *o)
+{
+    const struct mp_opt_capable *m = &o->capable;
+    if (!(o->mp & MP_OPT_HAS(MP_CAPABLE))) {
+        c->v.why = MP_WHY_NO_OPTION_SYNACK;
+        return;
+    }
+    if (m->version != 1 || m->bflag || !m->hmac_sha256) {
+        /* RFC 8684 3.1: a lower version may be answered; 0 is not spoken yet by us: plain TCP. A higher one is
+         * answered with ours, and the client decides. */
+        if (m->version < 1 || m->bflag || !m->hmac_sha256) {
+            st_count(c->st, MP_E_capable_version, 1, c);
+            c->v.why = MP_WHY_VERSION;
+            return;
+        }
+    }
+    st_count(c->st, MP_E_capable_syn_in, 1, c);
+    c->v.offered = true;
+    c->v.fb = FB_OFFERED;
+    c->v.why = MP_WHY_PENDING;
+    c->v.csum = m->csum_req || c->st->set.checksum;
+    c->v.no_join_initial = m->no_join_initial;
+    conn_new_keys(c);
+}
+
+static void syn_in(struct mp_stack *st, struct mp_pkt *p, const struct mp_opts *o, mp_time now)
+{
+    if (o->mp & MP_OPT_HAS(MP_JOIN)) {
+        join_in(st, p, o, now);
+        return;
+    }
+    struct listener *l = listener_for(st, &p->dst);
+    if (!l) {
+        st_count(st, MP_E_listen_unmatched, 1, NULL);
+        stray_rst(st, p, -1);
+        return;
+    }
+    if (l->pending >= l->backlog * 2 + 16) {
+        st_count(st, MP_E_listen_overflow, 1, NULL);
+        return;
+    }
+    struct mpc *c = conn_new(st, true, now);
+    if (!c) return;
+    c->owner = l->owner;
+    c->v.local = p->dst;
+    c->v.remote = p->src;
+    c->v.fb = FB_PLAIN;
+    offer_in(c, o);
+    struct sf *s = sf_make(c, p->ifindex, &p->dst, &p->src, true, now);
+    if (!s) {
+        conn_free(c);
+        return;
+    }
+    s->v.initial = true;
+    c->v.remotes[0] = (struct pm_remote){ .id = 0, .used = true, .at = p->src };
+    c->v.events |= 0;
+    st_count(st, MP_E_syn_in, 1, c);
+    l->pending++;
+    sf_accept_syn(s, p, o, now);
+    conn_touch(c);
+}
+
+void st_accepted(struct mpc *c);
+void st_accepted(struct mpc *c)
+{
+    for (struct listener *l = c->st->listeners; l; l = l->next)
+        if (l->owner == c->owner && l->pending > 0) {
+            l->pending--;
+            return;
+        }
+}
+
+void mp_stack_input(struct mp_stack *st, struct mp_pkt *p, mp_time now)
+{
+    struct mp_opts o;
+    st->now = now;
+    st->counter[MP_E_pkt_in]++;
+    if (mp_opts_parse(&o, p->opt, p->optlen, p->flags) < 0) {
+        st_count(st, MP_E_opt_list_broken, 1, NULL);
+        return;
+    }
+    if (o.bad) st_count(st, MP_E_opt_bad, o.bad, NULL);
+    struct sf *s = st_find(st, &p->dst, &p->src);
+    if (s && s->v.dead) s = NULL;
+    if (s && s->v.state == SF_TIME_WAIT && (p->flags & (MP_SYN | MP_ACK | MP_RST)) == MP_SYN && s->v.passive) {
+        /* RFC 9293 3.6.1 / RFC 6191: a newer SYN may reuse the connection in TIME_WAIT. */
+        if (!s->v.ts_on || !o.has_ts || (int32_t)(o.ts_val - s->v.ts_recent) > 0) {
+            sf_die(s, 0, now);
+            struct mpc *old = s->c;
+            conn_reap(old, now);
+            s = NULL;
+        }
+    }
+    if (s) {
+        struct mpc *c = s->c;
+        sf_input(s, p, &o, now);
+        conn_touch(c);
+        return;
+    }
+    if ((p->flags & (MP_SYN | MP_ACK | MP_RST | MP_FIN)) == MP_SYN)
+        syn_in(st, p, &o, now);
+    else {
+        st_count(st, MP_E_no_flow, 1, NULL);
+        stray_rst(st, p, -1);
+    }
+}
+
+void mp_stack_net_error(struct mp_stack *st, void *flow, int err, uint32_t seq, bool must_match, uint32_t mtu, mp_time now)
+{
+    st->now = now;
+    for (struct mpc *c = st->all; c; c = c->next)
+        for (struct sf *s = c->sfs; s; s = s->next) {
+            if (s->flow != flow || s->v.dead) continue;
+            st_count(st, MP_E_net_error, 1, c);
+            mp_ssn at = mp_expand32(s->v.snd_una, seq - s->v.iss);
+            if (must_match && (at < s->v.snd_una || at >= s->v.snd_nxt)) return; /* RFC 5927 4: not in flight */
+            if (err == EMSGSIZE && mtu >= 576 && mtu < s->v.mtu) {
+                s->v.mtu = mtu;
+                sf_update_mss(s);
+            } else if (s->v.state == SF_SYN_SENT && err != EMSGSIZE)
+                sf_die(s, err, now); /* RFC 9293 3.9.2.2: hard while opening, soft afterwards */
+            conn_touch(c);
+            return;
+        }
+}

@@ -1,0 +1,53 @@
+/* core/stack_int.h: the stack's own state. Inside core/ only. */
+#ifndef MP_STACK_INT_H
+#define MP_STACK_INT_H
+
+#include "core/conn.h"
+
+#define ST_HASH 4096 /* buckets; power of two */
+#define ST_MAX_LOCAL 16
+#define ST_MAX_STRAY 32
+
+struct listener {
+    struct listener *next;
+    struct mp_endpoint at;
+    unsigned families;
+    int backlog, pending; /* pending: connections not yet accepted */
+    void *owner;
+};
+struct mp_stack {
+    struct mp_stack_ops ops;
+    void *arg;
+    struct mp_settings set;
+    struct sf *hash[ST_HASH];
+    struct mpc *tokens[ST_HASH];
+    struct listener *listeners;
+    struct mp_local local[ST_MAX_LOCAL];
+    int nlocal;
+    struct mpc *all;
+    struct mpc *ready, **ready_tail;
+    struct mpc *events, **events_tail;
+    struct mpc **heap; int heap_n, heap_cap;
+    struct mp_chunk *chunk_free; int chunk_nfree;
+    struct mp_pkt stray[ST_MAX_STRAY]; int nstray; void *stray_flow; /* RSTs for segments of nobody */
+    uint64_t counter[MP_E_COUNT];
+    uint32_t hash_seed;
+    mp_time now;
+    int nconn;
+};
+
+void st_count(struct mp_stack *st, enum mp_event_id e, uint64_t n, const struct mpc *c);
+uint32_t st_rand32(struct mp_stack *st);
+void st_hash_add(struct mp_stack *st, struct sf *s);
+void st_hash_del(struct mp_stack *st, struct sf *s);
+struct sf *st_find(struct mp_stack *st, const struct mp_endpoint *local, const struct mp_endpoint *remote);
+struct mpc *st_token_find(struct mp_stack *st, uint32_t token);
+void st_token_add(struct mp_stack *st, struct mpc *c);
+void st_token_del(struct mp_stack *st, struct mpc *c);
+void st_heap_fix(struct mp_stack *st, struct mpc *c, mp_time at);
+struct mp_chunk *st_chunk_new(struct mp_stack *st);
+void st_conn_gone(struct mpc *c);
+/* An outgoing subflow of c: port, flow, struct; NULL with *err. Not yet in SYN_SENT. */
+struct sf *st_sf_open(struct mpc *c, int ifindex, const struct mp_addr *local, const struct mp_endpoint *remote, mp_time now, int *err);
+
+#endif

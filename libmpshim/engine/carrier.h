@@ -1,0 +1,61 @@
+/* engine/carrier.h: one carrier: the loopback TCP connection to the program's socket <-> one struct mpc. */
+#ifndef ENG_CARRIER_H
+#define ENG_CARRIER_H
+
+#include "engine/eng.h"
+
+enum carrier_state {
+    CR_PENDING,  /* connect: the program's SYN is being dropped, MPTCP is not up yet */
+    CR_MEETING,  /* our end is connecting to the program's socket */
+    CR_OPEN,
+    CR_RESETTING,/* the peer reset or lost: bytes already received go to the program, then it gets a reset */
+    CR_FAILED,   /* connect failed: every SYN of the program is answered with the error */
+    CR_GHOST,    /* over; remembers how it ended, for questions */
+};
+
+struct carrier {
+    struct engine *e;
+    struct carrier *next, **pprev;           /* e->all */
+    struct carrier *hash_next, **hash_pprev;
+    struct carrier *run_next;                /* e->runq */
+    struct mpc *mpc;                         /* NULL: gone. Released by us, freed by the stack */
+    struct port *port;                       /* accept: counted; NULL for connect */
+    enum carrier_state state;
+    struct mp_endpoint identity, prog;       /* our end's name; the program's socket on loopback */
+    int fd;                                  /* our end; -1: none; owned */
+    int guard_fd;                            /* listening socket that holds the identity while pending; -1; owned */
+
+    bool queued;                             /* in e->runq */
+    bool may_read, may_write;                /* edge-triggered: true until the kernel says EAGAIN */
+    bool hup;                                /* an end was reported: read until it shows */
+    bool sock_err;                           /* an error was reported: the program reset its socket, or left */
+    bool connected;                          /* mpc: MP_EV_CONNECTED was seen */
+    bool closed;                             /* mpc: MP_EV_CLOSED was seen */
+    bool released;                           /* mpc_release was said */
+    bool prog_eof;                           /* the program ended its direction; mpc_shutdown was said */
+    bool peer_eof;                           /* the peer's end was passed on by shutdown() */
+    bool syn_seen;                           /* the program's connect() is out; isn is valid */
+    bool counted;                            /* in e->nlive */
+    uint32_t isn;
+    int meet_tries;
+    mp_time born, ended;
+    mp_time next_look;                       /* sweep: next question to the kernel, or next attempt to meet */
+    mp_dur look_every;
+    int last_outq;                           /* CR_RESETTING: bytes the program has not taken, at the last look */
+    mp_time outq_since;
+    int err;                                 /* errno the program should see; 0: none */
+    pid_t pid;
+    uint64_t to_prog, from_prog;             /* bytes */
+    struct ctl_rep last;                     /* facts for CTL_QUERY once the mpc is gone */
+};
+
+/* ---- relay.c ---- */
+enum relay_end { RELAY_ON, RELAY_RESET /* the program reset its socket, or it is gone */ };
+enum relay_end eng_relay(struct carrier *c, mp_time now); /* moves what can be moved, within a budget */
+bool eng_relay_more(const struct carrier *c);             /* the budget ended it */
+
+/* ---- carrier.c ---- */
+void eng_carrier_queue(struct carrier *c);                /* run it before the loop sleeps */
+void eng_carrier_facts(struct carrier *c, struct ctl_rep *rep);
+
+#endif

@@ -1,0 +1,257 @@
+/* engine/ctl.c: serves the control protocol of ctl.h. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "engine/eng.h"
+
+struct ctl_conn {
+    struct engine *e;
+    struct ctl_conn *next;
+    ev_io io;
+    int fd; /* owned */
+    pid_t pid;
+};
+
+enum { CTL_FDS = 4, CTL_BATCH = 64 /* messages a turn */ };
+struct ctl_msg { /* one message; descriptors are owned until taken (-1) */
+    struct ctl_req q;
+    size_t len;
+    int fd[CTL_FDS], nfd;
+};
+
+static int take_fd(struct ctl_msg *m, int i)
+{
+    if (i >= m->nfd)
+        return -1;
+    int fd = m->fd[i];
+    m->fd[i] = -1;
+    return fd;
+}
+
+static void answer(int fd, const struct ctl_rep *rep)
+{
+    if (fd < 0)
+        return;
+    (void)send(fd, rep, sizeof *rep, MSG_NOSIGNAL | MSG_DONTWAIT); /* lost only if the asker has gone */
+    close(fd);
+}
+
+static struct ctl_rep reply_to(const struct ctl_req *q)
+{
+    return (struct ctl_rep){ .version = CTL_VERSION, .op = q->op };
+}
+
+/* ---- one function an operation ---- */
+
+static void do_hello(struct ctl_conn *k, struct ctl_msg *m)
+{
+    struct ctl_rep rep = reply_to(&m->q);
+    rep.result = m->q.version == CTL_VERSION ? 0 : -EPROTO;
+    k->pid = m->q.pid;
+    answer(take_fd(m, 0), &rep);
+}
+
+static void do_connect(struct ctl_conn *k, struct ctl_msg *m)
+{
+    struct ctl_rep rep = reply_to(&m->q);
+    struct mp_endpoint id, remote;
+    enum ctl_why why = CTL_BAD_REQUEST;
+    rep.result = eng_carrier_connect(k->e, &m->q, &id, &why);
+    rep.why = why;
+    if (rep.result == 0) {
+        eng_to_sa(&id, m->q.local.sa.sa_family, &rep.identity);
+    } else {
+        k->e->total_kernel++;
+        if (eng_from_sa(&m->q.remote, &remote))
+            eng_verdict_kernel(k->e, &m->q, &remote, why);
+    }
+    answer(take_fd(m, 0), &rep);
+}
+
+static void do_listen(struct ctl_conn *k, struct ctl_msg *m)
+{
+    struct ctl_rep rep = reply_to(&m->q);
+    enum ctl_why why = CTL_BAD_REQUEST;
+    int fd = take_fd(m, 1);
+    rep.result = fd < 0 ? -EBADF : eng_port_listen(k->e, &m->q, fd, &why);
+    rep.why = why;
+    if (fd >= 0)
+        close(fd); /* the port lives as long as the program holds it */
+    answer(take_fd(m, 0), &rep);
+}
+
+static void do_query(struct ctl_conn *k, struct ctl_msg *m)
+{
+    struct ctl_rep rep = reply_to(&m->q);
+    eng_carrier_query(k->e, &m->q, &rep);
+    answer(take_fd(m, 0), &rep);
+}
+
+static void do_release_port(struct ctl_conn *k, struct ctl_msg *m)
+{
+    struct ctl_rep rep = reply_to(&m->q);
+    struct mp_endpoint at;
+    eng_port_check(k->e, 0);
+    if (eng_from_sa(&m->q.local, &at))
+        eng_port_release(k->e, at.port);
+    answer(take_fd(m, 0), &rep);
+}
+
+static void dispatch(struct ctl_conn *k, struct ctl_msg *m)
+{
+    struct engine *e = k->e;
+    switch (m->q.op) {
+    case CTL_HELLO: do_hello(k, m); break;
+    case CTL_CONNECT: do_connect(k, m); break;
+    case CTL_LISTEN: do_listen(k, m); break;
+    case CTL_UNLISTEN: eng_port_check(e, 0); break;
+    case CTL_QUERY: do_query(k, m); break;
+    case CTL_SETOPT: eng_carrier_setopt(e, &m->q); break;
+    case CTL_DRAIN: eng_drain_add(e, take_fd(m, 0), m->q.value); break;
+    case CTL_STATUS: eng_status_send(e, take_fd(m, 0)); break;
+    case CTL_RELEASE_PORT: do_release_port(k, m); break;
+    default: break; /* of a later version: the closed reply socket says no */
+    }
+}
+
+/* ---- transport ---- */
+
+static void take_rights(struct msghdr *mh, struct ctl_msg *m)
+{
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(mh); c; c = CMSG_NXTHDR(mh, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (size_t i = 0; i < n; i++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
+            if (m->nfd < CTL_FDS)
+                m->fd[m->nfd++] = fd;
+            else
+                close(fd);
+        }
+    }
+}
+
+/* 1: a message; 0: end; -EAGAIN and other errors. */
+static int receive(int fd, struct ctl_msg *m)
+{
+    union { struct cmsghdr h; char b[CMSG_SPACE(8 * sizeof(int))]; } cb;
+    struct iovec iov = { &m->q, sizeof m->q }; /* text behind a request is cut off: none is used yet */
+    struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &cb, .msg_controllen = sizeof cb };
+    memset(m, 0, sizeof *m);
+    ssize_t n = recvmsg(fd, &mh, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (n < 0)
+        return -errno;
+    take_rights(&mh, m);
+    m->len = (size_t)n;
+    return n > 0;
+}
+
+static void msg_done(struct ctl_msg *m)
+{
+    for (int i = 0; i < m->nfd; i++)
+        if (m->fd[i] >= 0)
+            close(m->fd[i]);
+}
+
+static void conn_free(struct ctl_conn *k)
+{
+    for (struct ctl_conn **p = &k->e->conns; *p; p = &(*p)->next)
+        if (*p == k) {
+            *p = k->next;
+            break;
+        }
+    ev_io_stop(k->e->loop, &k->io);
+    close(k->fd);
+    free(k);
+}
+
+static void conn_ended(struct ctl_conn *k)
+{
+    struct engine *e = k->e;
+    conn_free(k);
+    if (!e->is_listening)
+        e->leaving = !e->conns;
+    eng_port_check(e, 0); /* its listeners may have gone with the process */
+    eng_sweep_at(e, eng_now());
+}
+
+static void on_message(struct ev_loop *loop, ev_io *w, int events)
+{
+    (void)loop, (void)events;
+    struct ctl_conn *k = w->data;
+    struct ctl_msg m;
+    for (int i = 0; i < CTL_BATCH; i++) {
+        int r = receive(k->fd, &m);
+        if (r == -EAGAIN || r == -EINTR || r == -EMFILE)
+            return;
+        if (r <= 0) {
+            conn_ended(k);
+            return;
+        }
+        if (m.len == sizeof m.q && m.q.version == CTL_VERSION)
+            dispatch(k, &m);
+        msg_done(&m);
+    }
+}
+
+static int conn_new(struct engine *e, int fd)
+{
+    struct ctl_conn *k = calloc(1, sizeof *k);
+    if (!k)
+        return -ENOMEM;
+    k->e = e;
+    k->fd = fd;
+    k->next = e->conns;
+    e->conns = k;
+    ev_io_init(&k->io, on_message, fd, EV_READ);
+    k->io.data = k;
+    ev_io_start(e->loop, &k->io);
+    return 0;
+}
+
+/* Only the helper's own user, and root, may use it: it opens raw sockets for whoever asks. */
+static bool peer_allowed(int fd)
+{
+    struct ucred u;
+    socklen_t n = sizeof u;
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &u, &n) == 0 && (u.uid == geteuid() || u.uid == 0);
+}
+
+static void on_accept(struct ev_loop *loop, ev_io *w, int events)
+{
+    (void)loop, (void)events;
+    struct engine *e = w->data;
+    int fd = accept4(e->ctl_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd < 0)
+        return;
+    if (!peer_allowed(fd) || conn_new(e, fd))
+        close(fd);
+}
+
+int eng_ctl_start(struct engine *e)
+{
+    if (e->is_listening) {
+        ev_io_init(&e->accept_io, on_accept, e->ctl_fd, EV_READ);
+        e->accept_io.data = e;
+        ev_io_start(e->loop, &e->accept_io);
+        return 0;
+    }
+    int err = conn_new(e, e->ctl_fd);
+    if (!err)
+        e->ctl_fd = -1; /* the connection's now */
+    return err;
+}
+
+void eng_ctl_stop(struct engine *e)
+{
+    if (e->is_listening)
+        ev_io_stop(e->loop, &e->accept_io);
+    while (e->conns)
+        conn_free(e->conns);
+}
+
+bool eng_ctl_any(const struct engine *e) { return e->conns; }

@@ -1,0 +1,77 @@
+/* engine/ctl.h: the control protocol between libmpshim.so and an engine, inside or helper.
+ *
+ * Transport: an AF_UNIX SOCK_SEQPACKET connection to the engine, shared by all threads and forked children of a
+ * process and only ever written to: one message is one atomic send, so nobody needs a lock. A request that wants an
+ * answer carries, by SCM_RIGHTS, one end of a fresh socketpair on which the answer comes (and which the engine then
+ * closes; end of file without an answer means that the engine is gone). Fork-safe, thread-safe, and a process that
+ * gives up its user keeps what it had. */
+#ifndef ENG_CTL_H
+#define ENG_CTL_H
+
+#include <netinet/in.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#define CTL_VERSION 1
+#define CTL_MAX 65536 /* bytes of one message */
+
+union ctl_addr { struct sockaddr sa; struct sockaddr_in v4; struct sockaddr_in6 v6; };
+
+enum ctl_op {
+    CTL_HELLO = 1,  /* helper only, first message: version, then behind struct ctl_req the settings as "name=value\n" lines;
+                       fds: reply, and when the program runs with -v a second one: its log, where this client's verdict
+                       lines go (the helper closes it with the client's connection); answer ctl_rep */
+    CTL_CONNECT,    /* answer ctl_rep: result 0 and identity, or the kernel should carry it (why). Sent before the program's
+                       socket is touched, so that "kernel" leaves no trace on it: req.local is not known yet. The socket is
+                       not bound: the kernel chooses its loopback port in connect(), and its SYN tells the engine */
+    CTL_LISTEN,     /* fds: reply, listening socket's dup (the engine may keep or close it); answer ctl_rep */
+    CTL_UNLISTEN,   /* no answer: the last holder in this process closed it (others may remain: the engine checks) */
+    CTL_QUERY,      /* about a carrier, by identity and the program's local address; answer ctl_rep.
+                       A failed or closed one is remembered for some seconds, so that its errno can be told */
+    CTL_SETOPT,     /* about a carrier: enum mpc_opt and value; no answer */
+    CTL_DRAIN,      /* the process is ending (or execs) and has closed its sockets: answer when every connection whose program
+                       side is closed has delivered its data, or ms passed; connections still open are not waited for */
+    CTL_STATUS,     /* answer: JSON text, in pieces of up to CTL_MAX, until end of file */
+    CTL_RELEASE_PORT, /* a bind got EADDRINUSE: give up an engine's guard on this port if no connection needs it; answer */
+};
+
+enum ctl_why { /* why the kernel should carry a connection: told by -v */
+    CTL_OK = 0, CTL_LOCAL_ROUTE, CTL_EXCLUDED, CTL_NO_PRIVILEGE, CTL_NO_LOOPBACK, CTL_NO_INTERFACE, CTL_NO_ENGINE,
+    CTL_REMEMBERED_PLAIN, CTL_BOUND, CTL_RESOURCE, CTL_BAD_REQUEST,
+};
+
+struct ctl_req {
+    uint16_t version, op;
+    int32_t pid;
+    union ctl_addr remote;   /* CONNECT: the true destination */
+    union ctl_addr local;    /* LISTEN: what it listens on; QUERY/SETOPT: the socket's own loopback address */
+    union ctl_addr identity; /* QUERY/SETOPT: the socket's kernel peer */
+    uint32_t flags;          /* enum ctl_flags */
+    uint32_t opt; uint64_t value; /* SETOPT; LISTEN: value is the backlog; DRAIN: value is ms */
+    int32_t keepidle_s, keepintvl_s, keepcnt, user_timeout_ms; /* CONNECT: as set on the socket; 0: default */
+    uint32_t rcvbuf, sndbuf; /* CONNECT: bytes the program asked for; 0: not set */
+    uint8_t tos; uint8_t pad[7];
+    char prog[32];           /* program's name, for people */
+};
+enum ctl_flags { CTL_F_NODELAY = 1, CTL_F_KEEPALIVE = 2, CTL_F_CORK = 4, CTL_F_V6ONLY = 8, CTL_F_REUSEPORT = 16 };
+
+enum ctl_state { CTL_S_NONE = 0, CTL_S_CONNECTING, CTL_S_OPEN, CTL_S_FAILED, CTL_S_CLOSED };
+struct ctl_rep {
+    uint16_t version, op;
+    int32_t result;          /* 0 or -errno */
+    uint32_t why;            /* enum ctl_why */
+    uint32_t state;          /* QUERY: enum ctl_state */
+    int32_t err;             /* QUERY: the true errno of a failed or reset connection */
+    union ctl_addr identity; /* CONNECT: where the program's socket must connect (on the kernel, over loopback) */
+    union ctl_addr local, remote; /* QUERY: the true addresses */
+    uint32_t plain_why;      /* QUERY: enum mp_plain_why */
+    uint32_t nsubflows;
+    uint64_t srtt_us, rttvar_us, cwnd_bytes, mss, unacked_bytes, bytes_sent, bytes_received; /* QUERY: for TCP_INFO and SIOCOUTQ */
+};
+
+/* Identities lie in 127.64.0.0/10 (v4 and v4-mapped) and, for v6-only sockets, ::1 with a port below: how shim/
+ * recognises a carrier's peer without asking. */
+#define CTL_IDENTITY_NET 0x7f400000u
+#define CTL_IDENTITY_MASK 0xffc00000u
+
+#endif

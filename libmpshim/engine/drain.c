@@ -1,0 +1,109 @@
+/* engine/drain.c: a process ends and waits, within its limit, until what it wrote has been delivered. */
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "engine/eng.h"
+
+struct drain {
+    struct drain *next;
+    int fd;             /* reply socket; owned */
+    mp_time until;      /* the limit */
+    mp_time done_since; /* 0: data is still out */
+    ev_timer timer;
+    struct engine *e;
+};
+
+/* All data was acknowledged: connections that are closing get this long to finish in order, so that the peer is not
+ * left to find out by a reset. */
+#define CLOSE_GRACE MP_MS(100)
+
+static void drain_end(struct drain *d, int result)
+{
+    struct ctl_rep rep = { .version = CTL_VERSION, .op = CTL_DRAIN, .result = result };
+    if (d->fd >= 0) {
+        (void)send(d->fd, &rep, sizeof rep, MSG_NOSIGNAL | MSG_DONTWAIT);
+        close(d->fd);
+    }
+    ev_timer_stop(d->e->loop, &d->timer);
+    for (struct drain **p = &d->e->drains; *p; p = &(*p)->next)
+        if (*p == d) {
+            *p = d->next;
+            break;
+        }
+    free(d);
+}
+
+static bool all_delivered(struct engine *e)
+{
+    if (!eng_carriers_drained(e))
+        return false;
+    for (struct mpc *m = mp_stack_first(e->stack); m; m = mp_stack_next(m))
+        if (!mpc_send_done(m) && mpc_error(m) == 0)
+            return false;
+    return true;
+}
+
+/* The connections that wait for nobody's data any more but have not closed. */
+static bool all_closed(struct engine *e) { return mp_stack_live(e->stack) == 0; }
+
+static bool drain_step(struct drain *d, mp_time now)
+{
+    if (now >= d->until) {
+        drain_end(d, d->done_since ? 0 : -ETIMEDOUT);
+        return true;
+    }
+    if (!all_delivered(d->e)) {
+        d->done_since = 0;
+        return false;
+    }
+    if (!d->done_since)
+        d->done_since = now;
+    if (!all_closed(d->e) && now - d->done_since < CLOSE_GRACE)
+        return false;
+    drain_end(d, 0);
+    return true;
+}
+
+static void on_drain(struct ev_loop *loop, ev_timer *w, int events)
+{
+    (void)loop, (void)events;
+    drain_step(w->data, eng_now());
+}
+
+void eng_drain_add(struct engine *e, int fd, uint64_t ms)
+{
+    struct drain *d = calloc(1, sizeof *d);
+    if (!d) {
+        close(fd);
+        return;
+    }
+    d->e = e;
+    d->fd = fd;
+    d->until = eng_now() + MP_MS(ms);
+    d->next = e->drains;
+    e->drains = d;
+    ev_timer_init(&d->timer, on_drain, 0.005, 0.005);
+    d->timer.data = d;
+    ev_timer_start(e->loop, &d->timer);
+    /* What the process wrote and how it ended may wait in sockets that the loop has not looked at yet. */
+    eng_carriers_on_ready(e);
+    (void)eng_carriers_drained(e);
+    eng_carriers_run(e);
+    eng_touch(e);
+}
+
+void eng_drain_check(struct engine *e, mp_time now)
+{
+    struct drain *d = e->drains, *next;
+    for (; d; d = next) {
+        next = d->next;
+        drain_step(d, now);
+    }
+}
+
+void eng_drain_free(struct engine *e)
+{
+    while (e->drains)
+        drain_end(e->drains, -ECANCELED);
+}

@@ -1,0 +1,161 @@
+/* engine/eng.h: what the engine's files share. One thread, one libev loop, no locks; inside engine/ only.
+ *
+ * engine.c   start, loop, pump          ctl.c       control messages
+ * carrier.c  one carrier's life         relay.c     its bytes
+ * identity.c loopback names             lowire.c    seeing SYNs and answering them with an error, over lo
+ * listener.c listening ports            sockdiag.c  what the kernel knows of a socket
+ * verdict.c  -v lines, plain peers      status.c    JSON for people and tools
+ * drain.c    the end of a process       addr.c      address forms */
+#ifndef ENG_ENG_H
+#define ENG_ENG_H
+
+#include <ev.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#include "core/stack.h"
+#include "engine/ctl.h"
+#include "engine/engine.h"
+#include "io/io.h"
+
+struct carrier;
+struct port;
+struct ctl_conn;
+struct drain;
+
+#define ENG_HASH 1024 /* carrier table buckets, a power of two */
+#define ENG_RANDOM 1024
+
+struct engine {
+    struct ev_loop *loop;       /* owned */
+    struct io *io;              /* owned */
+    struct mp_stack *stack;     /* owned */
+    struct mp_settings set;
+    struct io_cfg iocfg;
+    char **strings;             /* owned copies of the setting strings, NULL-terminated */
+
+    ev_prepare prepare;         /* before the loop sleeps: run carriers, pump */
+    ev_idle idle;               /* active while work is left over: the loop must not sleep */
+    ev_io alarm;                /* timerfd: libev's own timers round to a millisecond */
+    ev_timer sweep;             /* slow round over what has no event: active while anything is pending */
+    ev_io carriers;             /* epfd */
+    int alarm_fd, epfd;         /* epfd: carriers' sockets, edge-triggered; owned */
+    mp_time alarm_at;           /* when the timerfd fires; MP_NEVER: not set */
+    bool dirty;                 /* the stack was touched since the last pump */
+
+    struct carrier *hash[ENG_HASH];
+    struct carrier *all;        /* list of every carrier, ghosts included */
+    struct carrier *runq, **runq_tail;
+    unsigned nlive, nghosts;    /* carriers with work to do; ended ones kept to answer questions */
+    uint64_t total_connects, total_accepts, total_kernel;
+
+    struct port *ports;
+    struct ctl_conn *conns;
+    struct drain *drains;
+    struct plain_peer *plain;   /* verdict.c */
+    mp_time ports_checked;
+
+    int lo4, lo6, icmp4, icmp6, diag_fd; /* lowire.c, sockdiag.c; -1: not open; owned */
+    ev_io lo4_io, lo6_io;
+    uint32_t ident4;            /* this engine's identity address, host order */
+
+    int ctl_fd, log_fd, verbose;
+    bool is_listening;          /* helper */
+    ev_io accept_io;
+    bool leaving;               /* no more control connections: end when nothing is alive */
+    int idle_exit_s;
+    mp_time idle_since;         /* 0: busy */
+    uint8_t rnd[ENG_RANDOM];
+    unsigned rnd_left;
+};
+
+/* ---- engine.c ---- */
+mp_time eng_now(void);
+void eng_touch(struct engine *e);        /* the stack was called: pump before sleeping */
+void eng_flush(struct engine *e);        /* sends what may be sent now */
+void eng_random(struct engine *e, void *p, size_t n);
+void eng_sweep_at(struct engine *e, mp_time at); /* something needs the slow round then */
+void eng_log(struct engine *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* ---- addr.c: struct sockaddr <-> struct mp_endpoint; v4-mapped addresses are IPv4 ---- */
+bool eng_from_sa(const union ctl_addr *a, struct mp_endpoint *ep); /* false: not an Internet address */
+socklen_t eng_to_sa(const struct mp_endpoint *ep, int family, union ctl_addr *a); /* family AF_INET6: IPv4 is mapped */
+bool eng_is_loopback(const struct mp_addr *a);
+bool eng_is_any(const struct mp_addr *a);
+const char *eng_ep_text(const struct mp_endpoint *ep, char buf[64]);
+const char *eng_ip_text(const struct mp_addr *a, char buf[48]);
+
+/* ---- identity.c ---- */
+void eng_identity_init(struct engine *e);
+/* A fresh identity on which nobody answers: *fd (listening, drop filter) holds it. 0 or -errno. */
+int eng_identity_open(struct engine *e, bool v6, struct mp_endpoint *id, int *fd);
+/* A socket for the engine's end of a carrier, all its options set, bound: to *id exactly (simultaneous open), or,
+ * with id->port 0, to this address and a port chosen at connect. fd or -errno. */
+int eng_identity_socket(struct engine *e, const struct mp_endpoint *id);
+struct mp_endpoint eng_identity_any(struct engine *e, bool v6); /* address without port */
+
+/* ---- lowire.c ---- */
+int eng_lo_open(struct engine *e);       /* 0 or -errno */
+int eng_lo_need6(struct engine *e);      /* opens the IPv6 side on first use; 0 or -errno */
+void eng_lo_close(struct engine *e);
+void eng_lo_read(struct engine *e);      /* takes SYNs that wait; calls eng_carrier_on_syn */
+/* Answers the SYN (of sequence number isn) that prog sent to id so that connect() fails with err, where
+ * TCP can say it: ECONNREFUSED, EHOSTUNREACH, ENETUNREACH; anything else is said as ECONNREFUSED. */
+void eng_lo_refuse(struct engine *e, const struct mp_endpoint *id, const struct mp_endpoint *prog, uint32_t isn, int err);
+
+/* ---- sockdiag.c ---- */
+struct diag_sock { int state; uint32_t inode; /* 0: no process holds it */ };
+/* The kernel's socket with this local and remote address; a listener answers for any remote. 0, -ENOENT, -errno. */
+int eng_diag_find(struct engine *e, const struct mp_endpoint *local, const struct mp_endpoint *remote, struct diag_sock *out);
+
+/* ---- ctl.c ---- */
+int eng_ctl_start(struct engine *e);
+void eng_ctl_stop(struct engine *e);
+bool eng_ctl_any(const struct engine *e);
+
+/* ---- listener.c ---- */
+struct port_info { struct mp_endpoint at; unsigned families; bool live; int conns; pid_t pid; };
+int eng_port_listen(struct engine *e, const struct ctl_req *req, int fd, enum ctl_why *why); /* 0 or -errno; fd stays the caller's */
+void eng_port_check(struct engine *e, mp_time now); /* are the programs' listeners still there? now 0: ask at once */
+void eng_port_release(struct engine *e, uint16_t port);
+void eng_port_accept(struct engine *e, struct port *p, struct mpc *c, mp_time now);
+void eng_port_conn_put(struct port *p);          /* one of its connections ended; may free p */
+void eng_port_refused(struct port *p);           /* connect() found nobody */
+bool eng_port_target(const struct port *p, struct mp_endpoint *to); /* where to connect over loopback */
+struct port *eng_port_next(struct engine *e, struct port *p, struct port_info *i); /* iterate: p NULL first */
+bool eng_port_any(const struct engine *e);       /* live listeners exist */
+void eng_port_free_all(struct engine *e);
+
+/* ---- carrier.c ---- */
+int eng_carrier_connect(struct engine *e, const struct ctl_req *req, struct mp_endpoint *id, enum ctl_why *why);
+void eng_carrier_accept(struct engine *e, struct port *p, const struct mp_endpoint *to, struct mpc *m);
+void eng_carrier_on_event(struct engine *e, struct mpc *m, unsigned bits, mp_time now);
+void eng_carrier_on_syn(struct engine *e, const struct mp_endpoint *id, const struct mp_endpoint *prog, uint32_t isn);
+void eng_carriers_on_ready(struct engine *e);    /* epfd has events */
+void eng_carriers_run(struct engine *e);         /* those queued, once each */
+void eng_carriers_sweep(struct engine *e, mp_time now);
+mp_time eng_carriers_next_look(struct engine *e);
+void eng_carriers_free(struct engine *e);
+void eng_carrier_query(struct engine *e, const struct ctl_req *req, struct ctl_rep *rep);
+void eng_carrier_setopt(struct engine *e, const struct ctl_req *req);
+bool eng_carriers_drained(struct engine *e);     /* nothing read from programs is still to be read or acknowledged */
+
+/* ---- verdict.c ---- */
+void eng_verdict_open(struct engine *e, struct mpc *m);
+void eng_verdict_end(struct engine *e, struct mpc *m, int err);
+void eng_verdict_kernel(struct engine *e, const struct ctl_req *req, const struct mp_endpoint *remote, enum ctl_why why);
+const char *eng_why_text(enum ctl_why w);
+void eng_plain_note(struct engine *e, const struct mpc_info *i, mp_time now); /* remembers a peer without MPTCP */
+bool eng_plain_known(struct engine *e, const struct mp_endpoint *remote, mp_time now);
+void eng_plain_free(struct engine *e);
+
+/* ---- status.c ---- */
+void eng_status_send(struct engine *e, int fd);  /* owns fd */
+
+/* ---- drain.c ---- */
+void eng_drain_add(struct engine *e, int fd, uint64_t ms); /* owns fd */
+void eng_drain_check(struct engine *e, mp_time now);
+void eng_drain_free(struct engine *e);
+
+#endif

@@ -1,0 +1,30 @@
+/* engine/engine.h: what libmpshim-engine.so exports to its two hosts: the thread inside a program and mpshim-engine. */
+#ifndef ENG_ENGINE_H
+#define ENG_ENGINE_H
+
+#define ENGINE_API __attribute__((visibility("default")))
+
+struct eng_cfg {
+    int ctl_fd;          /* inside: the engine's end of a SOCK_SEQPACKET pair; helper: a listening one. Owned by the engine. */
+    int is_listening;    /* ctl_fd accepts connections (helper) */
+    int log_fd;          /* -v lines go there; -1: silent. Owned. */
+    int verbose;         /* 0, 1 (a verdict per connection), 2 (trace events) */
+    const char *const *settings; /* "name=value" strings (core/settings.def and io=, interfaces=, backup=), NULL-terminated; read before return */
+    /* inside: called first on the engine's own thread; shim/ sets its thread-local "I am the engine", so that its wrappers
+     * step aside also where RTLD_DEEPBIND is not used. May be NULL. */
+    void (*thread_begin)(void);
+    int idle_exit_s;     /* helper: end when nothing was alive that long; 0: never */
+    void (*ready)(void *arg); /* helper: called when it serves; NULL: none */
+    void *ready_arg;
+};
+
+/* inside: starts the engine thread (signals blocked, own file table by unshare(CLONE_FILES|CLONE_FS), every descriptor
+ * that it did not open closed there) and returns when it serves: 0, or -errno with *why (static text) when it cannot
+ * (no CAP_NET_RAW, lo down, ...). */
+ENGINE_API int mpshim_engine_start(const struct eng_cfg *cfg, const char **why);
+/* helper: the same engine on this thread; returns the exit status. */
+ENGINE_API int mpshim_engine_main(const struct eng_cfg *cfg);
+/* mptcp-run --check: prints one line per check with a remedy; 0: all well. */
+ENGINE_API int mpshim_engine_check(int fd);
+
+#endif

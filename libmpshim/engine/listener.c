@@ -1,0 +1,273 @@
+/* engine/listener.c: ports on which programs listen.
+ *
+ * The program's listener stays its own socket, for loopback only; the engine answers what comes from the interfaces
+ * and brings each connection to it over loopback. When the listener goes while connections live, the engine guards
+ * the port itself, so that the kernel sends no resets for them. */
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "engine/eng.h"
+
+struct port {
+    struct engine *e;
+    struct port *next;
+    struct mp_endpoint at;   /* ip all zero: any address of families */
+    unsigned families;       /* 1 IPv4, 2 IPv6, 3 both */
+    bool live;               /* the program's listener exists; the stack and io/ answer */
+    int conns;
+    int guard_fd;            /* -1: none; owned */
+    pid_t pid;
+};
+
+enum { TCP_LISTEN_STATE = 10 };
+#define CHECK_EVERY MP_SEC(1)
+
+/* ---- is it still there? ---- */
+
+bool eng_port_target(const struct port *p, struct mp_endpoint *to)
+{
+    *to = p->at;
+    if (!eng_is_any(&p->at.ip))
+        return true;
+    *to = eng_identity_any(p->e, !(p->families & 1));
+    if (p->families & 1)
+        memcpy(to->ip.b, "\x7f\0\0\1", 4);
+    to->port = p->at.port;
+    return true;
+}
+
+static bool still_there(struct port *p)
+{
+    struct mp_endpoint to, from;
+    struct diag_sock s;
+    eng_port_target(p, &to);
+    from = eng_identity_any(p->e, to.ip.family == 6);
+    from.port = 1; /* no connection comes from there: the listener is what is found */
+    int err = eng_diag_find(p->e, &to, &from, &s);
+    return err == 0 ? s.state == TCP_LISTEN_STATE : err != -ENOENT;
+}
+
+/* ---- the stack and io/ ---- */
+
+/* Families for which another live listener needs this port of io/. */
+static unsigned others_need(const struct port *p)
+{
+    unsigned f = 0;
+    for (struct port *o = p->e->ports; o; o = o->next)
+        if (o != p && o->live && o->at.port == p->at.port)
+            f |= o->families;
+    return f;
+}
+
+static int answer_on(struct port *p, int backlog)
+{
+    struct mp_endpoint at = p->at;
+    if (eng_is_any(&at.ip))
+        at.ip.family = 0;
+    int err = mp_stack_listen(p->e->stack, &at, p->families, backlog, p);
+    if (err)
+        return err;
+    unsigned fresh = p->families & ~others_need(p);
+    err = fresh ? io_listen(p->e->io, (uint8_t)fresh, p->at.port) : 0;
+    if (err)
+        mp_stack_unlisten(p->e->stack, p);
+    p->live = !err;
+    return err;
+}
+
+static void answer_off(struct port *p)
+{
+    if (!p->live)
+        return;
+    p->live = false;
+    mp_stack_unlisten(p->e->stack, p);
+    unsigned only = p->families & ~others_need(p);
+    if (only)
+        io_unlisten(p->e->io, (uint8_t)only, p->at.port);
+    eng_touch(p->e);
+}
+
+static void guard_off(struct port *p)
+{
+    if (p->guard_fd >= 0)
+        close(p->guard_fd);
+    p->guard_fd = -1;
+}
+
+static void guard_on(struct port *p)
+{
+    int on = 1, off = !(p->families & 1);
+    union ctl_addr a;
+    socklen_t n = eng_to_sa(&p->at, AF_INET, &a);
+    int fd = socket(a.sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (a.sa.sa_family == AF_INET6)
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+    if (io_attach_drop_all(fd) || bind(fd, &a.sa, n) || listen(fd, 1)) {
+        close(fd); /* somebody has it already: it guards the port as well */
+        return;
+    }
+    p->guard_fd = fd;
+}
+
+/* ---- life ---- */
+
+static void port_free(struct port *p)
+{
+    for (struct port **q = &p->e->ports; *q; q = &(*q)->next)
+        if (*q == p) {
+            *q = p->next;
+            break;
+        }
+    answer_off(p);
+    guard_off(p);
+    free(p);
+}
+
+static void gone(struct port *p)
+{
+    answer_off(p);
+    if (p->conns == 0)
+        port_free(p);
+    else if (p->guard_fd < 0)
+        guard_on(p);
+}
+
+void eng_port_conn_put(struct port *p)
+{
+    if (--p->conns == 0 && !p->live)
+        port_free(p);
+}
+
+void eng_port_refused(struct port *p)
+{
+    if (p->live && !still_there(p))
+        answer_off(p); /* a connection holds p: it goes, or guards, at the next check */
+    eng_sweep_at(p->e, eng_now());
+}
+
+void eng_port_check(struct engine *e, mp_time now)
+{
+    if (now && now - e->ports_checked < CHECK_EVERY)
+        return;
+    e->ports_checked = now ? now : eng_now();
+    struct port *p = e->ports, *next;
+    for (; p; p = next) {
+        next = p->next;
+        if (p->live ? !still_there(p) : p->guard_fd < 0)
+            gone(p);
+    }
+}
+
+void eng_port_release(struct engine *e, uint16_t number)
+{
+    for (struct port *p = e->ports; p; p = p->next)
+        if (p->at.port == number && !p->live)
+            guard_off(p); /* the program that binds it guards it from now on */
+}
+
+void eng_port_free_all(struct engine *e)
+{
+    while (e->ports)
+        port_free(e->ports);
+}
+
+bool eng_port_any(const struct engine *e)
+{
+    for (struct port *p = e->ports; p; p = p->next)
+        if (p->live)
+            return true;
+    return false;
+}
+
+struct port *eng_port_next(struct engine *e, struct port *p, struct port_info *i)
+{
+    p = p ? p->next : e->ports;
+    if (p)
+        *i = (struct port_info){ .at = p->at, .families = p->families, .live = p->live, .conns = p->conns, .pid = p->pid };
+    return p;
+}
+
+/* ---- listen ---- */
+
+static int facts_of(int fd, struct mp_endpoint *at, unsigned *families)
+{
+    union ctl_addr a;
+    socklen_t n = sizeof a;
+    int v6only = 0;
+    socklen_t vn = sizeof v6only;
+    if (getsockname(fd, &a.sa, &n))
+        return -errno;
+    if (!eng_from_sa(&a, at))
+        return -EAFNOSUPPORT;
+    if (a.sa.sa_family == AF_INET6)
+        (void)getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, &vn);
+    *families = at->ip.family == 4 ? 1 : 2;
+    if (at->ip.family == 6 && eng_is_any(&at->ip) && !v6only)
+        *families = 3;
+    return at->port ? 0 : -EINVAL;
+}
+
+static struct port *find(struct engine *e, const struct mp_endpoint *at, unsigned families)
+{
+    for (struct port *p = e->ports; p; p = p->next)
+        if (mp_endpoint_eq(&p->at, at) && p->families == families)
+            return p;
+    return NULL;
+}
+
+static struct port *find_or_new(struct engine *e, const struct mp_endpoint *at, unsigned families)
+{
+    struct port *p = find(e, at, families);
+    if (p || !(p = calloc(1, sizeof *p)))
+        return p;
+    p->e = e;
+    p->at = *at;
+    p->families = families;
+    p->guard_fd = -1;
+    p->next = e->ports;
+    e->ports = p;
+    return p;
+}
+
+int eng_port_listen(struct engine *e, const struct ctl_req *q, int fd, enum ctl_why *why)
+{
+    struct mp_endpoint at;
+    unsigned families;
+    *why = CTL_BAD_REQUEST;
+    int err = facts_of(fd, &at, &families);
+    if (err)
+        return err;
+    if (eng_is_loopback(&at.ip)) {
+        *why = CTL_LOCAL_ROUTE;
+        return -EOPNOTSUPP;
+    }
+    *why = CTL_RESOURCE;
+    struct port *p = find_or_new(e, &at, families);
+    if (!p)
+        return -ENOMEM;
+    p->pid = q->pid;
+    guard_off(p);
+    err = io_attach_only_loopback(fd);
+    if (!err && !p->live)
+        err = answer_on(p, (int)q->value);
+    if (err && !p->live && p->conns == 0)
+        port_free(p);
+    if (err)
+        return err;
+    eng_sweep_at(e, eng_now() + CHECK_EVERY);
+    *why = CTL_OK;
+    return 0;
+}
+
+void eng_port_accept(struct engine *e, struct port *p, struct mpc *m, mp_time now)
+{
+    struct mp_endpoint to;
+    (void)now;
+    p->conns++;
+    eng_port_target(p, &to);
+    eng_carrier_accept(e, p, &to, m);
+}

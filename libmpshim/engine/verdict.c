@@ -1,0 +1,175 @@
+/* engine/verdict.c: what -v tells of a connection, and which peers are known not to speak MPTCP. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "engine/eng.h"
+
+/* ---- lines ---- */
+
+const char *eng_why_text(enum ctl_why w)
+{
+    switch (w) {
+    case CTL_OK: return "carried by the engine";
+    case CTL_LOCAL_ROUTE: return "the destination is this host";
+    case CTL_EXCLUDED: return "the destination is excluded";
+    case CTL_NO_PRIVILEGE: return "no privilege to open raw sockets";
+    case CTL_NO_LOOPBACK: return "the loopback interface is down";
+    case CTL_NO_INTERFACE: return "no usable interface leads there";
+    case CTL_NO_ENGINE: return "no engine";
+    case CTL_REMEMBERED_PLAIN: return "the peer is known not to speak MPTCP";
+    case CTL_BOUND: return "the program bound the socket to one address";
+    case CTL_RESOURCE: return "out of ports, descriptors or memory";
+    case CTL_BAD_REQUEST: return "the request was not understood";
+    }
+    return "?";
+}
+
+static const char *megabytes(uint64_t n, char buf[32])
+{
+    if (n < 1000000)
+        snprintf(buf, 32, "%.1f kB", (double)n / 1e3);
+    else
+        snprintf(buf, 32, "%.1f MB", (double)n / 1e6);
+    return buf;
+}
+
+struct text { char b[900]; size_t n; };
+
+static void add(struct text *t, const char *s)
+{
+    size_t n = strlen(s);
+    if (n > sizeof t->b - 1 - t->n)
+        n = sizeof t->b - 1 - t->n;
+    memcpy(t->b + t->n, s, n);
+    t->b[t->n += n] = 0;
+}
+
+static void add_paths(struct text *t, const struct mpc_path_info *v, int n)
+{
+    char ip[48];
+    for (int i = 0; i < n; i++) {
+        add(t, i ? ", " : " over ");
+        add(t, v[i].ifname);
+        add(t, " (");
+        add(t, eng_ip_text(&v[i].local, ip));
+        add(t, ")");
+    }
+}
+
+static void add_sums(struct text *t, const struct mpc_path_info *v, int n, bool sent)
+{
+    char mb[32];
+    uint64_t sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += sent ? v[i].bytes_sent : v[i].bytes_received;
+    if (!sum)
+        return;
+    for (int i = 0; i < n; i++) {
+        add(t, i ? " + " : ", ");
+        add(t, megabytes(sent ? v[i].bytes_sent : v[i].bytes_received, mb));
+    }
+    add(t, sent ? " sent" : " received");
+}
+
+static void add_kind(struct text *t, const struct mpc_info *i)
+{
+    if (i->multipath) {
+        add(t, "multipath");
+    } else if (i->why == MP_WHY_PENDING) {
+        add(t, "not decided yet");
+    } else {
+        add(t, "plain TCP: ");
+        add(t, mp_plain_why_text(i->why));
+    }
+}
+
+void eng_verdict_open(struct engine *e, struct mpc *m)
+{
+    struct mpc_info i;
+    struct mpc_path_info p[8];
+    struct text t = { .n = 0 };
+    char ep[64];
+    if (e->verbose < 1 || e->log_fd < 0)
+        return;
+    mpc_get_info(m, &i);
+    add_kind(&t, &i);
+    add_paths(&t, p, mpc_get_paths(m, p, 8));
+    eng_log(e, "mptcp-run: %s: %s %s", eng_ep_text(&i.remote, ep), i.server ? "accepted," : "connected,", t.b);
+}
+
+void eng_verdict_end(struct engine *e, struct mpc *m, int err)
+{
+    struct mpc_info i;
+    struct mpc_path_info p[8];
+    struct text t = { .n = 0 };
+    char ep[64];
+    if (e->verbose < 1 || e->log_fd < 0)
+        return;
+    mpc_get_info(m, &i);
+    int n = mpc_get_paths(m, p, 8);
+    if (i.established) {
+        add_kind(&t, &i);
+        add_paths(&t, p, n);
+        add(&t, ":");
+        add_sums(&t, p, n, false);
+        add_sums(&t, p, n, true);
+    }
+    if (err) {
+        add(&t, i.established ? "; ended by: " : "failed: ");
+        add(&t, strerror(err));
+    }
+    eng_log(e, "mptcp-run: %s: %s", eng_ep_text(&i.remote, ep), t.b);
+}
+
+void eng_verdict_kernel(struct engine *e, const struct ctl_req *q, const struct mp_endpoint *remote, enum ctl_why why)
+{
+    char ep[64];
+    (void)q;
+    if (e->verbose >= 1 && why != CTL_LOCAL_ROUTE)
+        eng_log(e, "mptcp-run: %s: plain TCP by the kernel: %s", eng_ep_text(remote, ep), eng_why_text(why));
+}
+
+/* ---- peers without MPTCP ---- */
+
+/* Another connection to a peer whose answer carried no MPTCP option would gain nothing and cost the carrier: the
+ * kernel carries it. Not for long, since a path's middlebox or the peer may change. */
+enum { PLAIN_MAX = 256 };
+#define PLAIN_KEEP MP_SEC(300)
+#define PLAIN_KEEP_DROPPED MP_SEC(60) /* loss may have looked like it */
+struct plain_peer {
+    struct mp_endpoint at;
+    mp_time until;
+};
+
+bool eng_plain_known(struct engine *e, const struct mp_endpoint *remote, mp_time now)
+{
+    for (int i = 0; e->plain && i < PLAIN_MAX; i++)
+        if (e->plain[i].until > now && mp_endpoint_eq(&e->plain[i].at, remote))
+            return true;
+    return false;
+}
+
+static struct plain_peer *plain_slot(struct engine *e, const struct mp_endpoint *at)
+{
+    struct plain_peer *oldest = &e->plain[0];
+    for (int i = 0; i < PLAIN_MAX; i++) {
+        if (mp_endpoint_eq(&e->plain[i].at, at))
+            return &e->plain[i];
+        if (e->plain[i].until < oldest->until)
+            oldest = &e->plain[i];
+    }
+    return oldest;
+}
+
+void eng_plain_note(struct engine *e, const struct mpc_info *i, mp_time now)
+{
+    if (i->server || i->multipath || (i->why != MP_WHY_NO_OPTION_SYNACK && i->why != MP_WHY_SYN_DROPPED))
+        return;
+    if (!e->plain && !(e->plain = calloc(PLAIN_MAX, sizeof *e->plain)))
+        return;
+    struct plain_peer *p = plain_slot(e, &i->remote);
+    p->at = i->remote;
+    p->until = now + (i->why == MP_WHY_SYN_DROPPED ? PLAIN_KEEP_DROPPED : PLAIN_KEEP);
+}
+
+void eng_plain_free(struct engine *e) { free(e->plain); }

@@ -1,0 +1,153 @@
+/* io/packet.c: the fast path: one AF_PACKET socket per interface, with segmentation and checksums left to the card.
+ *
+ * Opened unbound and bound once, with the filter in place: the kernel waits for an RCU grace period (8 to 24 ms) when a
+ * packet socket is bound again or closed. Carries no SYN in either direction, except the SYN/ACK of a flow that we
+ * opened and whose packets strict rp_filter would hide (io.c). */
+#include <errno.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <net/if_arp.h>
+#include <unistd.h>
+
+#include "core/wire.h"
+#include "io/internal.h"
+
+#define RCVBUF (16 << 20)
+#define SNDBUF (4 << 20)
+
+/* ---- opening ---- */
+
+static int set_int(int fd, int level, int opt, int v) { return setsockopt(fd, level, opt, &v, sizeof v) ? -errno : 0; }
+
+static int packet_options(int fd)
+{
+    struct io_port_set none = { 0 };
+    int err = set_int(fd, SOL_PACKET, PACKET_VNET_HDR, 1);
+
+    if (err) return err;
+    set_int(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, 1); /* Linux 4.20; else pkttype tells */
+    if (set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, RCVBUF)) set_int(fd, SOL_SOCKET, SO_RCVBUF, RCVBUF);
+    if (set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, SNDBUF)) set_int(fd, SOL_SOCKET, SO_SNDBUF, SNDBUF);
+    return io_filter_attach(fd, IO_FILTER_ETH, &none, NULL, 0);
+}
+
+static int packet_open(int ifindex)
+{
+    struct sockaddr_ll ll = { .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL), .sll_ifindex = ifindex };
+    int fd = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), err;
+
+    if (fd < 0) return -errno;
+    err = packet_options(fd);
+    if (!err && bind(fd, (struct sockaddr *)&ll, sizeof ll)) err = -errno;
+    if (!err) return fd;
+    close(fd);
+    return err;
+}
+
+struct io_sock *io_packet_get(struct io *io, int ifindex)
+{
+    struct io_sock *s = io_sock_find(io, IO_PACKET, ifindex, 0);
+    const struct rtnl_link *l = rtnl_link(io->rtnl, ifindex);
+    int fd;
+
+    if (s) {
+        s->refs++;
+        return s;
+    }
+    if (!l || l->arptype != ARPHRD_ETHER || l->flags & IFF_NOARP) return NULL;
+    fd = packet_open(ifindex);
+    if (fd < 0) return NULL;
+    s = io_sock_new(io, IO_PACKET, fd, ifindex);
+    if (s) memcpy(s->mac, l->mac, 6);
+    return s;
+}
+
+/* ---- receiving ---- */
+
+static bool csum_known(const struct virtio_net_hdr *v)
+{
+    return v->flags & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID);
+}
+
+static int packet_parse(struct io_sock *s, const struct io_rx_msg *m, struct mp_pkt *p)
+{
+    const struct sockaddr_ll *ll = m->h->msg_name;
+    const uint8_t *tcp;
+    size_t n;
+
+    if (ll->sll_pkttype != PACKET_HOST || m->len <= IO_ETH_LEN) return -EBADMSG;
+    if (io_ip_parse(p, m->buf->data + IO_ETH_LEN, m->len - IO_ETH_LEN, &tcp, &n)) return -EBADMSG;
+    if (!csum_known(m->vnet) && !io_csum_ok(&p->src.ip, &p->dst.ip, tcp, n)) {
+        s->io->n.rx_csum++;
+        return -EBADMSG;
+    }
+    if (mp_tcp_parse(p, tcp, n)) return -EBADMSG;
+    if (m->vnet->gso_type != VIRTIO_NET_HDR_GSO_NONE) p->gso_size = m->vnet->gso_size;
+    p->data.buf = m->buf;
+    return 0;
+}
+
+static void packet_each(struct io_sock *s, const struct io_rx_msg *m, mp_time now)
+{
+    struct mp_pkt p;
+
+    memset(&p, 0, offsetof(struct mp_pkt, opt));
+    p.gso_size = 0;
+    p.ifindex = s->ifindex;
+    if (packet_parse(s, m, &p)) {
+        s->io->n.rx_bad++;
+        return;
+    }
+    io_deliver(s, &p, now);
+}
+
+/* ENETDOWN comes once when the link goes down; the socket goes on when it is up again. */
+void io_packet_read(struct io_sock *s)
+{
+    int err;
+
+    io_sock_read(s, packet_each, &err);
+}
+
+/* ---- sending ---- */
+
+static size_t ether_build(uint8_t *o, const struct io_flow *f)
+{
+    uint16_t type = htons(f->local.ip.family == 4 ? ETH_P_IP : ETH_P_IPV6);
+
+    memcpy(o, f->hop->mac, 6);
+    memcpy(o + 6, f->fast->mac, 6);
+    memcpy(o + 12, &type, 2);
+    return IO_ETH_LEN;
+}
+
+static void vnet_build(struct virtio_net_hdr *v, const struct mp_pkt *p, size_t hdr)
+{
+    size_t ip = p->src.ip.family == 4 ? 20 : 40;
+
+    *v = (struct virtio_net_hdr){ .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+                                  .hdr_len = (uint16_t)hdr,
+                                  .csum_start = (uint16_t)(IO_ETH_LEN + ip),
+                                  .csum_offset = 16 };
+    if (!p->gso_size || p->len <= p->gso_size) return;
+    v->gso_size = p->gso_size;
+    v->gso_type = ip == 20 ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6;
+    if (p->flags & MP_CWR) v->gso_type |= VIRTIO_NET_HDR_GSO_ECN;
+}
+
+int io_packet_output(struct io *io, struct io_flow *f, const struct mp_pkt *p)
+{
+    struct virtio_net_hdr vnet;
+    uint8_t hdr[IO_HDR_MAX];
+    size_t n = ether_build(hdr, f);
+    struct iovec v[2 + MP_PKT_MAX_IOV];
+    struct msghdr h = { .msg_iov = v, .msg_iovlen = 2u + p->niov };
+
+    n += io_hdr_build(hdr + n, p, f, io->ttl4, IO_CSUM_PARTIAL);
+    vnet_build(&vnet, p, n);
+    v[0] = (struct iovec){ &vnet, sizeof vnet };
+    v[1] = (struct iovec){ hdr, n };
+    for (int i = 0; i < p->niov; i++) v[2 + i] = (struct iovec){ (void *)p->iov[i].base, p->iov[i].len };
+    io->n.tx_fast++;
+    return io_sock_send(f->fast, &h);
+}

@@ -1,0 +1,387 @@
+/* io/sock.c: one raw or packet socket: its readiness, its receive buffers, its queue of packets that must wait. */
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "io/internal.h"
+
+mp_time io_now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (mp_time)t.tv_sec * 1000000000u + (mp_time)t.tv_nsec;
+}
+
+/* ---- receive buffers: the core may keep references beyond the life of io ---- */
+
+#define POOL_KEEP 128 /* free buffers kept; 8 MB if all were touched */
+
+struct io_pool {
+    struct mp_buf *free;
+    int nfree;
+    uint32_t out; /* buffers with references */
+    bool closed;
+};
+struct pool_buf {
+    struct mp_buf b;
+    struct io_pool *pool;
+    uint8_t bytes[];
+};
+
+struct io_pool *io_pool_new(void) { return calloc(1, sizeof(struct io_pool)); }
+
+static void pool_trim(struct io_pool *p, int keep)
+{
+    while (p->nfree > keep) {
+        struct mp_buf *b = p->free;
+
+        p->free = b->next;
+        p->nfree--;
+        free(b); /* the first member of its pool_buf */
+    }
+}
+
+static void pool_release(struct mp_buf *b)
+{
+    struct io_pool *p = ((struct pool_buf *)b)->pool;
+
+    b->next = p->free;
+    p->free = b;
+    p->nfree++;
+    p->out--;
+    pool_trim(p, p->closed ? 0 : POOL_KEEP);
+    if (p->closed && !p->out) free(p);
+}
+
+struct mp_buf *io_pool_get(struct io_pool *p)
+{
+    struct pool_buf *pb;
+
+    if (p->free) {
+        pb = (struct pool_buf *)p->free;
+        p->free = pb->b.next;
+        p->nfree--;
+    } else {
+        pb = malloc(sizeof *pb + IO_RX_SIZE);
+        if (!pb) return NULL;
+        pb->pool = p;
+    }
+    pb->b = (struct mp_buf){ .refs = 1, .size = IO_RX_SIZE, .data = pb->bytes, .release = pool_release };
+    p->out++;
+    return &pb->b;
+}
+
+void io_pool_free(struct io_pool *p)
+{
+    if (!p) return;
+    pool_trim(p, 0);
+    p->closed = true;
+    if (!p->out) free(p);
+}
+
+/* ---- life ---- */
+
+static void on_readable(struct ev_loop *loop, ev_io *w, int events)
+{
+    struct io_sock *s = w->data;
+
+    (void)loop, (void)events;
+    if (s->dead) return;
+    if (s->kind == IO_PACKET) io_packet_read(s);
+    else io_raw_read(s);
+    io_kick(s->io);
+}
+
+static void flush_waiting(struct io_sock *s);
+
+static void on_writable(struct ev_loop *loop, ev_io *w, int events)
+{
+    (void)loop, (void)events;
+    flush_waiting(w->data);
+}
+
+static void on_retry(struct ev_loop *loop, ev_timer *w, int events)
+{
+    (void)loop, (void)events;
+    flush_waiting(w->data);
+}
+
+struct io_sock *io_sock_new(struct io *io, enum io_kind kind, int fd, int ifindex)
+{
+    struct io_sock *s = calloc(1, sizeof *s);
+
+    if (!s) {
+        close(fd);
+        return NULL;
+    }
+    s->io = io;
+    s->kind = kind;
+    s->fd = fd;
+    s->ifindex = ifindex;
+    s->refs = 1;
+    s->waiting_tail = &s->waiting;
+    s->next = io->socks;
+    io->socks = s;
+    ev_io_init(&s->rd, on_readable, fd, EV_READ);
+    ev_io_init(&s->wr, on_writable, fd, EV_WRITE);
+    ev_timer_init(&s->retry, on_retry, 0.001, 0.);
+    s->rd.data = s->wr.data = s->retry.data = s;
+    ev_io_start(io->loop, &s->rd);
+    return s;
+}
+
+void io_sock_drop(struct io_sock *s)
+{
+    if (s->dead) return;
+    s->dead = true;
+    ev_io_stop(s->io->loop, &s->rd);
+    ev_io_stop(s->io->loop, &s->wr);
+    ev_timer_stop(s->io->loop, &s->retry);
+    io_set_tidy(s->io);
+}
+
+/* Packet sockets stay: closing one costs 8 to 24 ms, and the next flow would need it again. */
+void io_sock_put(struct io_sock *s)
+{
+    if (!s || --s->refs || s->kind == IO_PACKET) return;
+    io_sock_drop(s);
+}
+
+static void sock_free(struct io_sock *s)
+{
+    while (s->waiting) {
+        struct io_waiting *w = s->waiting;
+
+        s->waiting = w->next;
+        free(w);
+    }
+    io_ports_fini(&s->ports);
+    close(s->fd);
+    free(s);
+}
+
+void io_reap(struct io *io)
+{
+    for (struct io_sock **at = &io->socks; *at;) {
+        struct io_sock *s = *at;
+
+        if (!s->dead || s->refs) {
+            at = &s->next;
+            continue;
+        }
+        *at = s->next;
+        sock_free(s);
+    }
+}
+
+struct io_sock *io_sock_find(struct io *io, enum io_kind kind, int ifindex, uint8_t family)
+{
+    for (struct io_sock *s = io->socks; s; s = s->next)
+        if (!s->dead && s->kind == kind && s->ifindex == ifindex && s->family == family) return s;
+    return NULL;
+}
+
+int io_sock_filter(struct io_sock *s)
+{
+    struct io_exclude ex[IO_EXCLUDE_MAX];
+    int n = 0, kept = 0;
+
+    for (int i = 0; i < s->ports.n; i++)
+        if (s->ports.v[i].refs) s->ports.v[kept++] = s->ports.v[i];
+    s->ports.n = kept;
+    s->filter_due = false;
+    if (s->kind != IO_PACKET) n = io_exclude_flows(s, ex, IO_EXCLUDE_MAX);
+    s->io->n.filters++;
+    return io_filter_attach(s->fd, s->kind == IO_PACKET ? IO_FILTER_ETH : s->family == 4 ? IO_FILTER_RAW4 : IO_FILTER_RAW6,
+                            &s->ports, ex, n);
+}
+
+/* ---- receiving ---- */
+
+#define BATCH 8
+#define PER_WAKEUP 64     /* packets before other descriptors get their turn */
+#define PER_WAKEUP_MOVE 4096 /* flows that leave need the queue empty: more than a receive buffer holds */
+
+struct rx {
+    struct mmsghdr m[BATCH];
+    struct iovec v[BATCH][2];
+    struct virtio_net_hdr vnet[BATCH];
+    struct sockaddr_storage from[BATCH];
+    union { char b[96]; struct cmsghdr align; } ctl[BATCH]; /* IPV6_PKTINFO and IPV6_TCLASS */
+    struct mp_buf *buf[BATCH];
+};
+
+static int rx_prepare(struct io_sock *s, struct rx *r)
+{
+    bool packet = s->kind == IO_PACKET;
+    int k = 0;
+
+    for (; k < BATCH; k++) {
+        struct msghdr *h = &r->m[k].msg_hdr;
+
+        if (r->buf[k] && r->buf[k]->refs > 1) { /* the core keeps a piece of it */
+            mp_buf_put(r->buf[k]);
+            r->buf[k] = NULL;
+        }
+        if (!r->buf[k]) r->buf[k] = io_pool_get(s->io->pool);
+        if (!r->buf[k]) break;
+        r->v[k][0] = (struct iovec){ &r->vnet[k], packet ? sizeof r->vnet[k] : 0 };
+        r->v[k][1] = (struct iovec){ r->buf[k]->data, r->buf[k]->size };
+        *h = (struct msghdr){ .msg_name = &r->from[k], .msg_namelen = sizeof r->from[k],
+                              .msg_iov = r->v[k], .msg_iovlen = 2 };
+        if (s->kind != IO_PACKET && s->family == 6) {
+            h->msg_control = r->ctl[k].b;
+            h->msg_controllen = sizeof r->ctl[k].b;
+        }
+    }
+    return k;
+}
+
+static void rx_one(struct io_sock *s, struct rx *r, int i, io_rx_fn *each, mp_time now)
+{
+    struct io_rx_msg m = { .h = &r->m[i].msg_hdr, .buf = r->buf[i], .len = r->m[i].msg_len, .vnet = &r->vnet[i] };
+
+    if (s->kind == IO_PACKET) {
+        if (m.len < sizeof *m.vnet) return;
+        m.len -= sizeof *m.vnet;
+    }
+    if (m.h->msg_flags & MSG_TRUNC) s->io->n.rx_bad++;
+    else each(s, &m, now);
+}
+
+bool io_sock_read(struct io_sock *s, io_rx_fn *each, int *err)
+{
+    struct rx r;
+    bool drained = false;
+    int left = s->nmoving ? PER_WAKEUP_MOVE : PER_WAKEUP;
+
+    *err = 0;
+    memset(r.buf, 0, sizeof r.buf);
+    while (!drained && left > 0 && !s->dead) {
+        int k = rx_prepare(s, &r), n = k ? recvmmsg(s->fd, r.m, (unsigned)k, MSG_DONTWAIT, NULL) : 0;
+        mp_time now = io_now();
+
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0 && errno != EAGAIN) *err = errno;
+        if (n < k) drained = !*err;
+        if (n <= 0) break;
+        for (int i = 0; i < n && !s->dead; i++) rx_one(s, &r, i, each, now);
+        left -= n;
+    }
+    for (int i = 0; i < BATCH; i++) mp_buf_put(r.buf[i]);
+    return drained;
+}
+
+/* ---- sending ---- */
+
+static int try_send(int fd, const struct msghdr *m)
+{
+    ssize_t r;
+
+    do r = sendmsg(fd, m, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (r < 0 && errno == EINTR);
+    return r < 0 ? -errno : 0;
+}
+
+static bool is_full(int err) { return err == -EAGAIN || err == -ENOBUFS; }
+
+/* An ICMP error that came earlier is told by the next send, which it has nothing to do with: such a send is repeated. */
+static bool is_earlier(int err) { return err != -EPERM && err != -EMSGSIZE && err != -EINVAL && err != -EACCES; }
+
+static int send_once(struct io_sock *s, const struct msghdr *m)
+{
+    int err = try_send(s->fd, m);
+
+    if (err && !is_full(err) && is_earlier(err)) err = try_send(s->fd, m);
+    return err;
+}
+
+/* EAGAIN ends with a readiness event; ENOBUFS (a full queue discipline) does not. */
+static void wait_for_room(struct io_sock *s, int err)
+{
+    if (err == -ENOBUFS) {
+        ev_io_stop(s->io->loop, &s->wr);
+        ev_timer_set(&s->retry, 0.001, 0.);
+        ev_timer_start(s->io->loop, &s->retry);
+    } else {
+        ev_timer_stop(s->io->loop, &s->retry);
+        ev_io_start(s->io->loop, &s->wr);
+    }
+}
+
+static size_t msg_len(const struct msghdr *m)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < m->msg_iovlen; i++) n += m->msg_iov[i].iov_len;
+    return n;
+}
+
+static int enqueue(struct io_sock *s, const struct msghdr *m)
+{
+    size_t n = msg_len(m), at = 0;
+    struct io_waiting *w;
+
+    if (s->nwaiting >= IO_WAITING_MAX || !(w = malloc(sizeof *w + n))) {
+        s->io->n.tx_drop++;
+        return 0; /* as a full queue on the way would */
+    }
+    w->next = NULL;
+    w->len = n;
+    w->to_len = m->msg_name ? m->msg_namelen : 0;
+    if (w->to_len) memcpy(&w->to, m->msg_name, w->to_len);
+    for (size_t i = 0; i < m->msg_iovlen; i++) {
+        memcpy(w->bytes + at, m->msg_iov[i].iov_base, m->msg_iov[i].iov_len);
+        at += m->msg_iov[i].iov_len;
+    }
+    *s->waiting_tail = w;
+    s->waiting_tail = &w->next;
+    s->nwaiting++;
+    s->io->n.tx_queued++;
+    return 0;
+}
+
+int io_sock_send(struct io_sock *s, const struct msghdr *m)
+{
+    int err;
+
+    if (s->dead) return -ENODEV;
+    if (s->waiting) return enqueue(s, m);
+    err = send_once(s, m);
+    if (!is_full(err)) return err;
+    enqueue(s, m);
+    wait_for_room(s, err);
+    return 0;
+}
+
+static int send_waiting(struct io_sock *s, struct io_waiting *w)
+{
+    struct iovec v = { w->bytes, w->len };
+    struct msghdr m = { .msg_name = w->to_len ? &w->to : NULL, .msg_namelen = w->to_len, .msg_iov = &v, .msg_iovlen = 1 };
+
+    return send_once(s, &m);
+}
+
+static void flush_waiting(struct io_sock *s)
+{
+    while (s->waiting && !s->dead) {
+        struct io_waiting *w = s->waiting;
+        int err = send_waiting(s, w);
+
+        if (is_full(err)) {
+            wait_for_room(s, err);
+            return;
+        }
+        if (err) s->io->n.tx_drop++;
+        s->waiting = w->next;
+        if (!s->waiting) s->waiting_tail = &s->waiting;
+        s->nwaiting--;
+        free(w);
+    }
+    ev_io_stop(s->io->loop, &s->wr);
+    ev_timer_stop(s->io->loop, &s->retry);
+    if (*s->io->stack) mp_stack_writable(*s->io->stack, NULL);
+    io_kick(s->io);
+}

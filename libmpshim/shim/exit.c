@@ -1,0 +1,184 @@
+/* How a process ends or becomes another, when its engine is inside: what it sent must still arrive.
+ *
+ * The kernel would go on sending after the process; an engine inside ends with it. So the process's own carriers are
+ * closed, as the kernel would a moment later, and the engine says when all is delivered, at most
+ * MPSHIM_DRAIN_MS later. With the helper there is nothing to wait for. */
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include "shim/shim.h"
+
+extern char **environ;
+
+/* A stream that another thread holds is left alone: exit() itself does not wait for it either. */
+static void flush(FILE *s)
+{
+    if (!s || ftrylockfile(s)) return;
+    fflush(s);
+    funlockfile(s);
+}
+
+static void flush_carriers(void)
+{
+    for (int fd = 0; fd < shim_fd_top(); fd++) {
+        struct shim_fd *f = shim_find(fd);
+        if (!f || f->kind != SHIM_CARRIER) continue;
+        flush(fd == 1 ? stdout : fd == 2 ? stderr : f->file);
+    }
+}
+
+static void close_carriers(void)
+{
+    for (int fd = 0; fd < shim_fd_top(); fd++) {
+        struct shim_fd *f = shim_find(fd);
+        union ctl_addr identity, local;
+        if (!f || f->kind != SHIM_CARRIER) continue;
+        bool is = shim_is_carrier(fd, f, &identity, &local) || f->cookie == shim_cookie(fd);
+        shim_forget(fd);
+        if (is) REAL(close)(fd);
+    }
+}
+
+static void drain(void)
+{
+    struct ctl_req q;
+    struct ctl_rep rep;
+    if (shim_conf.drain_ms <= 0) return;
+    shim_req_init(&q, CTL_DRAIN);
+    q.value = (uint64_t)shim_conf.drain_ms;
+    shim_request(SHIM_HOST_INSIDE, &q, -1, &rep, shim_conf.drain_ms + 1000);
+}
+
+void shim_leave(bool flushing)
+{
+    static atomic_flag done = ATOMIC_FLAG_INIT;
+    if (shim_is_engine || !shim_hosts_inside() || shim_is_borrowed() || atomic_flag_test_and_set(&done)) return;
+    int saved = errno;
+    if (flushing) flush_carriers();
+    close_carriers();
+    drain();
+    errno = saved;
+}
+
+__attribute__((noreturn)) void w__exit(int status)
+{
+    shim_leave(false);
+    REAL(_exit)(status);
+    __builtin_unreachable();
+}
+
+__attribute__((noreturn)) void w__Exit(int status)
+{
+    shim_leave(false);
+    REAL(_Exit)(status);
+    __builtin_unreachable();
+}
+
+__attribute__((noreturn)) void w_quick_exit(int status)
+{
+    shim_leave(false);
+    REAL(quick_exit)(status);
+    __builtin_unreachable();
+}
+
+/* ---- exec: the engine's thread ends with the old program ---- */
+
+static void before_exec(void)
+{
+    if (shim_is_engine || !shim_hosts_inside() || shim_is_borrowed()) return;
+    int saved = errno;
+    drain();
+    errno = saved;
+}
+
+int w_execve(const char *path, char *const argv[], char *const envp[])
+{
+    before_exec();
+    return REAL(execve)(path, argv, envp);
+}
+
+int w_execv(const char *path, char *const argv[])
+{
+    before_exec();
+    return REAL(execv)(path, argv);
+}
+
+int w_execvp(const char *file, char *const argv[])
+{
+    before_exec();
+    return REAL(execvp)(file, argv);
+}
+
+int w_execvpe(const char *file, char *const argv[], char *const envp[])
+{
+    before_exec();
+    return REAL(execvpe)(file, argv, envp);
+}
+
+int w_fexecve(int fd, char *const argv[], char *const envp[])
+{
+    before_exec();
+    return REAL(fexecve)(fd, argv, envp);
+}
+
+int w_execveat(int dir, const char *path, char *const argv[], char *const envp[], int flags)
+{
+    before_exec();
+    return REAL(execveat)(dir, path, argv, envp, flags);
+}
+
+/* The list forms become the array forms; the array lives on the stack, as in libc. */
+static size_t count(va_list ap)
+{
+    size_t n = 1;
+    va_list c;
+    va_copy(c, ap);
+    while (va_arg(c, char *)) n++;
+    va_end(c);
+    return n;
+}
+
+static void collect(char **argv, size_t n, const char *arg, va_list ap)
+{
+    argv[0] = (char *)arg;
+    for (size_t i = 1; i <= n; i++) argv[i] = va_arg(ap, char *); /* the last one is NULL */
+}
+
+#define MAX_LIST_ARGS 1024
+#define ARGS_FROM(arg)                                   \
+    va_list ap;                                          \
+    va_start(ap, arg);                                   \
+    size_t n = arg ? count(ap) : 0;                      \
+    char *argv[MAX_LIST_ARGS + 1];                       \
+    if (n > MAX_LIST_ARGS) {                             \
+        va_end(ap);                                      \
+        errno = E2BIG;                                   \
+        return -1;                                       \
+    }                                                    \
+    argv[0] = NULL;                                      \
+    if (n) collect(argv, n, arg, ap)
+
+int w_execl(const char *path, const char *arg, ...)
+{
+    ARGS_FROM(arg);
+    va_end(ap);
+    before_exec();
+    return REAL(execv)(path, argv);
+}
+
+int w_execlp(const char *file, const char *arg, ...)
+{
+    ARGS_FROM(arg);
+    va_end(ap);
+    before_exec();
+    return REAL(execvp)(file, argv);
+}
+
+int w_execle(const char *path, const char *arg, ...)
+{
+    ARGS_FROM(arg);
+    char *const *envp = n ? va_arg(ap, char *const *) : environ;
+    va_end(ap);
+    before_exec();
+    return REAL(execve)(path, argv, envp);
+}

@@ -1,0 +1,178 @@
+/* The helper (mpshim-engine): finding it and starting it, without the program noticing.
+ *
+ * The starter is a child with no exit signal: it raises no SIGCHLD and plain wait() does not see it (it takes
+ * __WCLONE). It shares memory until exec, as vfork, so that a large program pays nothing for it; it makes system calls
+ * only. mpshim-engine then forks itself away and says on --ready-fd when it serves. */
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <sys/xattr.h>
+
+#include "engine/ctlpath.h"
+#include "shim/shim.h"
+
+#define READY_TIMEOUT_MS 3000
+#define STACK_BYTES 65536
+
+/* ---- connecting ---- */
+
+static bool is_same_user_or_root(int fd)
+{
+    struct ucred c;
+    socklen_t n = sizeof c;
+    return REAL(getsockopt)(fd, SOL_SOCKET, SO_PEERCRED, &c, &n) == 0 && (c.uid == geteuid() || c.uid == 0);
+}
+
+static int connect_to(const char *path)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof a.sun_path) return -ENAMETOOLONG;
+    strcpy(a.sun_path, path);
+    int fd = (int)shim_neg(syscall(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+    if (fd < 0) return fd;
+    int r = (int)shim_neg(syscall(SYS_connect, fd, &a, sizeof a));
+    if (r == 0 && !is_same_user_or_root(fd)) r = -EACCES;
+    if (r == 0) return fd;
+    syscall(SYS_close, fd);
+    return r;
+}
+
+/* ---- starting ---- */
+
+struct start {
+    char *const *argv;
+    char *const *envp;
+    int ready; /* becomes descriptor 3 */
+    int null;
+    sigset_t mask;
+    int err;
+};
+
+/* In the child, on its own stack and in the program's memory: system calls only. */
+static int child(void *arg)
+{
+    struct start *s = arg;
+    for (int sig = 1; sig < 32; sig++) { /* handlers must not run here; exec would reset them anyway */
+        struct sigaction a;
+        if (sigaction(sig, NULL, &a) == 0 && a.sa_handler != SIG_IGN && a.sa_handler != SIG_DFL) {
+            a.sa_handler = SIG_DFL, a.sa_flags = 0;
+            sigaction(sig, &a, NULL);
+        }
+    }
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &s->mask, NULL, 8);
+    syscall(SYS_setsid);
+    syscall(SYS_dup3, s->ready, 3, 0);
+    for (int fd = 0; fd < 3; fd++) syscall(SYS_dup3, s->null, fd, 0);
+    syscall(SYS_close_range, 4, UINT_MAX, 0);
+    syscall(SYS_execve, s->argv[0], s->argv, s->envp);
+    s->err = errno;
+    syscall(SYS_exit, 127);
+    return 0;
+}
+
+/* Descriptors above the ones that the child makes, so that its dup3() calls hit none of them. */
+static int above(int fd)
+{
+    int r = fd < 0 ? fd : REAL(fcntl)(fd, F_DUPFD_CLOEXEC, (void *)8L);
+    if (fd >= 0) syscall(SYS_close, fd);
+    return r;
+}
+
+static int run_child(struct start *s)
+{
+    char *stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    if (stack == MAP_FAILED) return -ENOMEM;
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, &s->mask);
+    sigset_t program = s->mask;
+    sigemptyset(&s->mask);
+    int pid = clone(child, stack + STACK_BYTES, CLONE_VM | CLONE_VFORK, s);
+    int r = pid < 0 ? -errno : -s->err;
+    sigprocmask(SIG_SETMASK, &program, NULL);
+    munmap(stack, STACK_BYTES);
+    /* mpshim-engine forks itself away at once, so this one ends soon. */
+    if (pid > 0)
+        while (syscall(SYS_wait4, pid, NULL, __WCLONE, NULL) < 0 && errno == EINTR) {}
+    return r;
+}
+
+/* The program's environment without LD_PRELOAD: the helper must not load us. */
+static char **environment(void)
+{
+    extern char **environ;
+    size_t n = 0, j = 0;
+    while (environ && environ[n]) n++;
+    char **e = malloc((n + 1) * sizeof *e);
+    for (size_t i = 0; e && i < n; i++)
+        if (strncmp(environ[i], "LD_PRELOAD=", 11)) e[j++] = environ[i];
+    if (e) e[j] = NULL;
+    return e;
+}
+
+/* One byte: it serves. End of file: it could not. */
+static int await_ready(int fd)
+{
+    struct timespec left = {READY_TIMEOUT_MS / 1000, 0};
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    char byte;
+    long r;
+    do r = shim_neg(syscall(SYS_ppoll, &p, 1, &left, NULL, 0));
+    while (r == -EINTR);
+    if (r == 0) return -ETIMEDOUT;
+    return r > 0 && syscall(SYS_read, fd, &byte, 1) == 1 ? 0 : -ECHILD;
+}
+
+static int launch(const char *program, const char *path)
+{
+    char *argv[] = {(char *)program, "--ctl", (char *)path, "--ready-fd", "3", NULL};
+    char **envp = environment();
+    int ready[2];
+    if (!envp || syscall(SYS_pipe2, ready, O_CLOEXEC) < 0) {
+        free(envp);
+        return -EMFILE;
+    }
+    struct start s = {.argv = argv, .envp = envp, .ready = above(ready[1]), .null = above((int)shim_neg(syscall(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR | O_CLOEXEC)))};
+    int r = s.ready < 0 || s.null < 0 ? -EMFILE : run_child(&s);
+    if (s.ready >= 0) syscall(SYS_close, s.ready);
+    if (s.null >= 0) syscall(SYS_close, s.null);
+    free(envp);
+    if (r == 0) r = await_ready(ready[0]);
+    syscall(SYS_close, ready[0]);
+    return r;
+}
+
+/* Without privilege of our own, a helper can only serve if its file has some; asking costs less than a start. */
+static bool has_privilege_of_its_own(const char *program)
+{
+    struct stat st;
+    char caps[64];
+    if (stat(program, &st)) return false;
+    return (st.st_mode & S_ISUID && st.st_uid == 0) || getxattr(program, "security.capability", caps, sizeof caps) > 0;
+}
+
+int shim_helper_connect(bool start, const char **detail)
+{
+    char path[PATH_MAX], program[PATH_MAX];
+    int r = shim_conf.control ? snprintf(path, sizeof path, "%s", shim_conf.control) : mpshim_ctl_path(path, sizeof path);
+    if (r < 0) return *detail = "no safe place for the helper's control socket", r;
+    int fd = connect_to(path);
+    if (fd >= 0 || !start) return fd;
+    if (snprintf(program, sizeof program, "%s/mpshim-engine", shim_dir()) >= (int)sizeof program || access(program, X_OK))
+        return *detail = "mpshim-engine is not beside libmpshim.so", -ENOENT;
+    if (!shim_is_privileged() && !has_privilege_of_its_own(program))
+        return *detail = "no privilege for raw sockets (CAP_NET_RAW), and mpshim-engine has none either", -EPERM;
+    r = launch(program, path);
+    fd = connect_to(path); /* also if another process was faster */
+    if (fd < 0) *detail = r == -ETIMEDOUT ? "mpshim-engine does not get ready" : "mpshim-engine could not start";
+    return fd;
+}

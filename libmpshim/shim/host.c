@@ -1,0 +1,372 @@
+/* Hosts: the engine inside this process, the user's helper, and, in a forked child, the engine inside its parent.
+ *
+ * A connecting program gets an engine inside, a listening one the helper. A forked child keeps its parent's control
+ * connection for the carriers that it inherited; what it opens itself goes to the helper where there is one, because
+ * the parent, and with it the parent's engine, may end first (daemon()). */
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/capability.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include "engine/engine.h"
+#include "shim/shim.h"
+
+struct host {
+    _Atomic int fd; /* control connection; -1: none */
+    dev_t dev;      /* of fd: another file under this number is not ours */
+    ino_t ino;
+};
+static struct host hosts[SHIM_HOSTS] = {{.fd = -1}, {.fd = -1}, {.fd = -1}};
+static bool is_forked;                 /* a child of a process that had an engine inside */
+static const char *inside_failed;      /* why; not tried twice */
+static long helper_retry_at;           /* s, monotonic: when a helper that could not be had may be tried again */
+static const char *helper_failed;
+static _Atomic int lock_owner;         /* thread id; 0: free */
+
+/* ---- helpers without libc's cancellation points ---- */
+
+static long sys_close(int fd) { return syscall(SYS_close, fd); }
+
+static long now_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec;
+}
+
+/* Starting an engine excludes other threads that start one. false: this very thread holds the lock (a signal
+ * handler that connects while its thread starts the engine): the kernel carries that connection. */
+static bool lock_hosts(void)
+{
+    int self = (int)syscall(SYS_gettid);
+    for (;;) {
+        int free = 0;
+        if (atomic_compare_exchange_strong(&lock_owner, &free, self)) return true;
+        if (free == self) return false;
+        sched_yield();
+    }
+}
+static void unlock_hosts(void) { atomic_store(&lock_owner, 0); }
+
+/* ---- control connections ---- */
+
+static bool host_alive(struct host *h)
+{
+    struct stat st;
+    int fd = atomic_load(&h->fd);
+    return fd >= 0 && syscall(SYS_fstat, fd, &st) == 0 && st.st_ino == h->ino && st.st_dev == h->dev;
+}
+
+static void host_set(int id, int fd)
+{
+    struct host *h = &hosts[id];
+    struct stat st = {0};
+    fd = shim_own_high(fd);
+    syscall(SYS_fstat, fd, &st);
+    h->ino = st.st_ino, h->dev = st.st_dev;
+    atomic_store(&h->fd, fd);
+    shim_own_add(&h->fd);
+}
+
+static void host_lost(int id)
+{
+    struct host *h = &hosts[id];
+    bool ours = host_alive(h);
+    int fd = atomic_exchange(&h->fd, -1);
+    if (ours && !shim_is_borrowed()) sys_close(fd);
+    if (fd >= 0) shim_own_add(&h->fd);
+}
+
+bool shim_hosts_inside(void) { return host_alive(&hosts[SHIM_HOST_INSIDE]); }
+
+void shim_req_init(struct ctl_req *q, enum ctl_op op)
+{
+    memset(q, 0, sizeof *q);
+    q->version = CTL_VERSION;
+    q->op = (uint16_t)op;
+    q->pid = shim_pid;
+    snprintf(q->prog, sizeof q->prog, "%s", program_invocation_short_name);
+}
+
+static long send_message(int ctl, const void *p, size_t n, const int *fds, int nfds)
+{
+    union { struct cmsghdr h; char b[CMSG_SPACE(2 * sizeof(int))]; } c = {0};
+    struct iovec v = {(void *)p, n};
+    struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1};
+    if (nfds > 0) {
+        m.msg_control = &c;
+        m.msg_controllen = CMSG_SPACE((size_t)nfds * sizeof(int));
+        c.h.cmsg_level = SOL_SOCKET, c.h.cmsg_type = SCM_RIGHTS, c.h.cmsg_len = CMSG_LEN((size_t)nfds * sizeof(int));
+        memcpy(CMSG_DATA(&c.h), fds, (size_t)nfds * sizeof(int));
+    }
+    long r;
+    do r = shim_neg(syscall(SYS_sendmsg, ctl, &m, MSG_NOSIGNAL));
+    while (r == -EINTR);
+    return r;
+}
+
+/* Waits for the answer on its own socket. -EPIPE: end of file, the engine went away. */
+static int await(int fd, struct ctl_rep *rep, int timeout_ms)
+{
+    struct timespec left = {timeout_ms / 1000, timeout_ms % 1000 * 1000000L};
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    long r;
+    do r = shim_neg(syscall(SYS_ppoll, &p, 1, &left, NULL, 0)); /* the kernel counts `left` down */
+    while (r == -EINTR);
+    if (r <= 0) return r ? (int)r : -ETIMEDOUT;
+    r = shim_neg(syscall(SYS_read, fd, rep, sizeof *rep));
+    if (r == (long)sizeof *rep) return 0;
+    return r < 0 ? (int)r : -EPIPE;
+}
+
+static int request(int ctl, const void *msg, size_t n, int fd, struct ctl_rep *rep, int timeout_ms)
+{
+    int pair[2], fds[2], nfds = 1;
+    if (syscall(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) return -errno;
+    fds[0] = pair[1];
+    if (fd >= 0) fds[nfds++] = fd;
+    long r = send_message(ctl, msg, n, fds, nfds);
+    sys_close(pair[1]);
+    if (r >= 0) r = await(pair[0], rep, timeout_ms);
+    sys_close(pair[0]);
+    return (int)r;
+}
+
+static bool means_gone(long r) { return r == -EPIPE || r == -ECONNRESET || r == -ENOTCONN || r == -EBADF || r == -ENOTSOCK; }
+
+int shim_request(int host, struct ctl_req *q, int fd, struct ctl_rep *rep, int timeout_ms)
+{
+    int saved = errno;
+    memset(rep, 0, sizeof *rep);
+    int r = host_alive(&hosts[host]) ? request(atomic_load(&hosts[host].fd), q, sizeof *q, fd, rep, timeout_ms) : -EPIPE;
+    if (means_gone(r)) host_lost(host);
+    errno = saved;
+    return means_gone(r) ? -EPIPE : r;
+}
+
+void shim_tell(int host, struct ctl_req *q)
+{
+    int saved = errno;
+    for (int i = 0; i < SHIM_HOSTS; i++)
+        if ((host == i || host == SHIM_HOST_ANY) && host_alive(&hosts[i])) send_message(atomic_load(&hosts[i].fd), q, sizeof *q, NULL, 0);
+    errno = saved;
+}
+
+/* ---- inside ---- */
+
+const char *shim_dir(void)
+{
+    static char dir[PATH_MAX];
+    Dl_info i;
+    if (dir[0] || !dladdr(&shim_real_ready, &i) || !i.dli_fname) return dir;
+    char path[PATH_MAX];
+    if (!realpath(i.dli_fname, path)) return dir;
+    char *slash = strrchr(path, '/');
+    if (slash) *slash = 0;
+    snprintf(dir, sizeof dir, "%s", path);
+    return dir;
+}
+
+bool shim_is_privileged(void)
+{
+    struct __user_cap_header_struct h = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct d[2] = {0};
+    return syscall(SYS_capget, &h, d) == 0 && (d[0].effective & (1u << CAP_NET_RAW));
+}
+
+static void engine_thread_begins(void) { shim_is_engine = true; }
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define ENGINE_DLOPEN (RTLD_NOW | RTLD_LOCAL) /* the sanitizers' runtimes refuse DEEPBIND */
+#else
+#define ENGINE_DLOPEN (RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND) /* programs carry other OpenSSLs */
+#endif
+
+static int (*engine_start(const char **why))(const struct eng_cfg *, const char **)
+{
+    char path[PATH_MAX];
+    if (snprintf(path, sizeof path, "%s/libmpshim-engine.so", shim_dir()) >= (int)sizeof path) return NULL;
+    void *lib = dlopen(path, ENGINE_DLOPEN), *f = lib ? dlsym(lib, "mpshim_engine_start") : NULL;
+    if (f) return (int (*)(const struct eng_cfg *, const char **))f;
+    const char *e = dlerror();
+    shim_log(1, "%s", e ? e : path);
+    *why = "libmpshim-engine.so cannot be loaded";
+    return NULL;
+}
+
+/* A child keeps the parent's connection, under another name, and starts what it needs itself. */
+static void in_child(void)
+{
+    shim_pid = getpid();
+    atomic_store(&lock_owner, 0);
+    struct host *in = &hosts[SHIM_HOST_INSIDE], *up = &hosts[SHIM_HOST_PARENT];
+    if (atomic_load(&in->fd) < 0) return;
+    is_forked = true;
+    if (atomic_load(&up->fd) >= 0) host_lost(SHIM_HOST_PARENT);
+    up->dev = in->dev, up->ino = in->ino;
+    atomic_store(&up->fd, atomic_exchange(&in->fd, -1));
+    shim_own_add(&up->fd);
+    for (int fd = 0; fd < shim_fd_top(); fd++) {
+        struct shim_fd *f = shim_find(fd);
+        if (f && f->host == SHIM_HOST_INSIDE) f->host = SHIM_HOST_PARENT;
+    }
+}
+
+static void watch_forks(void)
+{
+    static bool done;
+    if (!done) pthread_atfork(NULL, NULL, in_child);
+    done = true;
+}
+
+static int start_inside(const char **why)
+{
+    int pair[2], (*start)(const struct eng_cfg *, const char **) = engine_start(why);
+    if (!start) return -ENOENT;
+    if (syscall(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) return -errno;
+    struct stat st = {0};
+    syscall(SYS_fstat, pair[1], &st);
+    struct eng_cfg cfg = {
+        .ctl_fd = pair[1],
+        .log_fd = shim_log_fd >= 0 ? REAL(fcntl)(shim_log_fd, F_DUPFD_CLOEXEC, NULL) : -1,
+        .verbose = shim_conf.verbose,
+        .settings = shim_conf.settings,
+        .thread_begin = engine_thread_begins,
+    };
+    int r = start(&cfg, why);
+    /* The engine owns both from here on, but in the file table of its own thread: where it left them open in ours,
+     * they are closed, or the engine would never see that the program is gone. */
+    struct stat now = {0};
+    if (syscall(SYS_fstat, pair[1], &now) == 0 && now.st_ino == st.st_ino && now.st_dev == st.st_dev) sys_close(pair[1]);
+    if (r) {
+        sys_close(pair[0]);
+        return r;
+    }
+    host_set(SHIM_HOST_INSIDE, pair[0]);
+    return 0;
+}
+
+static bool have_inside(const char **why)
+{
+    if (host_alive(&hosts[SHIM_HOST_INSIDE])) return true;
+    if (inside_failed) return *why = inside_failed, false;
+    watch_forks();
+    int r = start_inside(why);
+    if (r == 0) return true;
+    inside_failed = *why ? *why : strerrordesc_np(-r);
+    return *why = inside_failed, false;
+}
+
+/* ---- helper ---- */
+
+/* "name=value" lines behind the request, and our log for the lines about our connections. */
+static int hello(int fd)
+{
+    struct { struct ctl_req q; char text[4096]; } m;
+    struct ctl_rep rep = {0};
+    shim_req_init(&m.q, CTL_HELLO);
+    size_t n = 0;
+    m.text[0] = 0;
+    for (const char *const *s = shim_conf.settings; s && *s && n < sizeof m.text; s++)
+        n += (size_t)snprintf(m.text + n, sizeof m.text - n, "%s\n", *s);
+    if (n >= sizeof m.text) return -E2BIG;
+    m.q.value = (uint64_t)shim_conf.verbose;
+    int r = request(fd, &m, sizeof m.q + n, shim_log_fd, &rep, 5000);
+    return r ? r : rep.result;
+}
+
+static bool have_helper(bool start, const char **why)
+{
+    if (host_alive(&hosts[SHIM_HOST_HELPER])) return true;
+    if (start && helper_failed && now_s() < helper_retry_at) return *why = helper_failed, false;
+    watch_forks();
+    int fd = shim_helper_connect(start, why), r = fd < 0 ? fd : hello(fd);
+    if (r == 0) return host_set(SHIM_HOST_HELPER, fd), true;
+    if (fd >= 0) sys_close(fd), *why = r == -EPROTO ? "the running mpshim-engine has another version" : "mpshim-engine does not answer";
+    if (start) helper_failed = *why, helper_retry_at = now_s() + 10;
+    return false;
+}
+
+/* ---- which ---- */
+
+static int pick(const int *order, int n, const char **why)
+{
+    for (int i = 0; i < n; i++) {
+        if (order[i] == SHIM_HOST_INSIDE && have_inside(why)) return SHIM_HOST_INSIDE;
+        if (order[i] == SHIM_HOST_HELPER && have_helper(true, why)) return SHIM_HOST_HELPER;
+        if (order[i] == SHIM_HOST_PARENT && host_alive(&hosts[SHIM_HOST_PARENT])) return SHIM_HOST_PARENT;
+    }
+    return -1;
+}
+
+static int pick_for_connect(const char **why)
+{
+    static const int forked[] = {SHIM_HOST_HELPER, SHIM_HOST_PARENT};
+    static const int inside[] = {SHIM_HOST_PARENT, SHIM_HOST_INSIDE};
+    static const int helper[] = {SHIM_HOST_HELPER};
+    static const int first[] = {SHIM_HOST_INSIDE, SHIM_HOST_HELPER};
+    if (shim_conf.engine == SHIM_HELPER || host_alive(&hosts[SHIM_HOST_HELPER])) return pick(helper, 1, why);
+    if (shim_conf.engine == SHIM_INSIDE) return pick(inside, 2, why);
+    if (host_alive(&hosts[SHIM_HOST_INSIDE])) return SHIM_HOST_INSIDE;
+    if (is_forked) return pick(forked, 2, why);
+    return shim_is_privileged() ? pick(first, 2, why) : pick(helper, 1, why);
+}
+
+static int pick_for_listen(const char **why)
+{
+    static const int inside[] = {SHIM_HOST_INSIDE};
+    static const int first[] = {SHIM_HOST_HELPER, SHIM_HOST_INSIDE};
+    if (shim_conf.engine == SHIM_INSIDE) return pick(inside, 1, why);
+    return pick(first, shim_conf.engine == SHIM_AUTO && shim_is_privileged() ? 2 : 1, why);
+}
+
+static int host_for(int (*choose)(const char **), enum ctl_why *why, const char **detail)
+{
+    *why = CTL_NO_ENGINE, *detail = NULL;
+    if (shim_conf.engine == SHIM_NEVER) return *why = CTL_EXCLUDED, -1;
+    if (!lock_hosts()) return *why = CTL_RESOURCE, -1;
+    int r = choose(detail);
+    unlock_hosts();
+    return r;
+}
+
+int shim_host_for_connect(enum ctl_why *why, const char **detail) { return host_for(pick_for_connect, why, detail); }
+int shim_host_for_listen(enum ctl_why *why, const char **detail) { return host_for(pick_for_listen, why, detail); }
+
+int shim_host_existing(void)
+{
+    const char *why;
+    if (shim_conf.engine == SHIM_NEVER || !lock_hosts()) return -1;
+    bool helper = have_helper(false, &why);
+    unlock_hosts();
+    if (helper) return SHIM_HOST_HELPER;
+    for (int i = 0; i < SHIM_HOSTS; i++)
+        if (host_alive(&hosts[i])) return i;
+    return -1;
+}
+
+const char *shim_why_text(enum ctl_why why)
+{
+    static const char *const text[] = {
+        [CTL_OK] = "carried by the engine",
+        [CTL_LOCAL_ROUTE] = "a local address",
+        [CTL_EXCLUDED] = "excluded by a setting",
+        [CTL_NO_PRIVILEGE] = "no privilege for raw sockets (CAP_NET_RAW)",
+        [CTL_NO_LOOPBACK] = "the loopback interface is down",
+        [CTL_NO_INTERFACE] = "no suitable interface",
+        [CTL_NO_ENGINE] = "no engine",
+        [CTL_REMEMBERED_PLAIN] = "the peer is known not to speak MPTCP",
+        [CTL_BOUND] = "bound by the program to one address, port or device",
+        [CTL_RESOURCE] = "out of descriptors, ports or memory",
+        [CTL_BAD_REQUEST] = "the engine did not understand",
+    };
+    return (size_t)why < sizeof text / sizeof *text && text[why] ? text[why] : "unknown reason";
+}

@@ -1,0 +1,166 @@
+/* listen() and bind(): the program's listener stays its own. A filter makes the kernel take connections to it only
+ * from lo; the engine answers what comes from the interfaces and brings it over lo (docs/carrier.md). */
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <net/if.h>
+#include <string.h>
+
+#include "shim/shim.h"
+
+#define ENGINE_TIMEOUT_MS 5000
+#define LO_IFINDEX 1 /* the first device of every network namespace */
+
+static const struct sock_filter only_loopback[] = {
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)(SKF_AD_OFF + SKF_AD_IFINDEX)),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, LO_IFINDEX, 0, 1),
+    BPF_STMT(BPF_RET | BPF_K, 0xffffffff),
+    BPF_STMT(BPF_RET | BPF_K, 0),
+};
+#define FILTER_LEN (sizeof only_loopback / sizeof *only_loopback)
+
+static int filter_attach(int fd)
+{
+    struct sock_fprog p = {FILTER_LEN, (struct sock_filter *)only_loopback};
+    return (int)shim_neg(REAL(setsockopt)(fd, SOL_SOCKET, SO_ATTACH_FILTER, &p, sizeof p));
+}
+
+static void filter_detach(int fd)
+{
+    int zero = 0;
+    REAL(setsockopt)(fd, SOL_SOCKET, SO_DETACH_FILTER, &zero, sizeof zero);
+}
+
+/* A program's own filter is left alone, and its listener to the kernel. Ours (after exec, or a listen() by another
+ * process) is no obstacle. */
+static bool has_foreign_filter(int fd)
+{
+    struct sock_filter f[FILTER_LEN];
+    socklen_t n = 0; /* counted in instructions, not bytes */
+    if (REAL(getsockopt)(fd, SOL_SOCKET, SO_GET_FILTER, NULL, &n) || n == 0) return false;
+    if (n != FILTER_LEN) return true;
+    return REAL(getsockopt)(fd, SOL_SOCKET, SO_GET_FILTER, f, &n) || memcmp(f, only_loopback, sizeof f);
+}
+
+static bool is_device_bound(int fd)
+{
+    char dev[IFNAMSIZ] = "";
+    socklen_t n = sizeof dev;
+    return REAL(getsockopt)(fd, SOL_SOCKET, SO_BINDTODEVICE, dev, &n) == 0 && n > 0 && dev[0];
+}
+
+static bool local_name(int fd, union ctl_addr *a)
+{
+    struct sockaddr_storage ss;
+    socklen_t n = sizeof ss;
+    return REAL(getsockname)(fd, (struct sockaddr *)&ss, &n) == 0 && shim_addr_in(a, (struct sockaddr *)&ss, n);
+}
+
+static bool is_eligible(int fd)
+{
+    int family;
+    union ctl_addr at;
+    if (!shim_is_tcp(fd, &family) || !local_name(fd, &at) || shim_is_loopback(&at.sa) || is_device_bound(fd)) return false;
+    if (at.sa.sa_family == AF_INET6 && IN6_IS_ADDR_LINKLOCAL(&at.v6.sin6_addr)) return false;
+    return !has_foreign_filter(fd);
+}
+
+static int get_flag(int fd, int level, int opt, int flag)
+{
+    int v = 0;
+    socklen_t n = sizeof v;
+    return REAL(getsockopt)(fd, level, opt, &v, &n) == 0 && v ? flag : 0;
+}
+
+/* 0: the engine answers for this listener; else why not. */
+static int announce(int fd, int host, int backlog, struct shim_fd *v)
+{
+    struct ctl_req q;
+    struct ctl_rep rep;
+    shim_req_init(&q, CTL_LISTEN);
+    local_name(fd, &q.local);
+    v->local = q.local;
+    q.value = (uint64_t)(backlog > 0 ? backlog : 0);
+    q.flags = (uint32_t)get_flag(fd, SOL_SOCKET, SO_REUSEPORT, CTL_F_REUSEPORT);
+    if (q.local.sa.sa_family == AF_INET6) q.flags |= (uint32_t)get_flag(fd, IPPROTO_IPV6, IPV6_V6ONLY, CTL_F_V6ONLY);
+    int r = shim_request(host, &q, fd, &rep, ENGINE_TIMEOUT_MS);
+    if (r) return CTL_NO_ENGINE;
+    return rep.result ? (rep.why ? (int)rep.why : CTL_RESOURCE) : CTL_OK;
+}
+
+static void told(const struct shim_fd *v, int why, const char *detail)
+{
+    char text[64];
+    shim_addr_text(&v->local, text, sizeof text);
+    if (why) shim_log(1, "listening on %s: kernel TCP: %s", text, detail ? detail : shim_why_text((enum ctl_why)why));
+    else shim_log(1, "listening on %s (%s)", text, v->host == SHIM_HOST_INSIDE ? "engine inside" : "helper");
+}
+
+/* The filter comes before the kernel's listen(), so that no connection of the outside slips in; the engine after it,
+ * so that it never connects to a socket that does not listen yet. */
+static int listen_by_engine(int fd, int backlog, int host)
+{
+    static _Atomic uint32_t ids;
+    struct shim_fd v = {.kind = SHIM_LISTENER, .host = (uint8_t)host, .listener = atomic_fetch_add(&ids, 1) + 1, .cookie = shim_cookie(fd)};
+    int r = filter_attach(fd);
+    if (r) return (int)shim_neg(REAL(listen)(fd, backlog));
+    r = (int)shim_neg(REAL(listen)(fd, backlog));
+    int why = r ? CTL_RESOURCE : announce(fd, host, backlog, &v);
+    if (why == CTL_OK && (shim_is_borrowed() || shim_put(fd, &v))) {
+        told(&v, CTL_OK, NULL);
+        return 0;
+    }
+    filter_detach(fd);
+    if (r == 0) told(&v, why, NULL);
+    return r;
+}
+
+int shim_listen(int fd, int backlog)
+{
+    enum ctl_why why;
+    const char *detail;
+    struct shim_fd *f = shim_find(fd), v = {0};
+    if (f && f->kind == SHIM_LISTENER && f->cookie == shim_cookie(fd)) return (int)shim_neg(REAL(listen)(fd, backlog));
+    if (!is_eligible(fd)) return (int)shim_neg(REAL(listen)(fd, backlog));
+    int host = shim_host_for_listen(&why, &detail);
+    if (host >= 0) return listen_by_engine(fd, backlog, host);
+    int r = (int)shim_neg(REAL(listen)(fd, backlog));
+    if (r == 0 && local_name(fd, &v.local)) told(&v, (int)why, detail);
+    return r;
+}
+
+int w_listen(int fd, int backlog)
+{
+    if (shim_is_engine) return REAL(listen)(fd, backlog);
+    int saved = errno;
+    return (int)shim_ret(shim_listen(fd, backlog), saved);
+}
+
+/* ---- bind ---- */
+
+/* A port may be taken only by an engine's guard: connections of a server that ended still use it, or a client got it. */
+static bool released(int fd, const union ctl_addr *at)
+{
+    int family;
+    struct ctl_req q;
+    struct ctl_rep rep;
+    if (!shim_is_tcp(fd, &family)) return false;
+    int host = shim_host_existing();
+    if (host < 0) return false;
+    bool any = false;
+    shim_req_init(&q, CTL_RELEASE_PORT);
+    q.local = *at;
+    for (host = 0; host < SHIM_HOSTS; host++)
+        any |= shim_request(host, &q, -1, &rep, 1000) == 0 && rep.result == 0;
+    return any;
+}
+
+int w_bind(int fd, const struct sockaddr *sa, socklen_t n)
+{
+    union ctl_addr at;
+    int saved = errno, r = REAL(bind)(fd, sa, n);
+    if (r == 0 || errno != EADDRINUSE || shim_is_engine || !shim_addr_in(&at, sa, n) || !at.v4.sin_port) return r;
+    if (!released(fd, &at)) return r;
+    errno = saved;
+    return REAL(bind)(fd, sa, n);
+}

@@ -1,0 +1,171 @@
+/* shim/shim.h: what the files of libmpshim.so share: the real calls, the table of descriptors, the hosts.
+ *
+ * Rules of this library: only libc; no thread of its own; a call on a descriptor that is not ours is exactly the
+ * real one; only shim_ret() writes errno; nothing is opened or started before a program connects or listens. */
+#ifndef SHIM_H
+#define SHIM_H
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "engine/ctl.h"
+
+#define SHIM_LIKELY(x) __builtin_expect(!!(x), 1)
+#define SHIM_UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+/* ---- the real calls (real.c) ---- */
+
+struct shim_real {
+#define X(ret, name, params, args) ret(*name) params;
+#include "shim/calls.def"
+#undef X
+};
+extern struct shim_real shim_real_calls;
+extern bool shim_real_ready;
+void shim_real_resolve(void);
+
+/* REAL(connect)(fd, sa, n): also right before our constructor has run (another library's constructor calls us). */
+#define REAL(name) (*(SHIM_LIKELY(shim_real_ready) ? 0 : (shim_real_resolve(), 0), &shim_real_calls.name))
+
+/* The wrappers are w_connect, ..., under libc's names only for the linker: libc's headers declare some of them with
+ * transparent unions, which a definition cannot repeat. */
+#define X(ret, name, params, args) __attribute__((visibility("default"))) ret w_##name params __asm__(#name);
+#include "shim/calls.def"
+#undef X
+
+/* ---- this process ---- */
+
+/* True on the engine's thread, whose descriptors are its own: every wrapper steps aside. */
+extern _Thread_local bool shim_is_engine __attribute__((tls_model("initial-exec")));
+extern pid_t shim_pid; /* of the process whose memory this is; a vfork child's getpid() differs */
+
+/* true in a child that shares our memory but not our descriptors (vfork): it must not touch the table. */
+static inline bool shim_is_borrowed(void) { return getpid() != shim_pid; }
+
+/* The border to the program: -errno becomes -1 and errno; otherwise errno is as it was (saved). */
+static inline long shim_ret(long r, int saved)
+{
+    errno = r < 0 ? (int)-r : saved;
+    return r < 0 ? -1 : r;
+}
+static inline long shim_neg(long r) { return r < 0 ? -errno : r; } /* of a real call: -errno */
+
+/* ---- settings (conf.c) ---- */
+
+enum shim_engine_mode { SHIM_AUTO, SHIM_INSIDE, SHIM_HELPER, SHIM_NEVER };
+struct shim_conf {
+    enum shim_engine_mode engine;
+    int verbose;                 /* 0, 1, 2 */
+    int drain_ms;                /* longest wait at exit for data in flight */
+    const char *control;         /* MPSHIM_CONTROL: the helper's control socket; NULL: the usual place */
+    const char *const *settings; /* "name=value" for the engine, NULL-terminated */
+};
+extern struct shim_conf shim_conf;
+void shim_conf_read(char **env);
+
+/* One line "mptcp-run: ..." to the log if level <= verbose. Keeps errno. */
+void shim_log(int level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+extern int shim_log_fd; /* -1: none */
+
+/* ---- the table of descriptors (table.c) ---- */
+
+enum shim_kind { SHIM_NONE = 0, SHIM_CARRIER, SHIM_LISTENER };
+enum shim_host_id { SHIM_HOST_INSIDE, SHIM_HOST_HELPER, SHIM_HOST_PARENT, SHIM_HOSTS, SHIM_HOST_ANY = SHIM_HOSTS };
+
+/* What we know about a descriptor. Only a hint: a descriptor may be closed behind our back (a raw system call,
+ * fclose), so the socket itself is asked (its cookie, its peer) before anything is concluded from an entry. */
+struct shim_fd {
+    _Atomic uint8_t kind;   /* enum shim_kind; written last */
+    uint8_t host;           /* enum shim_host_id: whose engine */
+    uint8_t pending;        /* CARRIER: connect() has not been seen to end */
+    uint8_t has_truth;      /* truth_local and truth_remote are final */
+    uint32_t listener;      /* LISTENER: equal for duplicates */
+    uint64_t cookie;        /* SO_COOKIE of the socket */
+    FILE *file;             /* CARRIER: a stream that fdopen() made of it; flushed at exit */
+    union ctl_addr identity, local;            /* CARRIER: the kernel's peer and own address, normalised (v4 if mapped) */
+    union ctl_addr truth_remote, truth_local;  /* CARRIER: the MPTCP connection's */
+};
+#define SHIM_FD_MAX (1 << 18) /* descriptors above are left to the kernel */
+extern struct shim_fd *_Atomic shim_fds; /* NULL until something is ours */
+
+/* NULL: not ours (the usual case: a load and a branch). */
+static inline struct shim_fd *shim_find(int fd)
+{
+    struct shim_fd *t = atomic_load_explicit(&shim_fds, memory_order_acquire);
+    if (SHIM_LIKELY(!t) || (unsigned)fd >= SHIM_FD_MAX) return NULL;
+    struct shim_fd *f = &t[fd];
+    if (SHIM_LIKELY(atomic_load_explicit(&f->kind, memory_order_acquire) == SHIM_NONE) || shim_is_engine) return NULL;
+    return f;
+}
+/* Writes an entry (a copy of *v); false: no room for this number. */
+bool shim_put(int fd, const struct shim_fd *v);
+/* The number is closed: forgets its entry and tells the engine if it was the last of a listener. */
+void shim_forget(int fd);
+void shim_forget_range(unsigned first, unsigned last);
+void shim_copy(int from, int to);
+int shim_fd_top(void); /* one above the highest number ever put */
+
+/* Descriptors of the shim itself (control connections, log), which the program's closing must not hit. */
+extern _Atomic int shim_own_least; /* INT_MAX: none */
+bool shim_is_own_slow(int fd);
+static inline bool shim_is_own(int fd)
+{
+    return SHIM_UNLIKELY(fd >= atomic_load_explicit(&shim_own_least, memory_order_relaxed)) && !shim_is_engine && shim_is_own_slow(fd);
+}
+int shim_own_high(int fd);               /* moves fd to a high number, close-on-exec; the number */
+void shim_own_add(_Atomic int *slot);    /* *slot is such a descriptor or -1, for ever */
+void shim_own_dodge(int fd);             /* the program is about to take this number: go elsewhere */
+int shim_own_sorted(int *v, int max);    /* all, ascending */
+
+/* ---- hosts and requests (host.c) ---- */
+
+/* An engine for a new connection or listener, started if need be; -1 and *why if the kernel must carry it. */
+int shim_host_for_connect(enum ctl_why *why, const char **detail);
+int shim_host_for_listen(enum ctl_why *why, const char **detail);
+int shim_host_existing(void); /* one that runs, never starting one: helper, own, parent's; -1: none */
+/* Sends req (fds: up to two more descriptors) and waits for the answer: 0 or -errno (-EPIPE: the engine is gone). */
+int shim_request(int host, struct ctl_req *req, int fd, struct ctl_rep *rep, int timeout_ms);
+void shim_tell(int host, struct ctl_req *req); /* no answer */
+void shim_req_init(struct ctl_req *req, enum ctl_op op);
+void shim_leave(bool flush); /* the process ends: nothing that it sent may be lost (exit.c) */
+bool shim_hosts_inside(void); /* an engine's thread runs in this very process */
+const char *shim_why_text(enum ctl_why why);
+
+/* helper.c: a connection to the user's helper, started if `start`; fd or -errno, *detail for people. */
+int shim_helper_connect(bool start, const char **detail);
+/* host.c: the directory that libmpshim.so is in, "" if unknown. */
+const char *shim_dir(void);
+bool shim_is_privileged(void); /* CAP_NET_RAW is effective */
+
+/* ---- addresses (truth.c) ---- */
+
+/* The address of an identity's form? ::1 only with an entry that says so. v4-mapped counts as v4. */
+bool shim_is_identity(const struct sockaddr *sa, const struct shim_fd *f);
+bool shim_is_loopback(const struct sockaddr *sa); /* 127/8, ::1, mapped 127/8 */
+/* Reads an AF_INET/AF_INET6 address; a v4-mapped one becomes AF_INET. false: another family, too short. */
+bool shim_addr_in(union ctl_addr *a, const struct sockaddr *sa, socklen_t n);
+/* The form that a socket of this family uses (v4 in AF_INET6: mapped). Returns its length. */
+socklen_t shim_addr_for(union ctl_addr *out, const union ctl_addr *a, int family);
+bool shim_addr_eq(const union ctl_addr *a, const union ctl_addr *b);
+const char *shim_addr_text(const union ctl_addr *a, char *buf, size_t n);
+/* Asks the engine about a carrier; f may be NULL (another process made it). 0 or -errno. */
+int shim_query(int fd, struct shim_fd *f, struct ctl_rep *rep);
+/* The true errno of a failed carrier, or err if the engine knows none. */
+int shim_true_error(int fd, struct shim_fd *f, int err);
+bool shim_is_carrier(int fd, struct shim_fd *f, union ctl_addr *identity, union ctl_addr *local); /* asks the socket */
+
+/* ---- calls with logic of their own; all return 0 or more, or -errno ---- */
+int shim_connect(int fd, const struct sockaddr *sa, socklen_t n);
+int shim_listen(int fd, int backlog);
+void shim_options_read(int fd, int family, struct ctl_req *req); /* sockopt.c: what the program set before connect() */
+bool shim_is_tcp(int fd, int *family);
+uint64_t shim_cookie(int fd);
+
+#endif

@@ -1,0 +1,68 @@
+/* sim/box.h: middleboxes: nodes that change, drop, split, join or hold packets.
+ *
+ * A box sits on a path with one half for each direction (0: away from the client, 1: towards it); both share the
+ * box's state, as a NAT needs. Each kind is a row of struct sim_box_kind: a new one is a function and a row. */
+#ifndef SIM_BOX_H
+#define SIM_BOX_H
+
+#include "sim/sim.h"
+
+struct sim_box;
+
+enum sim_box_what {
+    SIM_BOX_STRIP_SYN,    /* takes MPTCP options out of SYNs (RFC 8684 6: 14 % of port 80 paths in IMC'11) */
+    SIM_BOX_STRIP_SYNACK, /* ... out of SYN/ACKs */
+    SIM_BOX_STRIP_NONSYN, /* ... out of everything else */
+    SIM_BOX_STRIP_ALL,
+    SIM_BOX_STRIP_ADD_ADDR,
+    SIM_BOX_DROP_SYN,     /* drops SYNs that carry an MPTCP option, and their answers */
+    SIM_BOX_NAT,          /* another source address (cfg.nat_ip) and port, and back */
+    SIM_BOX_SEQ,          /* adds a constant to the sequence numbers of each direction, as some firewalls do */
+    SIM_BOX_SPLIT,        /* segments of more than cfg.size bytes are cut in two, options copied to both */
+    SIM_BOX_MERGE,        /* consecutive segments with equal options become one, as by GRO or LRO */
+    SIM_BOX_MERGE_ANY,    /* consecutive segments become one with the first's options: mappings get lost */
+    SIM_BOX_PAYLOAD,      /* changes a byte of each cfg.nth data packet, and mends the TCP checksum (an ALG) */
+    SIM_BOX_HOLES,        /* drops data that comes after a hole in the sequence (5 % of paths in IMC'11) */
+    SIM_BOX_COUNT
+};
+
+struct sim_box_cfg {
+    enum sim_box_what what;
+    uint8_t dirs;          /* bit 0: packets away from the client, bit 1: towards it; 0: both */
+    struct mp_addr nat_ip; /* NAT */
+    uint32_t size;         /* SPLIT: bytes kept in the first part; MERGE: most payload bytes of the result */
+    mp_dur hold;           /* MERGE: how long a segment waits for the next */
+    uint32_t nth;          /* PAYLOAD: each nth data packet */
+    uint32_t first;        /* PAYLOAD: after this many data packets */
+    mp_time from;          /* does nothing before; 0: always works */
+};
+
+struct sim_box_half {
+    struct sim_node node; /* first */
+    struct sim_box *box;
+    int dir;
+};
+
+struct sim_box {
+    struct sim *sim;
+    struct sim_box_cfg cfg;
+    const struct sim_box_kind *kind;
+    struct sim_box_half *half[2]; /* each freed by the world; the second frees the box */
+    int halves_left;
+    uint64_t touched;    /* packets changed, dropped, split or merged */
+    uint64_t counted[2]; /* data packets seen, by direction */
+    struct sim_box_flow *flows; /* owned */
+    struct sim_pkt *held[2];    /* MERGE; owned */
+};
+
+struct sim_box_kind {
+    const char *name;
+    void (*forward)(struct sim_box *b, int dir, struct sim_pkt *p); /* takes ownership */
+};
+
+/* Makes a box; packets away from the client leave to out0, those towards it to out1. */
+struct sim_box *sim_box_new(struct sim *s, const char *name, const struct sim_box_cfg *cfg, struct sim_node *out0,
+                            struct sim_node *out1);
+const char *sim_box_name(enum sim_box_what what);
+
+#endif

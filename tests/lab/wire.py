@@ -1,0 +1,105 @@
+"""The links between hosts: linkem, in a namespace of its own."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from . import netns
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "tests/lab/linkem.c"
+PROGRAM = ROOT / "build/tests/linkem"
+CFLAGS = "-std=c17 -O2 -Wall -Wextra".split()
+
+
+def build():
+    """Compiles linkem unless it is up to date; safe among parallel test workers."""
+    if PROGRAM.exists() and PROGRAM.stat().st_mtime >= SOURCE.stat().st_mtime:
+        return PROGRAM
+    PROGRAM.parent.mkdir(parents=True, exist_ok=True)
+    own = PROGRAM.with_suffix(f".{os.getpid()}")
+    subprocess.run([os.environ.get("CC", "cc"), *CFLAGS, "-o", own, SOURCE], check=True)
+    own.rename(PROGRAM)
+    return PROGRAM
+
+
+class Link:
+    """One emulated link. Direction a2b is from the client's side, b2a to it."""
+
+    def __init__(self, wire, index):
+        self.wire, self.index = wire, index
+        self.devices = f"l{index}a", f"l{index}b"
+
+    def set(self, direction="both", **settings):
+        """Changes the link: set(rate="50M", delay="10ms"), set("a2b", loss=0.01).
+
+        Keys: see `linkem`'s help command, or Link.help().
+        """
+        text = " ".join(f"{key}={_text(value)}" for key, value in settings.items())
+        self.wire.command(f"set {self.index} {direction} {text}")
+
+    def hook(self, *names, direction="both"):
+        """Replaces the list of middleboxes: hook("strip-syn"); hook() for none."""
+        self.wire.command(f"hook {self.index} {direction} {' '.join(names)}")
+
+    def blackhole(self, on=True, direction="both"):
+        self.set(direction, blackhole=on)
+
+    def carrier(self, on, side="a"):
+        """Takes the cable out of (or puts it back into) the host on that side."""
+        device = self.devices["ab".index(side)]
+        netns.ip("link", "set", device, "up" if on else "down", ns=self.wire.ns)
+
+    def stats(self, direction=None):
+        """Counters of both directions, {"a2b": {...}, "b2a": {...}}, or of one."""
+        link = self.wire.stats()["links"][self.index]
+        both = {name: link[name] for name in ("a2b", "b2a")}
+        return both[direction] if direction else both
+
+    def help(self):
+        return self.wire.help()
+
+
+def _text(value):
+    return int(value) if isinstance(value, bool) else value
+
+
+class Wire:
+    """The linkem process of one lab. It ends when its stdin closes, with us at the latest."""
+
+    def __init__(self, ns, n_links, control):
+        self.ns, self.control = ns, Path(control)
+        self.links = [Link(self, i) for i in range(n_links)]
+        self.control.unlink(missing_ok=True)
+        pairs = [",".join(link.devices) for link in self.links]
+        self.process = subprocess.Popen(
+            ["ip", "netns", "exec", ns, build(), "-c", self.control, *pairs],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+            start_new_session=True)
+        if self.process.stdout.readline() != "ready\n":
+            raise RuntimeError("linkem did not start")
+
+    def command(self, line):
+        """Sends one command and returns its answer; an error is raised."""
+        self.process.stdin.write(line + "\n")
+        answer = self.process.stdout.readline().strip()
+        if not answer or answer.startswith("error"):
+            raise ValueError(f"linkem: {line!r}: {answer or 'gone'}")
+        return answer
+
+    def stats(self):
+        return json.loads(self.command("stats"))
+
+    def help(self):
+        return json.loads(self.command("help"))
+
+    def close(self):
+        self.process.stdin.close()
+        try:
+            self.process.wait(2)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+        self.control.unlink(missing_ok=True)

@@ -1,0 +1,216 @@
+/* The simulator's middleboxes do what they are named for, both ways (no stack involved). */
+#include "check.h"
+#include "core/opt.h"
+#include "sim/box.h"
+
+struct sink {
+    struct sim_node node;
+    int n;
+    struct sim_pkt *p[64]; /* owned */
+};
+
+static void sink_forward(struct sim_node *n, struct sim_pkt *p)
+{
+    struct sink *k = (struct sink *)n;
+    if (k->n < 64) k->p[k->n++] = p;
+    else sim_pkt_free(n->sim, p);
+}
+static mp_time sink_next(const struct sim_node *n) { return (void)n, MP_NEVER; }
+static void sink_run(struct sim_node *n) { (void)n; }
+static void sink_free(struct sim_node *n)
+{
+    struct sink *k = (struct sink *)n;
+    for (int i = 0; i < k->n; i++) sim_pkt_free(n->sim, k->p[i]);
+}
+static const struct sim_node_ops sink_ops = {sink_forward, sink_next, sink_run, sink_free};
+
+struct lab {
+    struct sim s;
+    struct sink to[2]; /* away from the client, towards it */
+    struct sim_box *box;
+};
+
+static void lab_init(struct lab *b, struct sim_box_cfg cfg)
+{
+    memset(b, 0, sizeof *b);
+    sim_init(&b->s, 1);
+    sim_node_add(&b->s, &b->to[0].node, &sink_ops, "server");
+    sim_node_add(&b->s, &b->to[1].node, &sink_ops, "client");
+    b->box = sim_box_new(&b->s, "box", &cfg, &b->to[0].node, &b->to[1].node);
+}
+
+static void lab_fini(struct lab *b)
+{
+    sim_fini(&b->s);
+    CHECK_NUM(b->s.packets_live, ==, 0);
+}
+
+static struct mp_pkt head(int dir, uint8_t flags, uint32_t seq, uint32_t ack, const struct mp_opts *o)
+{
+    struct mp_endpoint client = {sim_addr("10.0.0.2"), 1234}, server = {sim_addr("10.0.0.1"), 80};
+    struct mp_pkt h = {.src = dir ? server : client, .dst = dir ? client : server, .flags = flags, .seq = seq, .ack = ack};
+    if (o) {
+        h.optlen = (uint8_t)mp_opts_len(o, flags);
+        mp_opts_emit(h.opt, o, flags);
+    }
+    return h;
+}
+
+static void lab_send(struct lab *b, int dir, const struct mp_pkt *h, const char *payload)
+{
+    sim_send(&b->box->half[dir]->node, sim_pkt_new(&b->s, h, payload, (uint32_t)strlen(payload)));
+}
+
+static struct mp_opts parse(const struct sim_pkt *p)
+{
+    struct mp_opts o = {0};
+    CHECK_NUM(mp_opts_parse(&o, p->h.opt, p->h.optlen, p->h.flags), ==, 0);
+    return o;
+}
+
+static bool payload_is(const struct sim_pkt *p, const char *text)
+{
+    return p->h.len == strlen(text) && memcmp(p->h.data.p, text, p->h.len) == 0;
+}
+
+static const struct mp_opts capable = {.has_mss = true, .mss = 1460, .sack_ok = true, .has_ts = true, .ts_val = 7,
+                                       .mp = MP_OPT_HAS(MP_CAPABLE), .capable = {.version = 1, .hmac_sha256 = true}};
+
+static struct mp_opts dss(uint32_t ssn, uint16_t len)
+{
+    return (struct mp_opts){.has_ts = true, .ts_val = 9, .mp = MP_OPT_HAS(MP_DSS),
+                            .dss = {.has_ack = true, .has_map = true, .data_ack = 5, .dsn = 100, .ssn = ssn, .len = len}};
+}
+
+TEST(strip_syn_leaves_the_other_options_and_packets)
+{
+    struct lab b;
+    lab_init(&b, (struct sim_box_cfg){.what = SIM_BOX_STRIP_SYN});
+    struct mp_pkt syn = head(0, MP_SYN, 1, 0, &capable);
+    struct mp_opts d = dss(1, 3);
+    struct mp_pkt data = head(0, MP_ACK, 2, 1, &d);
+    lab_send(&b, 0, &syn, "");
+    lab_send(&b, 0, &data, "abc");
+    struct mp_opts o = parse(b.to[0].p[0]);
+    CHECK(o.has_mss && o.has_ts && !o.mp);
+    CHECK_NUM(b.to[0].p[0]->h.optlen, ==, syn.optlen);
+    CHECK(parse(b.to[0].p[1]).mp & MP_OPT_HAS(MP_DSS));
+    lab_fini(&b);
+}
+
+TEST(drop_syn_drops_only_with_the_option)
+{
+    struct lab b;
+    lab_init(&b, (struct sim_box_cfg){.what = SIM_BOX_DROP_SYN});
+    struct mp_opts plain = {.has_mss = true, .mss = 1460};
+    struct mp_pkt with = head(0, MP_SYN, 1, 0, &capable), without = head(0, MP_SYN, 1, 0, &plain);
+    lab_send(&b, 0, &with, "");
+    lab_send(&b, 0, &without, "");
+    CHECK_NUM(b.to[0].n, ==, 1);
+    CHECK(parse(b.to[0].p[0]).has_mss);
+    lab_fini(&b);
+}
+
+TEST(nat_translates_both_ways_and_knows_only_its_own)
+{
+    struct lab b;
+    lab_init(&b, (struct sim_box_cfg){.what = SIM_BOX_NAT, .nat_ip = sim_addr("192.0.2.9")});
+    struct mp_pkt out = head(0, MP_SYN, 1, 0, NULL);
+    lab_send(&b, 0, &out, "");
+    struct mp_pkt *seen = &b.to[0].p[0]->h;
+    struct mp_addr nat = sim_addr("192.0.2.9");
+    CHECK(mp_addr_eq(&seen->src.ip, &nat) && seen->src.port != 1234);
+    struct mp_pkt back = head(1, MP_SYN | MP_ACK, 1, 2, NULL);
+    back.dst = seen->src;
+    lab_send(&b, 1, &back, "");
+    CHECK_NUM(b.to[1].n, ==, 1);
+    CHECK_NUM(b.to[1].p[0]->h.dst.port, ==, 1234);
+    back.dst.port++;
+    lab_send(&b, 1, &back, "");
+    CHECK_NUM(b.to[1].n, ==, 1);
+    lab_fini(&b);
+}
+
+TEST(sequence_numbers_are_moved_and_moved_back)
+{
+    struct lab b;
+    lab_init(&b, (struct sim_box_cfg){.what = SIM_BOX_SEQ});
+    struct mp_pkt out = head(0, MP_SYN, 1000, 0, NULL);
+    lab_send(&b, 0, &out, "");
+    uint32_t moved = b.to[0].p[0]->h.seq;
+    CHECK_NUM(moved, !=, 1000);
+    struct mp_opts sack = {.has_ts = true, .nsack = 1, .sack = {{moved + 10, moved + 20}}};
+    struct mp_pkt back = head(1, MP_ACK, 5, moved + 1, &sack);
+    lab_send(&b, 1, &back, "");
+    struct sim_pkt *p = b.to[1].p[0];
+    CHECK_NUM(p->h.ack, ==, 1001);
+    CHECK_NUM(parse(p).sack[0].left, ==, 1010);
+    CHECK_NUM(parse(p).sack[0].right, ==, 1020);
+    lab_fini(&b);
+}
+
+TEST(split_copies_options_and_keeps_fin_for_the_last)
+{
+    struct lab b;
+    lab_init(&b, (struct sim_box_cfg){.what = SIM_BOX_SPLIT, .size = 4});
+    struct mp_opts d = dss(1, 10);
+    struct mp_pkt h = head(0, MP_ACK | MP_PSH | MP_FIN, 50, 1, &d);
+    lab_send(&b, 0, &h, "0123456789");
+    CHECK_NUM(b.to[0].n, ==, 3);
+    CHECK(payload_is(b.to[0].p[0], "0123") && payload_is(b.to[0].p[1], "4567") && payload_is(b.to[0].p[2], "89"));
+    CHECK_NUM(b.to[0].p[1]->h.seq, ==, 54);
+    CHECK_NUM(b.to[0].p[2]->h.seq, ==, 58);
+    CHECK_NUM(b.to[0].p[0]->h.flags, ==, MP_ACK);
+    CHECK_NUM(b.to[0].p[2]->h.flags, ==, MP_ACK | MP_PSH | MP_FIN);
+    for (int i = 0; i < 3; i++) CHECK_NUM(parse(b.to[0].p[i]).dss.len, ==, 10);
+    lab_fini(&b);
+}
+
+TEST(merge_joins_equal_options_only)
+{
+    struct lab b;
+    lab_init(&b, (struct sim_box_cfg){.what = SIM_BOX_MERGE, .hold = MP_MS(1)});
+    struct mp_opts d = dss(1, 6), other = dss(7, 3);
+    struct mp_pkt h1 = head(0, MP_ACK, 50, 1, &d), h2 = head(0, MP_ACK, 53, 1, &d), h3 = head(0, MP_ACK, 56, 1, &other);
+    lab_send(&b, 0, &h1, "abc");
+    lab_send(&b, 0, &h2, "def");
+    CHECK_NUM(b.to[0].n, ==, 0);
+    lab_send(&b, 0, &h3, "ghi");
+    CHECK_NUM(b.to[0].n, ==, 1);
+    sim_run_until(&b.s, MP_NEVER);
+    CHECK_NUM(b.to[0].n, ==, 2);
+    CHECK(payload_is(b.to[0].p[0], "abcdef") && payload_is(b.to[0].p[1], "ghi"));
+    CHECK_NUM(b.to[0].p[0]->h.gso_size, ==, 3);
+    lab_fini(&b);
+}
+
+TEST(payload_change_spares_the_shared_original)
+{
+    struct lab b;
+    lab_init(&b, (struct sim_box_cfg){.what = SIM_BOX_PAYLOAD, .nth = 2});
+    struct mp_pkt h = head(0, MP_ACK, 50, 1, NULL);
+    struct sim_pkt *p = sim_pkt_new(&b.s, &h, "abc", 3), *d = sim_pkt_dup(&b.s, p);
+    sim_send(&b.box->half[0]->node, p);
+    CHECK(payload_is(b.to[0].p[0], "aBc"));
+    CHECK(payload_is(d, "abc"));
+    sim_send(&b.box->half[0]->node, d);
+    CHECK(payload_is(b.to[0].p[1], "abc"));
+    lab_fini(&b);
+}
+
+TEST(holes_are_blocked_until_filled)
+{
+    struct lab b;
+    lab_init(&b, (struct sim_box_cfg){.what = SIM_BOX_HOLES});
+    struct mp_pkt syn = head(0, MP_SYN, 9, 0, NULL), first = head(0, MP_ACK, 10, 1, NULL), third = head(0, MP_ACK, 16, 1, NULL);
+    lab_send(&b, 0, &syn, "");
+    lab_send(&b, 0, &first, "abc");
+    lab_send(&b, 0, &third, "ghi");
+    CHECK_NUM(b.to[0].n, ==, 2);
+    struct mp_pkt second = head(0, MP_ACK, 13, 1, NULL);
+    lab_send(&b, 0, &second, "def");
+    lab_send(&b, 0, &third, "ghi");
+    lab_send(&b, 0, &first, "abc");
+    CHECK_NUM(b.to[0].n, ==, 5);
+    lab_fini(&b);
+}
