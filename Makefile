@@ -58,11 +58,11 @@ ALL_CFLAGS = $(C17) -Wall -Wextra $(WARN) $(DEFS) $(CPPFLAGS) $(CFLAGS) $(SANITI
 LINK = $(CC) $(CFLAGS) $(SANITIZE) -pthread $(LDFLAGS)
 LDDEFS = -Wl,-z,defs
 $(B)/obj/libmpshim/io/%.o: EXTRA = $(EV_CFLAGS) $(MNL_CFLAGS)
-$(B)/obj/libmpshim/engine/%.o: EXTRA = $(EV_CFLAGS)
+$(B)/obj/libmpshim/engine/%.o: EXTRA = $(EV_CFLAGS) $(MNL_CFLAGS) $(JSON_CFLAGS)
 $(B)/obj/libmpshim/core/%.o: EXTRA = $(CRYPTO_CFLAGS)
 # The interposed calls have their prototypes in libc's headers only in part (the _chk forms are the compiler's own).
 $(B)/obj/libmpshim/shim/%.o: EXTRA = -Wno-missing-prototypes
-ENGINE_LIBS = $(EV_LIBS) $(MNL_LIBS) $(CRYPTO_LIBS) -lm
+ENGINE_LIBS = $(EV_LIBS) $(MNL_LIBS) $(JSON_LIBS) $(CRYPTO_LIBS) -lm
 CORE_LIBS = $(CRYPTO_LIBS) -lm
 
 # ---- sources

@@ -25,7 +25,7 @@ fi
 need_program gcc gcc
 need_program make make
 need_program pkg-config pkg-config
-for p in libc6-dev libev-dev libmnl-dev libssl-dev libc-ares-dev iproute2 python3; do need $p; done
+for p in libc6-dev libev-dev libmnl-dev libssl-dev libjansson-dev libc-ares-dev iproute2 python3; do need $p; done
 need_program curl curl
 need_program mptcpize mptcpize
 if [ $tests = 1 ]; then

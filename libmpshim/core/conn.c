@@ -49,7 +49,11 @@ static void free_queue(struct mpc *c)
         c->snd_first = k->next;
         chunk_put(c->st, k);
     }
-    chunk_put(c->st, c->spare);
+    while (c->spare) {
+        struct mp_chunk *k = c->spare;
+        c->spare = k->next;
+        chunk_put(c->st, k);
+    }
     while (c->reinj) {
         struct reinj *r = c->reinj;
         c->reinj = r->next;
@@ -147,7 +151,7 @@ static void go_plain(struct mpc *c, struct sf *s, enum mp_plain_why why)
     c->v.tx_plain = c->v.rx_plain = true;
     /* One subflow carried everything, so data and subflow numbers differ by a constant. */
     c->v.tx_plain_off = c->v.snd_nxt - mp_max(s->v.snd_nxt - s->v.fin_sent, 1);
-    c->v.fin_sent = c->v.fin_now = c->v.fin_acked = false;
+    c->v.fin_sent = c->v.fin_acked = s->v.data_fin_now = false;
     c->v.snd_edge = UINT64_MAX / 2; /* the subflow's window is the window now */
     for (int i = 0; i < CT_COUNT; i++)
         if (i != CT_LINGER) c->v.timer[i] = MP_NEVER;
@@ -271,10 +275,13 @@ static void close_subflows(struct mpc *c, mp_time now)
     for (int i = 0; i < CT_COUNT; i++) c->v.timer[i] = MP_NEVER;
     for (struct sf *s = c->sfs; s; s = s->next) {
         if (s->v.dead) continue;
-        if (s->v.state < SF_ESTABLISHED || !s->v.join_done)
+        if (s->v.state < SF_ESTABLISHED || !s->v.join_done || s->v.stale)
             sf_abort(s, MP_RST_UNSPECIFIED, false, now);
-        else
+        else {
             sf_close(s, now);
+            /* Both streams are complete; a path that dies now is not worth minutes of retransmitted FINs. */
+            sf_arm(s, SFT_TIME_WAIT, now + MP_SEC(c->st->set.time_wait_s));
+        }
     }
 }
 
@@ -336,7 +343,7 @@ static void data_fin_tick(struct mpc *c, mp_time now)
 {
     if (!c->v.fin_sent || c->v.fin_acked || c->v.tx_plain) return;
     st_count(c->st, MP_E_data_fin_rexmit, 1, c);
-    c->v.fin_now = true;
+    conn_send_data_fin(c);
     c->v.data_rexmits++;
     c->v.timer[CT_DATA_FIN] = now + mp_min(slowest_rto(c) << mp_min((uint64_t)c->v.data_rexmits, 8), MP_SEC(60));
 }

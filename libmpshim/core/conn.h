@@ -92,7 +92,6 @@ struct mpc {
         bool infinite_pending;         /* next data carries the infinite mapping */
         bool shut;                     /* owner said: no more data */
         bool fin_sent, fin_acked;      /* DATA_FIN at snd_end */
-        bool fin_now;                  /* a bare DATA_FIN is to be sent (again) */
         bool peer_fin, eof_seen;       /* the peer's DATA_FIN position is known / told */
         mp_dsn peer_fin_dsn;
         bool fin_consumed;             /* rcv_nxt passed it */
@@ -111,8 +110,7 @@ struct mpc {
         struct pm_remote remotes[PM_MAX_REMOTE];
         struct pm_announce announce[PM_MAX_REMOTE];
         struct pm_retry retry[PM_MAX_PATHS];
-        uint8_t rm_ids[8]; int nrm;    /* REMOVE_ADDR waiting */
-        struct { uint8_t id; uint16_t port; struct mp_addr ip; } echo[4]; int necho;
+            struct { uint8_t id; uint16_t port; struct mp_addr ip; } echo[4]; int necho;
         struct { int ifindex; struct mp_addr ip; } id_map[PM_MAX_LOCAL]; /* address ids 1.. given to local addresses */
         struct mpc_path_info paths[PM_MAX_PATHS]; int npaths;
         uint64_t bytes_read, reinjected_bytes;
@@ -152,13 +150,14 @@ void conn_set_edge(struct mpc *c, mp_dsn edge);
 void conn_reinject(struct mpc *c, struct sf *s, mp_time now); /* queue all of its unacknowledged data for others */
 void conn_reinject_range(struct mpc *c, mp_dsn start, mp_dsn end, int from);
 struct mp_chunk *conn_chunk_at(struct mpc *c, mp_dsn dsn);
+void conn_send_data_fin(struct mpc *c);                 /* a bare DATA_FIN on every subflow: one of them may be dead */
 void conn_arm_data_timer(struct mpc *c, mp_time now);
 void chunk_put(struct mp_stack *st, struct mp_chunk *k);
 uint64_t conn_queued(const struct mpc *c);              /* bytes not yet sent once */
 bool conn_fin_due(const struct mpc *c);
 
 /* ---- conn_recv.c ---- */
-bool conn_sf_mapping(struct mpc *c, struct sf *s, const struct mp_opts *o, uint32_t paylen, mp_ssn ssn, mp_time now); /* false: subflow ended */
+bool conn_sf_mapping(struct mpc *c, struct sf *s, const struct mp_opts *o, uint32_t paylen, mp_ssn ssn, mp_time now); /* false: take no bytes of this segment */
 bool conn_sf_data(struct mpc *c, struct sf *s, mp_ssn ssn, struct mp_slice *d, mp_time now); /* in-order subflow bytes; false: subflow ended */
 uint64_t conn_rcv_edge(struct mpc *c);                  /* moves and returns the window's right edge */
 void conn_peer_fin(struct mpc *c, mp_dsn at, mp_time now);

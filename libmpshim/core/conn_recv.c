@@ -161,41 +161,58 @@ static void receive(struct mpc *c, mp_dsn dsn, struct mp_slice d, mp_time now)
 
 /* ---- mappings ---- */
 
-static struct sf_mapping *map_at(struct sf *s, uint32_t i) { return &s->map[(s->v.map_head + i) % SF_MAX_MAPPINGS]; }
+static struct sf_mapping *map_at(struct sf *s, uint32_t i) { return &s->map[(s->v.map_head + i) & (s->v.map_cap - 1)]; }
+
+static void map_drop_first(struct sf *s)
+{
+    s->v.map_head = (s->v.map_head + 1) & (s->v.map_cap - 1);
+    s->v.nmap--;
+}
+
+static bool map_grow(struct sf *s)
+{
+    uint32_t cap = s->v.map_cap ? s->v.map_cap * 2 : 16;
+    struct sf_mapping *m = cap <= SF_MAX_MAPPINGS ? malloc(cap * sizeof *m) : NULL;
+    if (!m) {
+        st_count(s->st, MP_E_map_overflow, 1, s->c);
+        return false;
+    }
+    for (uint32_t i = 0; i < s->v.nmap; i++) m[i] = *map_at(s, i);
+    free(s->map);
+    s->map = m;
+    s->v.map_cap = cap;
+    s->v.map_head = 0;
+    return true;
+}
 
 static bool map_same(const struct sf_mapping *a, const struct sf_mapping *b)
 {
     return a->ssn == b->ssn && a->dsn == b->dsn && a->len == b->len && a->fin == b->fin && a->has_csum == b->has_csum && a->csum == b->csum;
 }
 
-static void map_add(struct sf *s, const struct sf_mapping *m)
+/* false: no room to remember it: its bytes must not be taken either. */
+static bool map_add(struct sf *s, const struct sf_mapping *m)
 {
-    if (!s->map) {
-        s->map = calloc(SF_MAX_MAPPINGS, sizeof *s->map);
-        if (!s->map) return;
-    }
-    if (m->ssn + m->len <= s->v.rcv_nxt) return; /* a repetition of what was consumed */
+    if (m->ssn + m->len <= s->v.rcv_nxt) return true; /* a repetition of what was consumed */
     uint32_t i = s->v.nmap;
     while (i > 0 && map_at(s, i - 1)->ssn > m->ssn) i--;
     if (i > 0) {
         struct sf_mapping *p = map_at(s, i - 1);
-        if (map_same(p, m)) return;
+        if (map_same(p, m)) return true;
         if (p->ssn + p->len > m->ssn) { /* overlaps and differs: the first stands */
             st_count(s->st, MP_E_map_conflict, 1, s->c);
-            return;
+            return true;
         }
     }
     if (i < s->v.nmap && m->ssn + m->len > map_at(s, i)->ssn) {
         st_count(s->st, MP_E_map_conflict, 1, s->c);
-        return;
+        return true;
     }
-    if (s->v.nmap == SF_MAX_MAPPINGS) {
-        st_count(s->st, MP_E_map_overflow, 1, s->c);
-        return;
-    }
+    if (s->v.nmap == s->v.map_cap && !map_grow(s)) return false;
     for (uint32_t j = s->v.nmap; j > i; j--) *map_at(s, j) = *map_at(s, j - 1);
     *map_at(s, i) = *m;
     s->v.nmap++;
+    return true;
 }
 
 static void peer_infinite(struct mpc *c, struct sf *s, mp_time now)
@@ -235,8 +252,7 @@ bool conn_sf_mapping(struct mpc *c, struct sf *s, const struct mp_opts *o, uint3
         sf_abort(s, MP_RST_MPTCP, false, now);
         return false;
     }
-    map_add(s, &m);
-    return true;
+    return map_add(s, &m);
 }
 
 /* ---- checksums: a mapping's bytes wait until all are here ---- */
@@ -314,8 +330,7 @@ static bool csum_bad(struct mpc *c, struct sf *s, const struct sf_mapping *m, mp
 static bool mapping_done(struct mpc *c, struct sf *s, mp_time now)
 {
     struct sf_mapping m = *map_at(s, 0);
-    s->v.map_head = (s->v.map_head + 1) % SF_MAX_MAPPINGS;
-    s->v.nmap--;
+    map_drop_first(s);
     if (c->v.csum) {
         if (!held_csum_ok(s, &m)) return csum_bad(c, s, &m, now);
         deliver_held(c, s, &m, now);
@@ -327,10 +342,7 @@ static bool mapping_done(struct mpc *c, struct sf *s, mp_time now)
 /* Bytes at ssn, of which some lie in the first mapping: returns how many were taken; 0: no mapping; -1: memory. */
 static int64_t take_mapped(struct mpc *c, struct sf *s, mp_ssn ssn, struct mp_slice d, mp_time now)
 {
-    while (s->v.nmap && map_at(s, 0)->ssn + map_at(s, 0)->len <= ssn) {
-        s->v.map_head = (s->v.map_head + 1) % SF_MAX_MAPPINGS;
-        s->v.nmap--;
-    }
+    while (s->v.nmap && map_at(s, 0)->ssn + map_at(s, 0)->len <= ssn) map_drop_first(s);
     if (!s->v.nmap || map_at(s, 0)->ssn > ssn) return 0;
     struct sf_mapping *m = map_at(s, 0);
     mp_slice_cut(&d, (uint32_t)mp_min(d.len, m->ssn + m->len - ssn));

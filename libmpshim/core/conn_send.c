@@ -164,7 +164,7 @@ void conn_data_ack(struct mpc *c, struct sf *s, uint64_t ack, bool is64, mp_time
     conn_set_edge(c, a + s->v.snd_wnd);
     if (c->v.fin_sent && a == c->v.snd_end + 1) {
         c->v.fin_acked = true;
-        c->v.fin_now = false;
+        for (struct sf *o = c->sfs; o; o = o->next) o->v.data_fin_now = false;
         c->v.timer[CT_DATA_FIN] = MP_NEVER;
     }
     acked(c, a, now);
@@ -368,10 +368,16 @@ bool conn_fin_due(const struct mpc *c)
     return c->v.shut && conn_mp(c) && !c->v.tx_plain && c->v.snd_nxt == c->v.snd_end && !c->v.fin_sent && c->v.established && !c->v.err;
 }
 
+void conn_send_data_fin(struct mpc *c)
+{
+    for (struct sf *s = c->sfs; s; s = s->next) s->v.data_fin_now = sf_can_carry(s);
+}
+
 bool conn_poll(struct mpc *c, struct mp_pkt *out, mp_time now)
 {
     if (conn_fin_due(c)) {
-        c->v.fin_sent = c->v.fin_now = true;
+        c->v.fin_sent = true;
+        conn_send_data_fin(c);
         c->v.timer[CT_DATA_FIN] = now + MP_SEC(1);
         for (struct sf *s = c->sfs; s; s = s->next)
             if (s->v.srtt && sf_can_carry(s)) c->v.timer[CT_DATA_FIN] = mp_min(c->v.timer[CT_DATA_FIN], now + s->v.rto);

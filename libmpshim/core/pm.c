@@ -225,6 +225,20 @@ static void kick(struct sf *s, mp_time now)
     if (s->v.timer[SFT_PERSIST] != MP_NEVER) sf_arm(s, SFT_PERSIST, now);
 }
 
+/* RFC 8684 3.4.2: told over every subflow but those it removes; it has no acknowledgment of its own. */
+static void remove_addr(struct mpc *c, uint8_t id)
+{
+    for (struct sf *s = c->sfs; s; s = s->next)
+        if (sf_can_carry(s) && s->v.addr_id_local != id && s->v.nrm < (int)sizeof s->v.rm_ids) s->v.rm_ids[s->v.nrm++] = id;
+}
+
+static void withdraw_removal(struct mpc *c, uint8_t id)
+{
+    for (struct sf *s = c->sfs; s; s = s->next)
+        for (int i = s->v.nrm - 1; i >= 0; i--)
+            if (s->v.rm_ids[i] == id) s->v.rm_ids[i] = s->v.rm_ids[--s->v.nrm];
+}
+
 void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now)
 {
     for (struct sf *s = c->sfs; s; s = s->next)
@@ -235,8 +249,7 @@ void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now)
     if (!conn_mp(c) || c->v.fb != FB_CONFIRMED) return;
     for (int i = 0; i < PM_MAX_PATHS; i++)
         if (c->v.retry[i].ifindex == l->ifindex) c->v.retry[i].not_before = 0;
-    for (int i = 0; i < c->v.nrm; i++)
-        if (c->v.rm_ids[i] == pm_local_id(c, l->ifindex, &l->ip)) c->v.rm_ids[i] = c->v.rm_ids[--c->v.nrm];
+    withdraw_removal(c, pm_local_id(c, l->ifindex, &l->ip));
     announce(c, l, now);
     pm_run(c, now);
 }
@@ -252,11 +265,11 @@ void pm_local_removed(struct mpc *c, int ifindex, const struct mp_addr *ip, mp_t
         ended = true;
         sf_die(s, ENETDOWN, now);
     }
-    if (ended && c->v.nrm < (int)sizeof c->v.rm_ids) c->v.rm_ids[c->v.nrm++] = pm_local_id(c, ifindex, ip);
+    if (ended) remove_addr(c, pm_local_id(c, ifindex, ip));
     for (int i = 0; i < PM_MAX_REMOTE; i++) {
         struct pm_announce *a = &c->v.announce[i];
         if (!a->id || !mp_addr_eq(&a->at.ip, ip)) continue;
-        if (!ended && c->v.nrm < (int)sizeof c->v.rm_ids) c->v.rm_ids[c->v.nrm++] = a->id;
+        if (!ended) remove_addr(c, a->id);
         memset(a, 0, sizeof *a);
     }
 }

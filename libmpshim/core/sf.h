@@ -67,7 +67,7 @@ struct sf_mapping {         /* received, waiting for its bytes */
     bool fin, has_csum;
     uint16_t csum;
 };
-#define SF_MAX_MAPPINGS 256
+#define SF_MAX_MAPPINGS 16384 /* one for each out-of-order segment at worst; power of two */
 
 struct sf {
     /* -- links -- */
@@ -116,7 +116,7 @@ struct sf {
         int quick_acks;
         mp_ssn sack_recent[3];/* start points of the most recent out-of-order arrivals */
         bool dsack; mp_ssn dsack_l, dsack_r;
-        uint32_t map_head, nmap;
+        uint32_t map_head, nmap, map_cap;
         uint32_t nhold; uint64_t hold_bytes;
         uint64_t last_ts_echo;
         /* RTT, RTO (RFC 6298) */
@@ -145,8 +145,8 @@ struct sf {
         bool send_capable_ack;  /* client: put MP_CAPABLE into the next pure ACK */
         uint32_t nonce_local, nonce_remote;
         int syn_tries, probes, keep_probes;
-        bool fourth_ack;        /* passive join: send the fourth ACK */
-        int plain_checks;
+        bool data_fin_now;      /* a bare DATA_FIN is to be sent (again) here */
+        uint8_t rm_ids[8]; int nrm; /* REMOVE_ADDR to be sent here */
         mp_time timer[SFT_COUNT];
         /* statistics */
         uint64_t bytes_sent, bytes_acked, bytes_received, bytes_retrans;

@@ -377,15 +377,12 @@ static bool fin_due(const struct sf *s)
 
 static bool take_remove_addr(struct sf *s, struct mp_opts *o)
 {
-    struct mpc *c = s->c;
-    if (!c->v.nrm) return false;
-    for (int i = 0; i < c->v.nrm; i++)
-        if (c->v.rm_ids[i] == s->v.addr_id_local) return false; /* never over the subflow it removes */
+    if (!s->v.nrm) return false;
     o->mp |= MP_OPT_HAS(MP_REMOVE_ADDR);
-    o->remove_addr.n = (uint8_t)c->v.nrm;
-    memcpy(o->remove_addr.id, c->v.rm_ids, (size_t)c->v.nrm);
-    c->v.nrm = 0;
-    st_count(s->st, MP_E_remove_addr_out, 1, c);
+    o->remove_addr.n = (uint8_t)s->v.nrm;
+    memcpy(o->remove_addr.id, s->v.rm_ids, (size_t)s->v.nrm);
+    s->v.nrm = 0;
+    st_count(s->st, MP_E_remove_addr_out, 1, s->c);
     return true;
 }
 
@@ -427,7 +424,7 @@ static void ack_options(struct sf *s, struct mp_opts *o, uint8_t flags, mp_time 
         add_sack(s, o, flags);
         return;
     }
-    if (s->v.send_capable_ack && c->v.fb == FB_UNCONFIRMED) {
+    if (s->v.send_capable_ack && c->v.fb == FB_UNCONFIRMED && !s->v.data_fin_now) {
         o->mp |= MP_OPT_HAS(MP_CAPABLE);
         o->capable = (struct mp_opt_capable){ .version = c->v.version, .hmac_sha256 = true, .csum_req = c->v.csum, .nkeys = 2, .key_snd = c->v.key_local, .key_rcv = c->v.key_remote };
         add_sack(s, o, flags);
@@ -442,17 +439,16 @@ static void ack_options(struct sf *s, struct mp_opts *o, uint8_t flags, mp_time 
         return;
     }
     add_data_ack(c, o);
-    if (c->v.fin_now && s->v.fully) {
+    if (s->v.data_fin_now && s->v.fully) {
         o->dss.has_map = o->dss.dsn64 = o->dss.data_fin = true; /* RFC 8684 3.3.3: bare DATA_FIN: SSN 0, length 1 */
         o->dss.dsn = c->v.snd_end;
         o->dss.len = 1;
         o->dss.has_csum = c->v.csum;
         o->mp |= MP_OPT_HAS(MP_DSS);
         if (c->v.csum) {
-            uint16_t mp_dss_csum(uint64_t sum, mp_dsn dsn, uint32_t ssn, uint16_t len);
             o->dss.csum = mp_dss_csum(0, c->v.snd_end, 0, 1);
         }
-        c->v.fin_now = false;
+        s->v.data_fin_now = false;
     } else if (c->v.mp_fail_pending) {
         o->mp |= MP_OPT_HAS(MP_FAIL);
         o->fail_dsn = c->v.mp_fail_dsn;
@@ -495,14 +491,9 @@ static bool control_due(struct sf *s)
     struct mpc *c = s->c;
     if (!conn_mp(c)) return c->v.mp_fail_pending && c->v.offered;
     if (!s->v.fully || !c->v.peer_key_known) return false;
-    if (c->v.fin_now && sf_is_open(s)) return true;
+    if (s->v.data_fin_now && sf_is_open(s)) return true;
     if (c->v.fb != FB_CONFIRMED) return c->v.mp_fail_pending;
-    if (c->v.nrm) {
-        for (int i = 0; i < c->v.nrm; i++)
-            if (c->v.rm_ids[i] == s->v.addr_id_local) return false;
-        return true;
-    }
-    return pm_control_pending(c) || c->v.mp_fail_pending;
+    return s->v.nrm || pm_control_pending(c) || c->v.mp_fail_pending;
 }
 
 bool sf_poll(struct sf *s, struct mp_pkt *out, mp_time now)

@@ -26,22 +26,21 @@ enum { GHOSTS_MAX = 2048, TCP_SYN_SENT_STATE = 2 };
 
 /* ---- table ---- */
 
-static unsigned bucket(const struct mp_endpoint *id, const struct mp_endpoint *prog)
-{
-    return (id->port * 31u + prog->port) & (ENG_HASH - 1);
-}
+static unsigned bucket(const struct mp_endpoint *id) { return id->port & (ENG_HASH - 1); }
 
+/* Newest first, so a ghost of the same names is never found instead of what lives. A carrier whose program has not
+ * sent its SYN yet (prog.port 0) is found by any program's address. */
 static struct carrier *find(struct engine *e, const struct mp_endpoint *id, const struct mp_endpoint *prog)
 {
-    for (struct carrier *c = e->hash[bucket(id, prog)]; c; c = c->hash_next)
-        if (mp_endpoint_eq(&c->identity, id) && mp_endpoint_eq(&c->prog, prog))
+    for (struct carrier *c = e->hash[bucket(id)]; c; c = c->hash_next)
+        if (mp_endpoint_eq(&c->identity, id) && (!c->prog.port || mp_endpoint_eq(&c->prog, prog)))
             return c;
     return NULL;
 }
 
 static void hash_in(struct carrier *c)
 {
-    struct carrier **b = &c->e->hash[bucket(&c->identity, &c->prog)];
+    struct carrier **b = &c->e->hash[bucket(&c->identity)];
     c->hash_next = *b;
     c->hash_pprev = b;
     if (*b)
@@ -139,7 +138,7 @@ static void drop_mpc(struct carrier *c, mp_dur linger, mp_time now)
     if (!c->mpc)
         return;
     eng_carrier_facts(c, &c->last);
-    eng_verdict_end(c->e, c->mpc, c->err);
+    eng_verdict_end(c->e, c->client, c->mpc, c->err);
     mpc_set_owner(c->mpc, NULL);
     mpc_release(c->mpc, linger, now);
     c->mpc = NULL;
@@ -239,11 +238,11 @@ static void fail(struct carrier *c, mp_time now)
 static void look_failed(struct carrier *c, mp_time now)
 {
     struct diag_sock s;
-    bool waits = eng_diag_find(c->e, &c->prog, &c->identity, &s) == 0 && s.state == TCP_SYN_SENT_STATE;
-    if (waits && c->syn_seen) {
+    bool waits = c->syn_seen && eng_diag_find(c->e, &c->prog, &c->identity, &s) == 0 && s.state == TCP_SYN_SENT_STATE;
+    if (waits) {
         refuse(c);
         look_in(c, LOOK_PENDING, now);
-    } else if (waits || now - c->ended < FAILED_KEEP) {
+    } else if (now - c->ended < FAILED_KEEP) {
         look_in(c, LOOK_PENDING, now);
     } else {
         to_ghost(c, now);
@@ -280,8 +279,7 @@ static void met_nobody(struct carrier *c, int err, mp_time now)
         end_by_program(c, now);
         return;
     }
-    bool waits = program_waits(c);
-    if (!waits && (c->syn_seen || now - c->born >= GIVE_UP_CONNECT))
+    if (err == ECONNREFUSED && !program_waits(c))
         end_by_program(c, now);
     else
         meet_later(c, now);
@@ -343,7 +341,7 @@ static void pending_connected(struct carrier *c, mp_time now)
     if (c->syn_seen)
         meet(c, now);
     else
-        look_in(c, LOOK_MEET, now);
+        look_in(c, LOOK_PENDING, now); /* its SYN brings it on */
 }
 
 void eng_carrier_on_syn(struct engine *e, const struct mp_endpoint *id, const struct mp_endpoint *prog, uint32_t isn)
@@ -353,6 +351,7 @@ void eng_carrier_on_syn(struct engine *e, const struct mp_endpoint *id, const st
         return;
     mp_time now = eng_now();
     c->syn_seen = true;
+    c->prog = *prog;
     c->isn = isn;
     if (c->state == CR_PENDING && c->connected)
         meet(c, now);
@@ -362,8 +361,8 @@ void eng_carrier_on_syn(struct engine *e, const struct mp_endpoint *id, const st
 
 static void look_pending(struct carrier *c, mp_time now)
 {
-    if (c->connected) {
-        meet(c, now); /* perhaps its SYN escaped us */
+    if (c->connected && c->syn_seen) {
+        meet(c, now); /* again: the first attempt found no descriptor, or came in between */
         return;
     }
     bool gone = c->syn_seen ? !program_waits(c) : now - c->born >= GIVE_UP_CONNECT;
@@ -476,7 +475,7 @@ static void on_connected(struct carrier *c, mp_time now)
     c->connected = true;
     mpc_get_info(c->mpc, &info);
     eng_plain_note(c->e, &info, now);
-    eng_verdict_open(c->e, c->mpc);
+    eng_verdict_open(c->e, c->client, c->mpc);
     if (c->state == CR_PENDING)
         pending_connected(c, now);
 }
@@ -604,9 +603,8 @@ static int open_mpc(struct carrier *c, const struct ctl_req *q, const struct mp_
     return 0;
 }
 
-static int open_identity(struct carrier *c)
+static int open_identity(struct carrier *c, bool v6)
 {
-    bool v6 = c->prog.ip.family == 6;
     int err = v6 ? eng_lo_need6(c->e) : 0;
     if (!err)
         err = eng_identity_open(c->e, v6, &c->identity, &c->guard_fd);
@@ -615,13 +613,13 @@ static int open_identity(struct carrier *c)
     return err;
 }
 
-int eng_carrier_connect(struct engine *e, const struct ctl_req *q, struct mp_endpoint *id, enum ctl_why *why)
+int eng_carrier_connect(struct engine *e, uint64_t client, const struct ctl_req *q, struct mp_endpoint *id, enum ctl_why *why)
 {
-    struct mp_endpoint remote, prog;
+    struct mp_endpoint remote;
     struct mp_addr local;
     int ifindex = 0;
     *why = CTL_BAD_REQUEST;
-    if (!eng_from_sa(&q->remote, &remote) || !eng_from_sa(&q->local, &prog) || !eng_is_loopback(&prog.ip) || !prog.port)
+    if (!eng_from_sa(&q->remote, &remote) || !remote.port)
         return -EINVAL;
     int err = eligible(e, &remote, &local, &ifindex, why);
     if (err)
@@ -631,10 +629,10 @@ int eng_carrier_connect(struct engine *e, const struct ctl_req *q, struct mp_end
     struct carrier *c = carrier_new(e);
     if (!c)
         return -ENOMEM;
-    c->prog = prog;
+    c->client = client;
     c->pid = q->pid;
     c->state = CR_PENDING;
-    if ((err = open_identity(c)) || (err = open_mpc(c, q, &remote, &local, ifindex))) {
+    if ((err = open_identity(c, q->flags & CTL_F_V6ONLY)) || (err = open_mpc(c, q, &remote, &local, ifindex))) {
         carrier_free(c);
         return err;
     }
@@ -644,7 +642,7 @@ int eng_carrier_connect(struct engine *e, const struct ctl_req *q, struct mp_end
     return 0;
 }
 
-void eng_carrier_accept(struct engine *e, struct port *p, const struct mp_endpoint *to, struct mpc *m)
+void eng_carrier_accept(struct engine *e, uint64_t client, struct port *p, const struct mp_endpoint *to, struct mpc *m)
 {
     mp_time now = eng_now();
     room_for_fds(e);
@@ -656,6 +654,7 @@ void eng_carrier_accept(struct engine *e, struct port *p, const struct mp_endpoi
         eng_port_conn_put(p);
         return;
     }
+    c->client = client;
     c->mpc = m;
     c->port = p;
     c->connected = true;
@@ -663,7 +662,7 @@ void eng_carrier_accept(struct engine *e, struct port *p, const struct mp_endpoi
     c->identity = eng_identity_any(e, to->ip.family == 6);
     mpc_set_owner(m, c);
     e->total_accepts++;
-    eng_verdict_open(e, m);
+    eng_verdict_open(e, c->client, m);
     meet(c, now);
     if (c->fd >= 0)
         learn_identity(c);
@@ -761,23 +760,28 @@ void eng_carrier_setopt(struct engine *e, const struct ctl_req *q)
 
 /* ---- draining ---- */
 
-static bool drained(struct carrier *c)
+void eng_carriers_poke(struct engine *e)
 {
-    int inq = 0;
-    if (c->fd >= 0 && c->mpc && ioctl(c->fd, SIOCINQ, &inq) == 0 && inq > 0)
-        return false;
-    return !c->mpc || c->closed || mpc_send_done(c->mpc);
-}
-
-bool eng_carriers_drained(struct engine *e)
-{
-    bool all = true;
-    for (struct carrier *c = e->all; c; c = c->next) {
-        if (c->state == CR_OPEN && !c->prog_eof && !c->closed) {
+    for (struct carrier *c = e->all; c; c = c->next)
+        if (c->state == CR_OPEN && !c->prog_eof) {
             c->may_read = true; /* its end may be here though the loop has not heard of it */
             eng_carrier_queue(c);
         }
-        all = all && drained(c);
+}
+
+/* Its program's side is open, as far as we have read. */
+static bool is_open(const struct carrier *c)
+{
+    return c->state == CR_OPEN && !c->prog_eof && !c->may_read;
+}
+
+bool eng_carriers_delivered(struct engine *e, bool and_closed)
+{
+    for (struct carrier *c = e->all; c; c = c->next) {
+        if (!c->mpc || c->closed || is_open(c) || c->state == CR_PENDING || c->state == CR_MEETING)
+            continue;
+        if (!c->prog_eof || and_closed || !mpc_send_done(c->mpc))
+            return false;
     }
-    return all;
+    return true;
 }

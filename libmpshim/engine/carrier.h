@@ -21,7 +21,7 @@ struct carrier {
     struct mpc *mpc;                         /* NULL: gone. Released by us, freed by the stack */
     struct port *port;                       /* accept: counted; NULL for connect */
     enum carrier_state state;
-    struct mp_endpoint identity, prog;       /* our end's name; the program's socket on loopback */
+    struct mp_endpoint identity, prog;       /* our end's name; the program's socket on loopback, port 0: its SYN was not seen yet */
     int fd;                                  /* our end; -1: none; owned */
     int guard_fd;                            /* listening socket that holds the identity while pending; -1; owned */
 
@@ -45,6 +45,7 @@ struct carrier {
     mp_time outq_since;
     int err;                                 /* errno the program should see; 0: none */
     pid_t pid;
+    uint64_t client;                         /* control connection that its messages are for */
     uint64_t to_prog, from_prog;             /* bytes */
     struct ctl_rep last;                     /* facts for CTL_QUERY once the mpc is gone */
 };

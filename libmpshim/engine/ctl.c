@@ -10,13 +10,16 @@ struct ctl_conn {
     struct engine *e;
     struct ctl_conn *next;
     ev_io io;
-    int fd; /* owned */
-    pid_t pid;
+    int fd;             /* owned */
+    int log_fd;         /* this client's messages; -1: the engine's own; owned */
+    int verbose;
+    uint64_t id;        /* never reused: carriers outlive their client */
 };
 
 enum { CTL_FDS = 4, CTL_BATCH = 64 /* messages a turn */ };
 struct ctl_msg { /* one message; descriptors are owned until taken (-1) */
     struct ctl_req q;
+    char text[4096];    /* behind the request, ended by a zero */
     size_t len;
     int fd[CTL_FDS], nfd;
 };
@@ -49,24 +52,24 @@ static void do_hello(struct ctl_conn *k, struct ctl_msg *m)
 {
     struct ctl_rep rep = reply_to(&m->q);
     rep.result = m->q.version == CTL_VERSION ? 0 : -EPROTO;
-    k->pid = m->q.pid;
+    k->log_fd = take_fd(m, 1);
+    k->verbose = k->log_fd >= 0 ? (int)m->q.value : 0;
+    if (rep.result == 0 && k->e->is_listening)
+        eng_reconfigure(k->e, m->text);
     answer(take_fd(m, 0), &rep);
 }
 
 static void do_connect(struct ctl_conn *k, struct ctl_msg *m)
 {
     struct ctl_rep rep = reply_to(&m->q);
-    struct mp_endpoint id, remote;
+    struct mp_endpoint id;
     enum ctl_why why = CTL_BAD_REQUEST;
-    rep.result = eng_carrier_connect(k->e, &m->q, &id, &why);
+    rep.result = eng_carrier_connect(k->e, k->id, &m->q, &id, &why);
     rep.why = why;
-    if (rep.result == 0) {
-        eng_to_sa(&id, m->q.local.sa.sa_family, &rep.identity);
-    } else {
-        k->e->total_kernel++;
-        if (eng_from_sa(&m->q.remote, &remote))
-            eng_verdict_kernel(k->e, &m->q, &remote, why);
-    }
+    if (rep.result == 0)
+        eng_to_sa(&id, AF_INET, &rep.identity);
+    else
+        k->e->total_kernel++; /* the shim tells why */
     answer(take_fd(m, 0), &rep);
 }
 
@@ -75,7 +78,7 @@ static void do_listen(struct ctl_conn *k, struct ctl_msg *m)
     struct ctl_rep rep = reply_to(&m->q);
     enum ctl_why why = CTL_BAD_REQUEST;
     int fd = take_fd(m, 1);
-    rep.result = fd < 0 ? -EBADF : eng_port_listen(k->e, &m->q, fd, &why);
+    rep.result = fd < 0 ? -EBADF : eng_port_listen(k->e, k->id, &m->q, fd, &why);
     rep.why = why;
     if (fd >= 0)
         close(fd); /* the port lives as long as the program holds it */
@@ -139,14 +142,15 @@ static void take_rights(struct msghdr *mh, struct ctl_msg *m)
 static int receive(int fd, struct ctl_msg *m)
 {
     union { struct cmsghdr h; char b[CMSG_SPACE(8 * sizeof(int))]; } cb;
-    struct iovec iov = { &m->q, sizeof m->q }; /* text behind a request is cut off: none is used yet */
-    struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &cb, .msg_controllen = sizeof cb };
-    memset(m, 0, sizeof *m);
+    struct iovec iov[2] = { { &m->q, sizeof m->q }, { m->text, sizeof m->text - 1 } };
+    struct msghdr mh = { .msg_iov = iov, .msg_iovlen = 2, .msg_control = &cb, .msg_controllen = sizeof cb };
+    m->nfd = 0;
     ssize_t n = recvmsg(fd, &mh, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (n < 0)
         return -errno;
     take_rights(&mh, m);
     m->len = (size_t)n;
+    m->text[m->len > sizeof m->q ? m->len - sizeof m->q : 0] = 0;
     return n > 0;
 }
 
@@ -166,6 +170,8 @@ static void conn_free(struct ctl_conn *k)
         }
     ev_io_stop(k->e->loop, &k->io);
     close(k->fd);
+    if (k->log_fd >= 0)
+        close(k->log_fd);
     free(k);
 }
 
@@ -192,7 +198,7 @@ static void on_message(struct ev_loop *loop, ev_io *w, int events)
             conn_ended(k);
             return;
         }
-        if (m.len == sizeof m.q && m.q.version == CTL_VERSION)
+        if (m.len >= sizeof m.q && m.q.version == CTL_VERSION)
             dispatch(k, &m);
         msg_done(&m);
     }
@@ -205,6 +211,8 @@ static int conn_new(struct engine *e, int fd)
         return -ENOMEM;
     k->e = e;
     k->fd = fd;
+    k->log_fd = -1;
+    k->id = ++e->client_ids;
     k->next = e->conns;
     e->conns = k;
     ev_io_init(&k->io, on_message, fd, EV_READ);
@@ -255,3 +263,11 @@ void eng_ctl_stop(struct engine *e)
 }
 
 bool eng_ctl_any(const struct engine *e) { return e->conns; }
+
+int eng_ctl_log(const struct engine *e, uint64_t client, int level)
+{
+    for (const struct ctl_conn *k = e->conns; k; k = k->next)
+        if (k->id == client && k->log_fd >= 0)
+            return k->verbose >= level ? k->log_fd : -1;
+    return e->verbose >= level ? e->log_fd : -1;
+}

@@ -36,16 +36,13 @@ static void drain_end(struct drain *d, int result)
 
 static bool all_delivered(struct engine *e)
 {
-    if (!eng_carriers_drained(e))
+    if (!eng_carriers_delivered(e, false))
         return false;
     for (struct mpc *m = mp_stack_first(e->stack); m; m = mp_stack_next(m))
-        if (!mpc_send_done(m) && mpc_error(m) == 0)
-            return false;
+        if (!mpc_owner(m) && !mpc_send_done(m) && mpc_error(m) == 0)
+            return false; /* released: its carrier is gone, its data is not */
     return true;
 }
-
-/* The connections that wait for nobody's data any more but have not closed. */
-static bool all_closed(struct engine *e) { return mp_stack_live(e->stack) == 0; }
 
 static bool drain_step(struct drain *d, mp_time now)
 {
@@ -59,7 +56,7 @@ static bool drain_step(struct drain *d, mp_time now)
     }
     if (!d->done_since)
         d->done_since = now;
-    if (!all_closed(d->e) && now - d->done_since < CLOSE_GRACE)
+    if (!eng_carriers_delivered(d->e, true) && now - d->done_since < CLOSE_GRACE)
         return false;
     drain_end(d, 0);
     return true;
@@ -88,7 +85,7 @@ void eng_drain_add(struct engine *e, int fd, uint64_t ms)
     ev_timer_start(e->loop, &d->timer);
     /* What the process wrote and how it ended may wait in sockets that the loop has not looked at yet. */
     eng_carriers_on_ready(e);
-    (void)eng_carriers_drained(e);
+    eng_carriers_poke(e);
     eng_carriers_run(e);
     eng_touch(e);
 }

@@ -34,6 +34,7 @@ struct engine {
     struct mp_settings set;
     struct io_cfg iocfg;
     char **strings;             /* owned copies of the setting strings, NULL-terminated */
+    char *client_settings;      /* owned; the text that eng_reconfigure took last; NULL: none */
 
     ev_prepare prepare;         /* before the loop sleeps: run carriers, pump */
     ev_idle idle;               /* active while work is left over: the loop must not sleep */
@@ -52,6 +53,7 @@ struct engine {
 
     struct port *ports;
     struct ctl_conn *conns;
+    uint64_t client_ids;        /* the last one given */
     struct drain *drains;
     struct plain_peer *plain;   /* verdict.c */
     mp_time ports_checked;
@@ -76,7 +78,9 @@ void eng_touch(struct engine *e);        /* the stack was called: pump before sl
 void eng_flush(struct engine *e);        /* sends what may be sent now */
 void eng_random(struct engine *e, void *p, size_t n);
 void eng_sweep_at(struct engine *e, mp_time at); /* something needs the slow round then */
-void eng_log(struct engine *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void eng_log(int fd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Takes the settings of a helper's client ("name=value" lines) where nothing is alive yet; else they stay as they are. */
+void eng_reconfigure(struct engine *e, const char *text);
 
 /* ---- addr.c: struct sockaddr <-> struct mp_endpoint; v4-mapped addresses are IPv4 ---- */
 bool eng_from_sa(const union ctl_addr *a, struct mp_endpoint *ep); /* false: not an Internet address */
@@ -113,10 +117,11 @@ int eng_diag_find(struct engine *e, const struct mp_endpoint *local, const struc
 int eng_ctl_start(struct engine *e);
 void eng_ctl_stop(struct engine *e);
 bool eng_ctl_any(const struct engine *e);
+int eng_ctl_log(const struct engine *e, uint64_t client, int level); /* where its messages of this level go; -1: nowhere */
 
 /* ---- listener.c ---- */
 struct port_info { struct mp_endpoint at; unsigned families; bool live; int conns; pid_t pid; };
-int eng_port_listen(struct engine *e, const struct ctl_req *req, int fd, enum ctl_why *why); /* 0 or -errno; fd stays the caller's */
+int eng_port_listen(struct engine *e, uint64_t client, const struct ctl_req *req, int fd, enum ctl_why *why); /* 0 or -errno; fd stays the caller's */
 void eng_port_check(struct engine *e, mp_time now); /* are the programs' listeners still there? now 0: ask at once */
 void eng_port_release(struct engine *e, uint16_t port);
 void eng_port_accept(struct engine *e, struct port *p, struct mpc *c, mp_time now);
@@ -128,8 +133,8 @@ bool eng_port_any(const struct engine *e);       /* live listeners exist */
 void eng_port_free_all(struct engine *e);
 
 /* ---- carrier.c ---- */
-int eng_carrier_connect(struct engine *e, const struct ctl_req *req, struct mp_endpoint *id, enum ctl_why *why);
-void eng_carrier_accept(struct engine *e, struct port *p, const struct mp_endpoint *to, struct mpc *m);
+int eng_carrier_connect(struct engine *e, uint64_t client, const struct ctl_req *req, struct mp_endpoint *id, enum ctl_why *why);
+void eng_carrier_accept(struct engine *e, uint64_t client, struct port *p, const struct mp_endpoint *to, struct mpc *m);
 void eng_carrier_on_event(struct engine *e, struct mpc *m, unsigned bits, mp_time now);
 void eng_carrier_on_syn(struct engine *e, const struct mp_endpoint *id, const struct mp_endpoint *prog, uint32_t isn);
 void eng_carriers_on_ready(struct engine *e);    /* epfd has events */
@@ -139,13 +144,14 @@ mp_time eng_carriers_next_look(struct engine *e);
 void eng_carriers_free(struct engine *e);
 void eng_carrier_query(struct engine *e, const struct ctl_req *req, struct ctl_rep *rep);
 void eng_carrier_setopt(struct engine *e, const struct ctl_req *req);
-bool eng_carriers_drained(struct engine *e);     /* nothing read from programs is still to be read or acknowledged */
+void eng_carriers_poke(struct engine *e);        /* look for ends that the loop has not heard of */
+/* Everything that programs wrote to sockets that they have closed was acknowledged (and_closed: and the connections
+ * have ended); those still open are not counted. */
+bool eng_carriers_delivered(struct engine *e, bool and_closed);
 
 /* ---- verdict.c ---- */
-void eng_verdict_open(struct engine *e, struct mpc *m);
-void eng_verdict_end(struct engine *e, struct mpc *m, int err);
-void eng_verdict_kernel(struct engine *e, const struct ctl_req *req, const struct mp_endpoint *remote, enum ctl_why why);
-const char *eng_why_text(enum ctl_why w);
+void eng_verdict_open(struct engine *e, uint64_t client, struct mpc *m);
+void eng_verdict_end(struct engine *e, uint64_t client, struct mpc *m, int err);
 void eng_plain_note(struct engine *e, const struct mpc_info *i, mp_time now); /* remembers a peer without MPTCP */
 bool eng_plain_known(struct engine *e, const struct mp_endpoint *remote, mp_time now);
 void eng_plain_free(struct engine *e);

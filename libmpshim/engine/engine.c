@@ -64,10 +64,10 @@ void eng_random(struct engine *e, void *p, size_t n)
     explicit_bzero(e->rnd + e->rnd_left, n);
 }
 
-void eng_log(struct engine *e, const char *fmt, ...)
+void eng_log(int fd, const char *fmt, ...)
 {
     char line[1024];
-    if (e->log_fd < 0)
+    if (fd < 0)
         return;
     va_list ap;
     va_start(ap, fmt);
@@ -78,8 +78,8 @@ void eng_log(struct engine *e, const char *fmt, ...)
     if (n > (int)sizeof line - 2)
         n = (int)sizeof line - 2;
     line[n++] = '\n';
-    if (write(e->log_fd, line, (size_t)n) < 0)
-        e->verbose = 0; /* the reader of the messages has gone */
+    if (write(fd, line, (size_t)n) < 0)
+        return; /* the reader of the messages has gone: SIGPIPE is blocked here */
 }
 
 /* ---- what the stack asks for: the engine's own part here, the network's in io/ ---- */
@@ -104,7 +104,7 @@ static void op_trace(void *arg, int event, const struct mpc *c, const char *text
 {
     struct engine *e = arg;
     if (e->verbose >= 2)
-        eng_log(e, "mptcp-run: trace %llu.%03llu %p event %d: %s", (unsigned long long)(eng_now() / MP_SEC(1)),
+        eng_log(e->log_fd, "mptcp-run: trace %llu.%03llu %p event %d: %s", (unsigned long long)(eng_now() / MP_SEC(1)),
                 (unsigned long long)(eng_now() / MP_MS(1) % 1000), (const void *)c, event, text);
 }
 
@@ -314,6 +314,24 @@ static int settings_take(struct engine *e, const char *const *v, const char **wh
 
 /* ---- life ---- */
 
+static void net_close(struct engine *e)
+{
+    if (e->stack)
+        mp_stack_free(e->stack);
+    if (e->io)
+        io_free(e->io);
+    e->stack = NULL;
+    e->io = NULL;
+}
+
+static void strings_free(struct engine *e)
+{
+    for (size_t i = 0; e->strings && e->strings[i]; i++)
+        free(e->strings[i]);
+    free(e->strings);
+    e->strings = NULL;
+}
+
 static void engine_free(struct engine *e)
 {
     if (!e)
@@ -326,19 +344,15 @@ static void engine_free(struct engine *e)
     eng_carriers_free(e); /* SO_LINGER {1,0}: programs see a reset */
     eng_port_free_all(e);
     eng_plain_free(e);
-    if (e->stack)
-        mp_stack_free(e->stack);
-    if (e->io)
-        io_free(e->io);
+    net_close(e);
     if (e->loop)
         ev_loop_destroy(e->loop);
     int fds[] = { e->alarm_fd, e->epfd, e->diag_fd, e->log_fd, e->ctl_fd };
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
         if (fds[i] >= 0)
             close(fds[i]);
-    for (size_t i = 0; e->strings && e->strings[i]; i++)
-        free(e->strings[i]);
-    free(e->strings);
+    strings_free(e);
+    free(e->client_settings);
     free(e);
 }
 
@@ -404,18 +418,9 @@ static int loop_open(struct engine *e, const char **why)
     return 0;
 }
 
-static int net_open(struct engine *e, const char **why)
+static int net_open_stack(struct engine *e, const char **why)
 {
-    int err = lo_is_up();
-    if (err) {
-        *why = "the loopback interface (lo) is down";
-        return err;
-    }
-    eng_identity_init(e);
-    if ((err = eng_lo_open(e))) {
-        *why = err == -EPERM ? "no privilege to open raw sockets (CAP_NET_RAW)" : "cannot open a raw socket on loopback";
-        return err;
-    }
+    int err = 0;
     e->iocfg.kick = on_kick;
     e->iocfg.arg = e;
     *why = "cannot open the network";
@@ -430,6 +435,21 @@ static int net_open(struct engine *e, const char **why)
         return -ENOMEM;
     io_paths_start(e->io);
     return 0;
+}
+
+static int net_open(struct engine *e, const char **why)
+{
+    int err = lo_is_up();
+    if (err) {
+        *why = "the loopback interface (lo) is down";
+        return err;
+    }
+    eng_identity_init(e);
+    if ((err = eng_lo_open(e))) {
+        *why = err == -EPERM ? "no privilege to open raw sockets (CAP_NET_RAW)" : "cannot open a raw socket on loopback";
+        return err;
+    }
+    return net_open_stack(e, why);
 }
 
 static int engine_open(struct engine *e, const char **why)
@@ -448,6 +468,43 @@ static int engine_open(struct engine *e, const char **why)
 }
 
 static void engine_run(struct engine *e) { ev_run(e->loop, 0); }
+
+/* ---- settings of a helper's clients ---- */
+
+static int settings_take_text(struct engine *e, const char *text)
+{
+    const char *v[64];
+    size_t n = 0;
+    char *copy = strdup(text), *save = NULL;
+    if (!copy)
+        return -ENOMEM;
+    for (char *l = strtok_r(copy, "\n", &save); l && n < 63; l = strtok_r(NULL, "\n", &save))
+        v[n++] = l;
+    v[n] = NULL;
+    const char *why = NULL;
+    strings_free(e);
+    e->iocfg = (struct io_cfg){ 0 };
+    int err = settings_take(e, v, &why);
+    free(copy);
+    return err;
+}
+
+void eng_reconfigure(struct engine *e, const char *text)
+{
+    const char *why;
+    bool same = e->client_settings ? strcmp(e->client_settings, text) == 0 : !*text;
+    if (same || e->nlive || e->ports || mp_stack_live(e->stack))
+        return;
+    free(e->client_settings);
+    e->client_settings = strdup(text);
+    net_close(e);
+    int err = settings_take_text(e, text);
+    if (err)
+        settings_take(e, NULL, &why);
+    if (net_open_stack(e, &why))
+        ev_break(e->loop, EVBREAK_ALL); /* without a network there is nothing to serve */
+    eng_touch(e);
+}
 
 /* ---- host: a thread of the program ---- */
 

@@ -18,6 +18,7 @@ struct port {
     int conns;
     int guard_fd;            /* -1: none; owned */
     pid_t pid;
+    uint64_t client;
 };
 
 enum { TCP_LISTEN_STATE = 10 };
@@ -233,10 +234,10 @@ static struct port *find_or_new(struct engine *e, const struct mp_endpoint *at, 
     return p;
 }
 
-int eng_port_listen(struct engine *e, const struct ctl_req *q, int fd, enum ctl_why *why)
+int eng_port_listen(struct engine *e, uint64_t client, const struct ctl_req *q, int fd, enum ctl_why *why)
 {
     struct mp_endpoint at;
-    unsigned families;
+    unsigned families = 0;
     *why = CTL_BAD_REQUEST;
     int err = facts_of(fd, &at, &families);
     if (err)
@@ -250,6 +251,7 @@ int eng_port_listen(struct engine *e, const struct ctl_req *q, int fd, enum ctl_
     if (!p)
         return -ENOMEM;
     p->pid = q->pid;
+    p->client = client;
     guard_off(p);
     err = io_attach_only_loopback(fd);
     if (!err && !p->live)
@@ -269,5 +271,5 @@ void eng_port_accept(struct engine *e, struct port *p, struct mpc *m, mp_time no
     (void)now;
     p->conns++;
     eng_port_target(p, &to);
-    eng_carrier_accept(e, p, &to, m);
+    eng_carrier_accept(e, p->client, p, &to, m);
 }

@@ -6,24 +6,6 @@
 
 /* ---- lines ---- */
 
-const char *eng_why_text(enum ctl_why w)
-{
-    switch (w) {
-    case CTL_OK: return "carried by the engine";
-    case CTL_LOCAL_ROUTE: return "the destination is this host";
-    case CTL_EXCLUDED: return "the destination is excluded";
-    case CTL_NO_PRIVILEGE: return "no privilege to open raw sockets";
-    case CTL_NO_LOOPBACK: return "the loopback interface is down";
-    case CTL_NO_INTERFACE: return "no usable interface leads there";
-    case CTL_NO_ENGINE: return "no engine";
-    case CTL_REMEMBERED_PLAIN: return "the peer is known not to speak MPTCP";
-    case CTL_BOUND: return "the program bound the socket to one address";
-    case CTL_RESOURCE: return "out of ports, descriptors or memory";
-    case CTL_BAD_REQUEST: return "the request was not understood";
-    }
-    return "?";
-}
-
 static const char *megabytes(uint64_t n, char buf[32])
 {
     if (n < 1000000)
@@ -83,27 +65,29 @@ static void add_kind(struct text *t, const struct mpc_info *i)
     }
 }
 
-void eng_verdict_open(struct engine *e, struct mpc *m)
+void eng_verdict_open(struct engine *e, uint64_t client, struct mpc *m)
 {
     struct mpc_info i;
     struct mpc_path_info p[8];
     struct text t = { .n = 0 };
     char ep[64];
-    if (e->verbose < 1 || e->log_fd < 0)
+    int log = eng_ctl_log(e, client, 1);
+    if (log < 0)
         return;
     mpc_get_info(m, &i);
     add_kind(&t, &i);
     add_paths(&t, p, mpc_get_paths(m, p, 8));
-    eng_log(e, "mptcp-run: %s: %s %s", eng_ep_text(&i.remote, ep), i.server ? "accepted," : "connected,", t.b);
+    eng_log(log, "mptcp-run: %s: %s %s", eng_ep_text(&i.remote, ep), i.server ? "accepted," : "connected,", t.b);
 }
 
-void eng_verdict_end(struct engine *e, struct mpc *m, int err)
+void eng_verdict_end(struct engine *e, uint64_t client, struct mpc *m, int err)
 {
     struct mpc_info i;
     struct mpc_path_info p[8];
     struct text t = { .n = 0 };
     char ep[64];
-    if (e->verbose < 1 || e->log_fd < 0)
+    int log = eng_ctl_log(e, client, 1);
+    if (log < 0)
         return;
     mpc_get_info(m, &i);
     int n = mpc_get_paths(m, p, 8);
@@ -118,15 +102,7 @@ void eng_verdict_end(struct engine *e, struct mpc *m, int err)
         add(&t, i.established ? "; ended by: " : "failed: ");
         add(&t, strerror(err));
     }
-    eng_log(e, "mptcp-run: %s: %s", eng_ep_text(&i.remote, ep), t.b);
-}
-
-void eng_verdict_kernel(struct engine *e, const struct ctl_req *q, const struct mp_endpoint *remote, enum ctl_why why)
-{
-    char ep[64];
-    (void)q;
-    if (e->verbose >= 1 && why != CTL_LOCAL_ROUTE)
-        eng_log(e, "mptcp-run: %s: plain TCP by the kernel: %s", eng_ep_text(remote, ep), eng_why_text(why));
+    eng_log(log, "mptcp-run: %s: %s", eng_ep_text(&i.remote, ep), t.b);
 }
 
 /* ---- peers without MPTCP ---- */

@@ -249,6 +249,10 @@ uint32_t rtnl_generation(const struct rtnl *r); /* changes with every route, rul
 struct io_hop *rtnl_hop_get(struct rtnl *r, int ifindex, const struct mp_addr *ip); /* asks the kernel; counted */
 void rtnl_hop_put(struct rtnl *r, struct io_hop *h);
 
+/* One request to the kernel; each reply message goes to cb (libmnl's contract). 0 or -errno. */
+struct nlmsghdr;
+int rtnl_request(struct rtnl *r, struct nlmsghdr *nlh, int (*cb)(const struct nlmsghdr *, void *), void *data);
+
 /* ---- route.c: questions to the kernel's routing ---- */
 struct rtnl_route {
     uint8_t type;       /* RTN_* */

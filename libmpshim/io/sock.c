@@ -145,8 +145,9 @@ void io_sock_drop(struct io_sock *s)
 /* Packet sockets stay: closing one costs 8 to 24 ms, and the next flow would need it again. */
 void io_sock_put(struct io_sock *s)
 {
-    if (!s || --s->refs || s->kind == IO_PACKET) return;
-    io_sock_drop(s);
+    if (!s || --s->refs) return;
+    if (s->dead) io_set_tidy(s->io);
+    else if (s->kind != IO_PACKET) io_sock_drop(s);
 }
 
 static void sock_free(struct io_sock *s)

@@ -163,7 +163,8 @@ static bool has_privilege_of_its_own(const char *program)
 int shim_helper_connect(bool start, const char **detail)
 {
     char path[PATH_MAX], program[PATH_MAX];
-    int r = shim_conf.control ? snprintf(path, sizeof path, "%s", shim_conf.control) : mpshim_ctl_path(path, sizeof path);
+    int r = shim_conf.control ? 0 : mpshim_ctl_path(path, sizeof path);
+    if (shim_conf.control) snprintf(path, sizeof path, "%s", shim_conf.control);
     if (r < 0) return *detail = "no safe place for the helper's control socket", r;
     int fd = connect_to(path);
     if (fd >= 0 || !start) return fd;

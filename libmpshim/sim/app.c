@@ -242,6 +242,7 @@ static void on_event(struct sim_host *h, struct mpc *c, unsigned bits)
     struct sim_conn *k = mpc_owner(c);
     if (!k) return; /* released */
     if (bits & MP_EV_ACCEPT) {
+        k = (struct sim_conn *)((char *)k - offsetof(struct sim_conn, listener));
         if (k->c) {
             sim_fail(s, "%s conn %d: accepted twice", h->node.name, k->index);
             return;
@@ -251,7 +252,7 @@ static void on_event(struct sim_host *h, struct mpc *c, unsigned bits)
         k->connected_at = s->now;
         mpc_set_owner(c, k);
         if (k->cfg.rcvbuf) mpc_setopt(c, MPC_RCVBUF, k->cfg.rcvbuf, s->now);
-        mp_stack_unlisten(h->stack, k);
+        mp_stack_unlisten(h->stack, &k->listener);
     }
     if (bits & MP_EV_CONNECTED && !k->connected) {
         k->connected = true;
@@ -341,7 +342,7 @@ struct sim_conn *sim_app_server(struct sim_app *a, const struct sim_app_cfg *cfg
 {
     struct sim_conn *k = conn_add(a, cfg, true, key);
     struct mp_endpoint at = {.port = port};
-    int rc = mp_stack_listen(a->host->stack, &at, 3, 16, k);
+    int rc = mp_stack_listen(a->host->stack, &at, 3, 16, &k->listener);
     if (rc < 0) sim_fail(a->host->node.sim, "listen: %s", strerror(-rc));
     return k;
 }

@@ -40,6 +40,7 @@ struct sim_conn {
     bool started, connected, shut, eof, closed, done;
     int err;                 /* errno the connection ended with, or could not begin with */
     struct sim_rng rng;
+    char listener;           /* its address is the listener's owner word, this struct's the connection's */
     mp_time next_write, next_read;
     /* For the report. */
     mp_time connected_at, last_rx, done_at;

@@ -208,6 +208,8 @@ static void apply(struct run *r, const struct sim_change *c)
 
 static bool all_done(const struct run *r) { return sim_app_done(&r->app[0]) && sim_app_done(&r->app[1]); }
 
+#pragma weak mpc_save
+#pragma weak mpc_load
 /* Saves each connection of the client and goes on with copies in a new stack. */
 static void save_and_load(struct run *r)
 {

@@ -99,7 +99,7 @@ static void usage(void)
         char flag[64], with[128];
         const struct setting *s = &settings[i];
         flag_name(s, flag);
-        snprintf(with, sizeof with, "%s=%s", flag, !*s->range ? "..." : strchr(s->range, ' ') || strstr(s->range, "..") ? "" : s->range);
+        snprintf(with, sizeof with, "%s=%s", flag, !*s->range ? "..." : strstr(s->range, "..") ? "N" : "WORD");
         printf("  %-24s %s", with, s->text);
         if (*s->range) printf(" (%s)", s->range);
         print_default(s);
@@ -110,6 +110,16 @@ static void usage(void)
 
 /* ---- our files: beside this program (build tree), else where they were installed ---- */
 
+static bool joined(char *path, size_t n, const char *dir, const char *between, const char *name)
+{
+    size_t a = strlen(dir), b = strlen(between), c = strlen(name) + 1;
+    if (a + b + c > n) return false;
+    memcpy(path, dir, a);
+    memcpy(path + a, between, b);
+    memcpy(path + a + b, name, c);
+    return true;
+}
+
 static bool our_file(const char *name, char *path, size_t n)
 {
     char self[PATH_MAX];
@@ -117,10 +127,8 @@ static bool our_file(const char *name, char *path, size_t n)
     if (len > 0) {
         self[len] = 0;
         *strrchr(self, '/') = 0;
-        snprintf(path, n, "%s/%s", self, name);
-        if (access(path, R_OK) == 0) return true;
-        snprintf(path, n, "%s/../lib/libmpshim/%s", self, name);
-        if (access(path, R_OK) == 0) return true;
+        if (joined(path, n, self, "/", name) && access(path, R_OK) == 0) return true;
+        if (joined(path, n, self, "/../lib/libmpshim/", name) && access(path, R_OK) == 0) return true;
     }
     snprintf(path, n, "%s/%s", MPSHIM_LIBDIR, name);
     return access(path, R_OK) == 0;

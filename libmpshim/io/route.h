@@ -1,0 +1,20 @@
+/* io/route.h: the memory of route.c, held by rtnl.c. */
+#ifndef IO_ROUTE_H
+#define IO_ROUTE_H
+
+#include "io/internal.h"
+
+#define RTNL_CACHE_SLOTS 512
+
+/* Direct-mapped; an entry of an older generation is none. */
+struct rtnl_cache {
+    struct {
+        uint32_t generation;
+        int oif, err;
+        struct mp_addr dst, src;
+        struct rtnl_route route;
+    } v[RTNL_CACHE_SLOTS];
+};
+struct rtnl_cache *rtnl_cache(struct rtnl *r);
+
+#endif
