@@ -129,7 +129,7 @@ static bool shut_when_written(struct sim_conn *k)
         finish(k);
         return true;
     }
-    if (k->tx < k->cfg.bytes || (k->cfg.after_eof && !k->eof)) return false;
+    if (k->tx < k->cfg.bytes || ((k->cfg.after_eof || k->cfg.late_shut) && !k->eof)) return false;
     k->shut = true;
     if (k->cfg.release_early) finish(k);
     else mpc_shutdown(k->c, s->now);

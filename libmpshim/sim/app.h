@@ -15,6 +15,7 @@ struct sim_app_cfg {
     uint64_t turn_tx, turn_rx; /* taking turns: sends turn_tx bytes, then waits for turn_rx more; 0: does not wait */
     bool second;             /* the peer has the first turn */
     bool after_eof;          /* sends only after the peer's end */
+    bool late_shut;          /* ends its direction only after the peer's end, as a HTTP client does */
     uint64_t abort_after;    /* resets the connection after writing this many bytes; 0: never */
     bool peer_aborts;        /* an error is what should happen; an end of file is not */
     bool release_early;      /* close() right after the last write, without reading (the peer must send nothing) */

@@ -80,8 +80,7 @@ static void random_ifaces(struct sim_rng *r, struct sim_scen *sc)
     for (int i = 0; i < sc->npaths; i++) {
         uint8_t fam = kind < 3 ? 1 : kind == 3 ? 2 : kind == 4 ? 3 : i ? (uint8_t)(1 + pick(r, 3)) : 3;
         sc->client_iface[i].families = sc->server_iface[i].families = fam;
-        sc->server_iface[i].announce = chance(r, 50);
-        sc->client_iface[i].announce = chance(r, 10);
+        sc->server_iface[i].quiet = chance(r, 40);
         sc->client_iface[i].backup = i && chance(r, 15);
         if (chance(r, 10)) sc->client_iface[i].mtu = sc->server_iface[i].mtu = (uint32_t)sim_rng_range(r, 1280, 9000);
     }
@@ -186,6 +185,8 @@ static void random_conn(struct sim_rng *r, struct sim_scen *sc)
         c->release_early = true;
         s->bytes = 0;
         break;
+    case 4: c->late_shut = true; break;
+    case 5: s->late_shut = true; break;
     default: break;
     }
     if (chance(r, 15)) {
@@ -292,6 +293,7 @@ static void print_app(FILE *f, const char *who, const struct sim_app_cfg *a)
     if (a->read_from) fprintf(f, ", reads from %.3f s on", (double)(a->read_from - SIM_START) / 1e9);
     if (a->turn_tx) fprintf(f, ", turns of %llu for %llu%s", (unsigned long long)a->turn_tx, (unsigned long long)a->turn_rx, a->second ? " (second)" : "");
     if (a->after_eof) fprintf(f, ", after the peer's end");
+    if (a->late_shut) fprintf(f, ", ends after the peer");
     if (a->release_early) fprintf(f, ", closes early");
     if (a->abort_after) fprintf(f, ", aborts after %llu", (unsigned long long)a->abort_after);
     if (a->rcvbuf) fprintf(f, ", rcvbuf %llu", (unsigned long long)a->rcvbuf);
@@ -307,7 +309,7 @@ void sim_scen_print(const struct sim_scen *sc, FILE *f)
         const struct sim_path_cfg *p = &sc->path[i];
         const struct sim_iface_cfg *ci = &sc->client_iface[p->client_iface], *si = &sc->server_iface[p->server_iface];
         fprintf(f, "  path %d: client eth%d (families %d%s) - server eth%d (families %d%s)", i, p->client_iface, ci->families,
-                ci->backup ? ", backup" : "", p->server_iface, si->families, si->announce ? ", announced" : "");
+                ci->backup ? ", backup" : "", p->server_iface, si->families, si->quiet ? ", not announced" : "");
         if (ci->mtu) fprintf(f, " mtu %u", ci->mtu);
         for (int k = 0; k < p->nbox; k++) fprintf(f, " box %s", sim_box_name(p->box[k].what));
         fputc('\n', f);

@@ -44,7 +44,7 @@ static void build_ifaces(struct run *r, bool server)
         if (families_of(&cfg[i]) & 1) sim_host_ip(h, at, ip_text(text, server, i, false));
         if (families_of(&cfg[i]) & 2) sim_host_ip(h, at, ip_text(text, server, i, true));
         h->iface[at].backup = cfg[i].backup;
-        h->iface[at].announce = cfg[i].announce;
+        h->iface[at].announce = server && !cfg[i].quiet;
         h->iface[at].up = !cfg[i].starts_down;
     }
 }

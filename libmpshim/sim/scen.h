@@ -25,7 +25,8 @@ struct sim_path_cfg {
 struct sim_iface_cfg {
     uint8_t families;   /* 1: IPv4, 2: IPv6, 3: both; 0: IPv4 */
     uint32_t mtu;       /* 0: 1500 */
-    bool backup, announce, starts_down;
+    bool backup, starts_down;
+    bool quiet;         /* not announced to the peer by ADD_ADDR */
 };
 
 enum sim_change_what {

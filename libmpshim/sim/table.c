@@ -15,8 +15,9 @@
     [i] = {.up = LINK(rate, ms, queue), .down = LINK(rate, ms, queue), .client_iface = i, .server_iface = i, \
            .box = {{__VA_ARGS__}}, .nbox = 1}
 #define TWO_50 PATH(0, 50, 10, 250000), PATH(1, 50, 10, 250000)
-#define DOWNLOAD(n) .conn = {.server = {.bytes = n}}
-#define UPLOAD(n) .conn = {.client = {.bytes = n}}
+/* As HTTP has it: a short question, a long answer; and the other way round. */
+#define DOWNLOAD(n) .conn = {{.bytes = 100, .late_shut = true}, {.bytes = n}}
+#define UPLOAD(n) .conn = {{.bytes = n}, {.bytes = 100, .after_eof = true}}
 #define WHY(w) .why = (w) + 1
 
 #define CHANGES(...) .change = {__VA_ARGS__}, .nchanges = sizeof((struct sim_change[]){__VA_ARGS__}) / sizeof(struct sim_change)
@@ -47,10 +48,10 @@ const struct sim_scen sim_table[] = {
     {"four-paths", .path = {TWO_50, PATH(2, 20, 5, 100000), PATH(3, 10, 30, 100000)}, .npaths = 4, DOWNLOAD(MB(25)),
      .within = MP_MS(2400), .subflows = 4, .path_used = 15},
     {"two-paths-v6", .path = {TWO_50}, .npaths = 2, .client_iface = {{2}, {2}}, .server_iface = {{2}, {2}},
-     .conn = {.server = {.bytes = MB(10)}, .v6 = true}, .within = MP_MS(1300), .subflows = 2, .path_used = 3},
+     .conn = {{.bytes = 100, .late_shut = true}, {.bytes = MB(10)}, .v6 = true}, .within = MP_MS(1300), .subflows = 2, .path_used = 3},
     /* One connection over IPv4 and IPv6. The server's second address is of the other family: it must announce it. */
     {"mixed-v4-v6", .path = {TWO_50}, .npaths = 2, .client_iface = {{1}, {2}},
-     .server_iface = {{1, .announce = true}, {2, .announce = true}}, DOWNLOAD(MB(10)), .within = MP_MS(1400),
+     .server_iface = {{1}, {2}}, DOWNLOAD(MB(10)), .within = MP_MS(1400),
      .subflows = 2, .path_used = 3},
     /* 20 Mbit/s 20 ms + 10 Mbit/s 80 ms round trip: at least 26 Mbit/s (issue 2; kernel MPTCP 27.1). */
     {"unequal", .path = {PATH(0, 20, 10, 100000), PATH(1, 10, 40, 100000)}, .npaths = 2, DOWNLOAD(MB(24)),
@@ -150,13 +151,13 @@ const struct sim_scen sim_table[] = {
 
     /* ---- addresses ---- */
     {"server-announces", .path = {PATH(0, 20, 10, 100000), [1] = {LINK(20, 10, 100000), LINK(20, 10, 100000), .client_iface = 0, .server_iface = 1}},
-     .npaths = 2, .server_iface = {[1] = {.announce = true}}, DOWNLOAD(MB(5)), .within = MP_MS(1700), .subflows = 2,
+     .npaths = 2, DOWNLOAD(MB(5)), .within = MP_MS(1700), .subflows = 2,
      .path_used = 3},
     {"server-one-address", .path = {PATH(0, 20, 10, 100000), [1] = {LINK(20, 10, 100000), LINK(20, 10, 100000), .client_iface = 1, .server_iface = 0}},
      .npaths = 2, DOWNLOAD(MB(5)), .within = MP_MS(1700), .subflows = 2, .path_used = 3},
     {"announcement-stripped", .path = {[0] = {LINK(20, 10, 100000), LINK(20, 10, 100000), .box = {{SIM_BOX_STRIP_ADD_ADDR}}, .nbox = 1},
               [1] = {LINK(20, 10, 100000), LINK(20, 10, 100000), .client_iface = 0, .server_iface = 1}},
-     .npaths = 2, .server_iface = {[1] = {.announce = true}}, DOWNLOAD(MB(2)), .within = MP_MS(1500),
+     .npaths = 2, DOWNLOAD(MB(2)), .within = MP_MS(1500),
      WHY(MP_WHY_MULTIPATH)},
 
     /* ---- middleboxes ---- */
@@ -224,6 +225,7 @@ const struct sim_scen sim_table[] = {
      .conn = {{.bytes = 4000, .turn_tx = 200, .turn_rx = 1000, .write_min = 100, .write_max = 100, .open_flags = MP_OPEN_NODELAY},
               {.bytes = 20000, .turn_tx = 1000, .turn_rx = 200, .second = true}},
      .within = MP_MS(700)},
+    {"half-close-at-once", .path = {TWO_50}, .npaths = 2, .conn = {{0}, {.bytes = MB(4)}}, .within = MP_MS(1000)},
     {"half-close", .path = {TWO_50}, .npaths = 2, .conn = {{.bytes = KB(500)}, {.bytes = KB(500), .after_eof = true}},
      .within = MP_MS(700)},
     {"release-early", .path = {TWO_50}, .npaths = 2, .conn = {{.bytes = MB(1), .release_early = true}, {0}}, .within = MP_MS(600)},
@@ -233,13 +235,13 @@ const struct sim_scen sim_table[] = {
      .within = MP_MS(2000)},
     {"plain-client-aborts", .path = {BOXED(0, 20, 10, 100000, SIM_BOX_STRIP_ALL)}, .npaths = 1,
      .conn = {{.bytes = MB(5), .abort_after = MB(1)}, {.peer_aborts = true}}, .within = MP_MS(2000)},
-    {"slow-reader", .path = {TWO_50}, .npaths = 2, .conn = {.client = {.read_max = 20000, .read_gap = MP_MS(10)}, .server = {.bytes = MB(4)}},
+    {"slow-reader", .path = {TWO_50}, .npaths = 2, .conn = {.client = {.late_shut = true, .read_max = 20000, .read_gap = MP_MS(10)}, .server = {.bytes = MB(4)}},
      .set_client = {"rcvbuf-kb=256"}, .not_before = MP_MS(1900), .within = MP_MS(3000)},
     /* Nothing is read for 20 s: the window closes, is probed and opens. */
-    {"late-reader", .path = {TWO_50}, .npaths = 2, .conn = {.client = {.read_from = MP_SEC(21)}, .server = {.bytes = MB(4)}},
+    {"late-reader", .path = {TWO_50}, .npaths = 2, .conn = {.client = {.late_shut = true, .read_from = MP_SEC(21)}, .server = {.bytes = MB(4)}},
      .set_client = {"rcvbuf-kb=128"}, .not_before = MP_SEC(20), .within = MP_SEC(30)},
     {"late-reader-loses-window-update", .path = {PATH(0, 20, 10, 100000)}, .npaths = 1,
-     .conn = {.client = {.read_from = MP_SEC(6)}, .server = {.bytes = MB(2)}}, .set_client = {"rcvbuf-kb=128"},
+     .conn = {.client = {.late_shut = true, .read_from = MP_SEC(6)}, .server = {.bytes = MB(2)}}, .set_client = {"rcvbuf-kb=128"},
      CHANGES({MP_MS(4800), 0, SIM_CH_BLACKHOLE_UP, 1}, {MP_MS(5200), 0, SIM_CH_BLACKHOLE_UP, 0}), .within = MP_SEC(20)},
     {"small-writes", .path = {TWO_50}, .npaths = 2,
      .conn = {.server = {.bytes = KB(200), .write_min = 1, .write_max = 300, .write_gap = MP_US(200)}}, .within = MP_MS(1500)},

@@ -145,6 +145,7 @@ static const struct { const char *name, *hex; uint8_t flags, bad; uint32_t mp; i
     { "length 0", "1e000000", ACK, 0, 0, -EBADMSG },
     { "length 1", "0801", ACK, 0, 0, -EBADMSG },
     { "length past the end", "1e0c2003", ACK, 0, 0, -EBADMSG },
+    { "length one past the end", "1e052000", ACK, 0, 0, -EBADMSG },
     { "kind without length", "0101011e", ACK, 0, 0, -EBADMSG },
     { "unknown kind passed over", "fd060102030401011e048106", ACK, 0, MP_OPT_HAS(MP_TCPRST), 0 },
     { "MPTCP without subtype", "1e020101", ACK, 1, 0, 0 },
@@ -173,6 +174,8 @@ static const struct { const char *name, *hex; uint8_t flags, bad; uint32_t mp; i
     { "MSS outside a SYN", "020405b4", ACK, 1, 0, 0 },
     { "MSS 0", "02040000", SYN, 1, 0, 0 },
     { "SACK of 9", "0509010203040506ff", ACK, 1, 0, 0 },
+    { "second SACK", "050a0000000100000002050a0000000300000004", ACK, 1, 0, 0 },
+    { "second timestamps", "080a0000000100000002080a0000000300000004", ACK, 1, 0, 0 },
     { "SACK without blocks", "0502", ACK, 1, 0, 0 },
     { "malformed option does not hide the next", "0509010203040506ff1e082001d27c570b", ACK, 1, MP_OPT_HAS(MP_DSS), 0 },
 };
