@@ -152,7 +152,7 @@ static void go_plain(struct mpc *c, struct sf *s, enum mp_plain_why why)
     /* One subflow carried everything, so data and subflow numbers differ by a constant. */
     c->v.tx_plain_off = c->v.snd_nxt - mp_max(s->v.snd_nxt - s->v.fin_sent, 1);
     c->v.fin_sent = c->v.fin_acked = s->v.data_fin_now = false;
-    c->v.snd_edge = UINT64_MAX / 2; /* the subflow's window is the window now */
+    c->v.snd_edge = UINT64_MAX; /* the subflow's window is the window now */
     for (int i = 0; i < CT_COUNT; i++)
         if (i != CT_LINGER) c->v.timer[i] = MP_NEVER;
     st_token_del(c->st, c);
@@ -170,9 +170,9 @@ enum fb_action conn_fallback(struct mpc *c, struct sf *s, enum fb_event e, enum 
     }
     c->v.fb = step.next;
     if (step.next == FB_PLAIN && was != FB_PLAIN) {
-        go_plain(c, s, why);
         if (step.action == FB_send_fail) c->v.mp_fail_pending = true;
         c->v.infinite_pending = step.action == FB_send_fail || step.action == FB_send_infinite;
+        go_plain(c, s, why);
     }
     if (step.next == FB_CONFIRMED && was != FB_CONFIRMED) {
         c->v.why = MP_WHY_MULTIPATH;
@@ -196,7 +196,7 @@ void conn_sf_established(struct mpc *c, struct sf *s, mp_time now)
         if (c->v.why == MP_WHY_PENDING) c->v.why = MP_WHY_NO_OPTION_SYNACK;
         if (!c->v.tx_plain) c->v.tx_plain_off = c->v.snd_nxt - 1;
         c->v.tx_plain = c->v.rx_plain = true;
-        c->v.snd_edge = UINT64_MAX / 2;
+        c->v.snd_edge = UINT64_MAX;
         st_count(c->st, MP_E_connect_plain, 1, c);
         sf_update_mss(s);
     } else {

@@ -33,10 +33,42 @@ static bool rxq_grow(struct mpc *c)
     return true;
 }
 
+#define GATHER 16384 /* bytes of a buffer that small segments share */
+
+/* Appends d to the last buffer of the queue when that is a gathering one with room. */
+static bool rxq_gather(struct mpc *c, const struct mp_slice *d)
+{
+    if (!c->rxq_n) return false;
+    struct mp_slice *t = &c->rxq[(c->rxq_head + c->rxq_n - 1) % c->rxq_cap];
+    if (t->buf->size != GATHER || t->buf->refs != 1) return false;
+    uint8_t *end = (uint8_t *)(uintptr_t)t->p + t->len;
+    if ((size_t)(t->buf->data + GATHER - end) < d->len) return false;
+    memcpy(end, d->p, d->len);
+    t->len += d->len;
+    return true;
+}
+
+/* MTU-sized pieces are copied together: fewer system calls and allocations than one buffer each. */
+static struct mp_slice rxq_keep(const struct mp_slice *d)
+{
+    struct mp_slice k = { NULL, NULL, 0 };
+    if (d->len > GATHER / 4) return mp_slice_keep(d);
+    k.buf = mp_buf_new(GATHER);
+    if (!k.buf) return k;
+    memcpy(k.buf->data, d->p, d->len);
+    k.p = k.buf->data;
+    k.len = d->len;
+    return k;
+}
+
 static bool rxq_push(struct mpc *c, const struct mp_slice *d)
 {
+    if (rxq_gather(c, d)) {
+        c->v.rxq_bytes += d->len;
+        return true;
+    }
     if (c->rxq_n == c->rxq_cap && !rxq_grow(c)) return false;
-    struct mp_slice k = mp_slice_keep(d);
+    struct mp_slice k = rxq_keep(d);
     if (!k.buf) return false;
     c->rxq[(c->rxq_head + c->rxq_n++) % c->rxq_cap] = k;
     c->v.rxq_bytes += k.len;

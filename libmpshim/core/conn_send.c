@@ -220,7 +220,7 @@ void conn_reinject(struct mpc *c, struct sf *s, mp_time now)
 
 static struct reinj *next_reinj(struct mpc *c)
 {
-    while (c->reinj && c->reinj->end <= c->v.snd_una) {
+    while (c->reinj && mp_max(c->reinj->start, c->v.snd_una) >= c->reinj->end) { /* sent, or acknowledged meanwhile */
         struct reinj *r = c->reinj;
         c->reinj = r->next;
         free(r);

@@ -244,6 +244,7 @@ void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now)
     for (struct sf *s = c->sfs; s; s = s->next)
         if (!s->v.dead && s->v.ifindex == l->ifindex && mp_addr_eq(&s->v.local.ip, &l->ip)) {
             if (s->v.backoff) kick(s, now);
+            s->v.prio_now |= s->v.backup_local != l->backup;
             s->v.backup_local = l->backup;
         }
     if (!conn_mp(c) || c->v.fb != FB_CONFIRMED) return;
@@ -260,6 +261,7 @@ void pm_local_removed(struct mpc *c, int ifindex, const struct mp_addr *ip, mp_t
     if (!conn_mp(c)) return; /* plain TCP waits for the link, as the kernel's does */
     for (struct sf *s = c->sfs; s; s = s->next) {
         if (s->v.dead || s->v.ifindex != ifindex || !mp_addr_eq(&s->v.local.ip, ip)) continue;
+        if (s->v.initial && !c->v.established) continue; /* its SYN goes on trying */
         if (!conn_any_other(c, s) && s->v.join_done) continue; /* the last one waits too */
         st_count(c->st, MP_E_subflow_link_down, 1, c);
         ended = true;

@@ -147,6 +147,7 @@ struct sf {
         int syn_tries, probes, keep_probes;
         bool data_fin_now;      /* a bare DATA_FIN is to be sent (again) here */
         uint8_t rm_ids[8]; int nrm; /* REMOVE_ADDR to be sent here */
+        bool prio_now;          /* MP_PRIO with backup_local to be sent here, RFC 8684 3.3.8 */
         mp_time timer[SFT_COUNT];
         /* statistics */
         uint64_t bytes_sent, bytes_acked, bytes_received, bytes_retrans;

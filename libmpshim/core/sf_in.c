@@ -30,7 +30,7 @@ static void established(struct sf *s, mp_time now)
 static void initial_synack_options(struct sf *s, const struct mp_opts *o, mp_time now)
 {
     struct mpc *c = s->c;
-    if (!c->v.offered) return;
+    if (!conn_mp(c)) return; /* the SYN that was answered had no option */
     const struct mp_opt_capable *m = &o->capable;
     bool has = (o->mp & MP_OPT_HAS(MP_CAPABLE)) && m->nkeys == 1;
     if (has && m->version == c->v.version && !m->bflag && m->hmac_sha256) {
@@ -176,7 +176,7 @@ static bool seq_ok(const struct sf *s, mp_ssn ssn, uint32_t seglen)
     mp_ssn edge = mp_max(s->v.rcv_adv, s->v.rcv_nxt);
     /* RFC 8684 3.3.5: the window belongs to the connection: a peer may use here what it was told elsewhere. */
     if (conn_mp(s->c)) edge = mp_max(edge, s->v.rcv_nxt + s->c->v.rcvbuf);
-    if (seglen == 0) return ssn <= edge && ssn + 1 >= s->v.rcv_nxt;
+    if (seglen == 0) return ssn <= edge && ssn >= s->v.last_ack_sent; /* older: a probe, to be answered */
     return ssn <= edge && ssn + seglen > s->v.rcv_nxt;
 }
 

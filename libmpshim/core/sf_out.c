@@ -44,9 +44,10 @@ static void finish(struct sf *s, struct mp_pkt *out, const struct mp_opts *o, mp
     }
 }
 
-static bool fits(const struct mp_opts *o, uint8_t flags) { return mp_opts_len(o, flags) <= 40; }
+static bool fits_in(const struct mp_opts *o, uint8_t flags, uint32_t room) { return mp_opts_len(o, flags) <= room; }
+static bool fits(const struct mp_opts *o, uint8_t flags) { return fits_in(o, flags, 40); }
 
-static void push_sack(struct sf *s, struct mp_opts *o, mp_ssn l, mp_ssn r, uint8_t flags)
+static void push_sack(struct sf *s, struct mp_opts *o, mp_ssn l, mp_ssn r, uint8_t flags, uint32_t room)
 {
     if (o->nsack == MP_MAX_SACK) return;
     uint32_t left = s->v.irs + (uint32_t)l, right = s->v.irs + (uint32_t)r;
@@ -54,21 +55,22 @@ static void push_sack(struct sf *s, struct mp_opts *o, mp_ssn l, mp_ssn r, uint8
         if (o->sack[i].left == left) return;
     o->sack[o->nsack].left = left;
     o->sack[o->nsack++].right = right;
-    if (!fits(o, flags)) o->nsack--;
+    if (!fits_in(o, flags, room)) o->nsack--;
 }
 
-/* RFC 2018 4: the most recent first; RFC 2883: a duplicate before all. Filled into what room is left. */
-static void add_sack(struct sf *s, struct mp_opts *o, uint8_t flags)
+/* RFC 2018 4: the most recent first; RFC 2883: a duplicate before all. Filled into `room` bytes of options. */
+static void add_sack(struct sf *s, struct mp_opts *o, uint8_t flags, uint32_t room)
 {
     uint64_t l, r;
+    if (room > 40) room = 40;
     if (!s->v.sack_on) return;
-    if (s->v.dsack) push_sack(s, o, s->v.dsack_l, s->v.dsack_r, flags);
+    if (s->v.dsack) push_sack(s, o, s->v.dsack_l, s->v.dsack_r, flags, room);
     if (!s->ooo.n) return;
     for (int i = 0; i < 3; i++)
-        if (s->v.sack_recent[i] > s->v.rcv_nxt && mp_rangemap_run(&s->ooo, s->v.sack_recent[i], &l, &r)) push_sack(s, o, l, r, flags);
+        if (s->v.sack_recent[i] > s->v.rcv_nxt && mp_rangemap_run(&s->ooo, s->v.sack_recent[i], &l, &r)) push_sack(s, o, l, r, flags, room);
     mp_ssn at = s->v.rcv_nxt;
     while (o->nsack < MP_MAX_SACK && mp_rangemap_run(&s->ooo, at, &l, &r)) {
-        push_sack(s, o, l, r, flags);
+        push_sack(s, o, l, r, flags, room);
         at = r;
     }
 }
@@ -287,7 +289,8 @@ static void emit_seg(struct sf *s, struct mp_pkt *out, struct sf_seg *g, bool fr
         else if (g->len && c->v.infinite_pending)
             add_infinite(c, &o, g);
     }
-    add_sack(s, &o, flags);
+    uint32_t full = (uint32_t)mp_min(g->len, s->v.mss), hdr = s->v.local.ip.family == 4 ? 40 : 60;
+    add_sack(s, &o, flags, s->v.mtu > full + hdr ? s->v.mtu - full - hdr : 0);
     out->gso_size = g->len > s->v.mss ? (uint16_t)s->v.mss : 0;
     s->v.bytes_sent += g->len;
     g->sent = now;
@@ -308,6 +311,10 @@ bool sf_send_data(struct sf *s, struct mp_pkt *out, mp_dsn dsn, struct mp_chunk 
         g->chunk2->refs++;
     }
     bool idle = !s->v.pipe && !s->seg_head->next;
+    if (idle && s->v.last_sent && now - s->v.last_sent > s->v.rto && s->c->cc->on_idle) { /* RFC 5681 4.1 */
+        struct mp_cc_group grp = conn_cc_group(s->c, s);
+        s->c->cc->on_idle(&grp, now - s->v.last_sent, s->v.rto);
+    }
     s->v.snd_nxt += len;
     s->v.pipe += len;
     if (s->v.sacked_bytes && !s->v.in_recovery) st_count(s->st, MP_E_limited_transmit, 1, s->c);
@@ -421,13 +428,13 @@ static void ack_options(struct sf *s, struct mp_opts *o, uint8_t flags, mp_time 
             c->v.mp_fail_pending = false;
             st_count(s->st, MP_E_fail_out, 1, c);
         }
-        add_sack(s, o, flags);
+        add_sack(s, o, flags, 40);
         return;
     }
     if (s->v.send_capable_ack && c->v.fb == FB_UNCONFIRMED && !s->v.data_fin_now) {
         o->mp |= MP_OPT_HAS(MP_CAPABLE);
         o->capable = (struct mp_opt_capable){ .version = c->v.version, .hmac_sha256 = true, .csum_req = c->v.csum, .nkeys = 2, .key_snd = c->v.key_local, .key_rcv = c->v.key_remote };
-        add_sack(s, o, flags);
+        add_sack(s, o, flags, 40);
         return;
     }
     if (!s->v.initial && !s->v.passive && !s->v.join_done) {
@@ -454,11 +461,16 @@ static void ack_options(struct sf *s, struct mp_opts *o, uint8_t flags, mp_time 
         o->fail_dsn = c->v.mp_fail_dsn;
         c->v.mp_fail_pending = false;
         st_count(s->st, MP_E_fail_out, 1, c);
+    } else if (s->v.prio_now) {
+        o->mp |= MP_OPT_HAS(MP_PRIO);
+        o->prio = (struct mp_opt_prio){ .backup = s->v.backup_local };
+        s->v.prio_now = false;
+        st_count(s->st, MP_E_prio_out, 1, c);
     } else if (s->v.fully && !take_remove_addr(s, o))
         take_add_addr(s, o);
     if (!fits(o, flags)) o->mp &= ~MP_OPT_HAS(MP_DSS);
     if (!fits(o, flags)) o->has_ts = false;
-    add_sack(s, o, flags);
+    add_sack(s, o, flags, 40);
 }
 
 static bool emit_ack(struct sf *s, struct mp_pkt *out, mp_time now)
@@ -493,7 +505,7 @@ static bool control_due(struct sf *s)
     if (!s->v.fully || !c->v.peer_key_known) return false;
     if (s->v.data_fin_now && sf_is_open(s)) return true;
     if (c->v.fb != FB_CONFIRMED) return c->v.mp_fail_pending;
-    return s->v.nrm || pm_control_pending(c) || c->v.mp_fail_pending;
+    return s->v.nrm || s->v.prio_now || pm_control_pending(c) || c->v.mp_fail_pending;
 }
 
 bool sf_poll(struct sf *s, struct mp_pkt *out, mp_time now)

@@ -308,6 +308,7 @@ bool mp_stack_poll(struct mp_stack *st, struct mp_pkt *out, mp_time now)
     }
     while (st->nstray) {
         *out = st->stray[--st->nstray];
+        if (st_find(st, &out->src, &out->dst)) continue; /* somebody's by now */
         out->flow = st->stray_flow = st->ops.flow_open(st->arg, out->ifindex, &out->src, &out->dst, true);
         if (out->flow) return st->counter[MP_E_pkt_out]++, true;
     }
@@ -649,7 +650,10 @@ void mp_stack_input(struct mp_stack *st, struct mp_pkt *p, mp_time now)
     }
     if (o.bad) st_count(st, MP_E_opt_bad, o.bad, NULL);
     struct sf *s = st_find(st, &p->dst, &p->src);
-    if (s && s->v.dead) s = NULL;
+    if (s && s->v.dead) { /* over, only not cleared away yet */
+        conn_reap(s->c, now);
+        s = NULL;
+    }
     if (s && s->v.state == SF_TIME_WAIT && (p->flags & (MP_SYN | MP_ACK | MP_RST)) == MP_SYN && s->v.passive) {
         /* RFC 9293 3.6.1 / RFC 6191: a newer SYN may reuse the connection in TIME_WAIT. */
         if (!s->v.ts_on || !o.has_ts || (int32_t)(o.ts_val - s->v.ts_recent) > 0) {

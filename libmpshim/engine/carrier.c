@@ -374,13 +374,19 @@ static void look_pending(struct carrier *c, mp_time now)
 
 /* ---- open ---- */
 
+/* No process holds the program's socket any more; what it wrote may still wait in it, on our side or on its own. */
+static bool left_by_program(struct carrier *c)
+{
+    struct diag_sock s;
+    int err = eng_diag_find(c->e, &c->prog, &c->identity, &s);
+    return err == -ENOENT || (!err && !s.inode);
+}
+
 /* The program ended its direction: did it close the socket altogether? Then nobody will read, and the connection
  * ends as an orphan. While it lives, this is a half-close, which may last. */
 static void look_half(struct carrier *c, mp_time now)
 {
-    struct diag_sock s;
-    int err = eng_diag_find(c->e, &c->prog, &c->identity, &s);
-    if (err != -ENOENT && (err || s.inode)) {
+    if (!left_by_program(c)) {
         look_in(c, mp_min(c->look_every * 2, MP_SEC(4)), now);
         return;
     }
@@ -446,10 +452,11 @@ static void on_ready(struct carrier *c, unsigned events, mp_time now)
 {
     if (c->fd < 0)
         return; /* closed since the kernel noted this */
-    if (c->state == CR_MEETING) {
+    if (c->state == CR_MEETING)
         on_meeting(c, events, now);
+    if (c->state != CR_OPEN && c->state != CR_RESETTING)
         return;
-    }
+    /* Also of the event that ended the meeting: data and end may be in it, and an edge comes once. */
     c->may_read |= !!(events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR));
     c->may_write |= !!(events & (EPOLLOUT | EPOLLHUP | EPOLLERR));
     c->hup |= !!(events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR));
@@ -764,6 +771,7 @@ void eng_carriers_poke(struct engine *e)
 {
     for (struct carrier *c = e->all; c; c = c->next)
         if (c->state == CR_OPEN && !c->prog_eof) {
+            c->prog_left = left_by_program(c);
             c->may_read = true; /* its end may be here though the loop has not heard of it */
             eng_carrier_queue(c);
         }
@@ -772,7 +780,7 @@ void eng_carriers_poke(struct engine *e)
 /* Its program's side is open, as far as we have read. */
 static bool is_open(const struct carrier *c)
 {
-    return c->state == CR_OPEN && !c->prog_eof && !c->may_read;
+    return c->state == CR_OPEN && !c->prog_eof && !c->may_read && !c->prog_left;
 }
 
 bool eng_carriers_delivered(struct engine *e, bool and_closed)

@@ -109,6 +109,7 @@ void eng_lo_read(struct engine *e);      /* takes SYNs that wait; calls eng_carr
 void eng_lo_refuse(struct engine *e, const struct mp_endpoint *id, const struct mp_endpoint *prog, uint32_t isn, int err);
 
 /* ---- sockdiag.c ---- */
+int eng_diag_open(void); /* fd; -1 with errno */
 struct diag_sock { int state; uint32_t inode; /* 0: no process holds it */ };
 /* The kernel's socket with this local and remote address; a listener answers for any remote. 0, -ENOENT, -errno. */
 int eng_diag_find(struct engine *e, const struct mp_endpoint *local, const struct mp_endpoint *remote, struct diag_sock *out);

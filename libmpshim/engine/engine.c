@@ -406,7 +406,8 @@ static int loop_open(struct engine *e, const char **why)
         return -ENOMEM;
     e->alarm_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     e->epfd = epoll_create1(EPOLL_CLOEXEC);
-    if (e->alarm_fd < 0 || e->epfd < 0)
+    e->diag_fd = eng_diag_open();
+    if (e->alarm_fd < 0 || e->epfd < 0 || e->diag_fd < 0)
         return -errno;
     watch_fd(e, &e->alarm, on_alarm, e->alarm_fd);
     watch_fd(e, &e->carriers, on_carriers, e->epfd);

@@ -8,12 +8,7 @@
 
 #include "engine/eng.h"
 
-static int diag_open(struct engine *e)
-{
-    if (e->diag_fd < 0)
-        e->diag_fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_SOCK_DIAG);
-    return e->diag_fd < 0 ? -errno : 0;
-}
+int eng_diag_open(void) { return socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_SOCK_DIAG); }
 
 static void put_addr(const struct mp_addr *a, __be32 out[4])
 {
@@ -54,9 +49,6 @@ static int parse(const char *buf, size_t n, struct diag_sock *out)
 int eng_diag_find(struct engine *e, const struct mp_endpoint *local, const struct mp_endpoint *remote, struct diag_sock *out)
 {
     char buf[4096] __attribute__((aligned(8)));
-    int err = diag_open(e);
-    if (err)
-        return err;
     build(buf, local, remote);
     struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
     if (sendto(e->diag_fd, buf, ((struct nlmsghdr *)(void *)buf)->nlmsg_len, 0, (void *)&kernel, sizeof kernel) < 0)

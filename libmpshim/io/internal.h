@@ -16,7 +16,7 @@
 #define IO_ETH_LEN 14
 #define IO_RX_SIZE (65536 + 512) /* a GRO-merged packet with its headers */
 #define IO_BLOCK_MASK 0xfff0 /* guarded ports come in aligned blocks of 16 */
-#define IO_SEEN_MAX 32
+#define IO_SEEN_MAX 2048
 
 /* ---- counters: for --check, tests and people reading a core dump ---- */
 struct io_counters {
@@ -109,6 +109,13 @@ struct io_hop {
 
 enum io_rx { IO_RX_RAW, IO_RX_MOVING /* raw until it was read empty */, IO_RX_FAST };
 
+/* What the raw socket gave since both sockets saw the flow: the fast one's copies are swallowed. A ring. */
+struct io_seen {
+    uint64_t id[IO_SEEN_MAX]; /* 0: swallowed */
+    unsigned n, next;         /* remembered ever; where the next copy is expected: they come in the same order */
+    mp_time until;
+};
+
 struct io_flow {
     struct io_flow *hash_next;
     struct io_flow *next, **prev; /* in raw->flows */
@@ -126,10 +133,8 @@ struct io_flow {
     mp_time last_rx, last_raw_tx;
     uint16_t ip_id;
     uint32_t flowlabel;
-    /* Fast path's copies to swallow: what the raw socket gave since both sockets saw the flow. */
-    uint64_t seen[IO_SEEN_MAX];
-    int nseen;
-    mp_time seen_until;
+    mp_time moving_since;
+    struct io_seen *seen; /* owned; while copies may come */
 };
 
 struct io_listen_port { uint16_t port; uint8_t families; };
@@ -241,6 +246,7 @@ const struct rtnl_addr *rtnl_addr_at(const struct rtnl *r, int i);
 bool rtnl_is_local(const struct rtnl *r, const struct mp_addr *a);
 bool rtnl_link_is_up(const struct rtnl_link *l);
 bool rtnl_link_is_tunnel(const struct rtnl_link *l);
+bool rtnl_is_named(const struct io *io, const struct rtnl_link *l); /* by the user, to be used */
 /* May this interface be a path? NULL: yes, else why not (static text). */
 const char *rtnl_link_refused(const struct io *io, const struct rtnl_link *l);
 const char *rtnl_addr_refused(const struct io *io, const struct rtnl_addr *a);

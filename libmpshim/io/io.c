@@ -16,6 +16,7 @@
 #define SILENCE MP_MS(300)        /* without an answer a segment goes raw, which makes the kernel look for the neighbour */
 #define KEEP_NEIGHBOUR MP_SEC(10) /* as often anyhow */
 #define SEEN_FOR MP_MS(500)
+#define SETTLE MP_MS(1)
 
 /* ---- life ---- */
 
@@ -256,6 +257,7 @@ static void flow_free(struct io *io, struct io_flow *f)
     leave_raw(f);
     leave_fast(f);
     rtnl_hop_put(io->rtnl, f->hop);
+    free(f->seen);
     free(f);
 }
 
@@ -357,26 +359,34 @@ static void consider_fast(struct io *io, struct io_flow *f)
     f->next_try = UINT64_MAX;
     if (f->rx == IO_RX_FAST) {
         f->tx_fast = true; /* a hidden one; received there all along */
+        f->last_raw_tx = io_now();
         io->n.to_fast++;
     } else if (f->raw) {
         f->rx = IO_RX_MOVING;
+        f->moving_since = io_now();
         f->raw->nmoving++;
     }
 }
 
+/* A packet passes the packet sockets some microseconds before it reaches the raw ones: one that was on this way when the
+ * packet socket opened is only seen by the raw one. So "read empty" counts from SETTLE on. */
 void io_drained(struct io_sock *s)
 {
+    mp_time now;
+
     if (!s->nmoving) return;
+    now = io_now();
     for (struct io_flow *f = s->flows; f; f = f->next) {
-        if (f->rx != IO_RX_MOVING) continue;
+        if (f->rx != IO_RX_MOVING || now - f->moving_since < SETTLE) continue;
         f->rx = IO_RX_FAST;
         f->tx_fast = true;
-        f->seen_until = io_now() + SEEN_FOR;
+        f->last_raw_tx = now;
+        if (f->seen) f->seen->until = now + SEEN_FOR;
+        s->nmoving--;
+        s->filter_due = true;
         s->io->n.to_fast++;
+        io_set_tidy(s->io);
     }
-    s->nmoving = 0;
-    s->filter_due = true;
-    io_set_tidy(s->io);
 }
 
 static uint64_t segment_id(const struct mp_pkt *p)
@@ -385,31 +395,37 @@ static uint64_t segment_id(const struct mp_pkt *p)
 
     h = (h ^ ((uint64_t)p->len << 24 | (uint64_t)p->wnd << 8 | p->flags)) * 0x9e3779b97f4a7c15u;
     for (int i = 0; i < p->optlen; i++) h = (h ^ p->opt[i]) * 0x100000001b3u;
-    return h ^ h >> 29;
+    return (h ^ h >> 29) | 1;
 }
 
 static void remember(struct io_flow *f, const struct mp_pkt *p)
 {
-    f->seen[f->nseen++ % IO_SEEN_MAX] = segment_id(p);
-    if (f->nseen == 2 * IO_SEEN_MAX) f->nseen = IO_SEEN_MAX;
+    if (!f->seen) f->seen = calloc(1, sizeof *f->seen);
+    if (!f->seen) return;
+    f->seen->id[f->seen->n++ % IO_SEEN_MAX] = segment_id(p);
 }
 
 /* Each remembered segment stands for one copy only: a second one is the peer's retransmission. */
 static bool was_seen(struct io_flow *f, const struct mp_pkt *p, mp_time now)
 {
+    struct io_seen *m = f->seen;
     uint64_t id;
 
-    if (!f->nseen) return false;
-    if (now > f->seen_until) {
-        f->nseen = 0;
+    if (!m) return false;
+    if (now > m->until) {
+        free(m);
+        f->seen = NULL;
         return false;
     }
     id = segment_id(p);
-    for (int i = 0; i < IO_SEEN_MAX && i < f->nseen; i++)
-        if (f->seen[i] == id) {
-            f->seen[i] = 0;
-            return true;
-        }
+    for (unsigned i = 0; i < IO_SEEN_MAX; i++) {
+        unsigned at = (m->next + i) % IO_SEEN_MAX;
+
+        if (m->id[at] != id) continue;
+        m->id[at] = 0;
+        m->next = at + 1;
+        return true;
+    }
     return false;
 }
 

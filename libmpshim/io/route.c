@@ -127,7 +127,7 @@ static uint32_t key_hash(const struct mp_addr *dst, const struct mp_addr *src, i
 int rtnl_route_cached(struct rtnl *r, const struct mp_addr *dst, const struct mp_addr *src, int oif, struct rtnl_route *out)
 {
     static const struct mp_addr none;
-    typeof(&rtnl_cache(r)->v[0]) e = &rtnl_cache(r)->v[key_hash(dst, src, oif) % RTNL_CACHE_SLOTS];
+    struct rtnl_cached *e = &rtnl_cache(r)->v[key_hash(dst, src, oif) % RTNL_CACHE_SLOTS];
 
     if (!src) src = &none;
     if (e->generation != rtnl_generation(r) || e->oif != oif || !mp_addr_eq(&e->dst, dst) || !mp_addr_eq(&e->src, src)) {
@@ -183,7 +183,7 @@ bool rtnl_xfrm_in_use(struct rtnl *r)
 
 /* ---- what follows ---- */
 
-/* A table other than the usual ones was chosen by a policy rule (RFC-less; `ip rule`): a VPN, or the like. */
+/* A table other than the usual ones was chosen by a policy rule (`ip rule`): a VPN, or the like. */
 static bool is_policy_table(uint32_t table)
 {
     return table != RT_TABLE_MAIN && table != RT_TABLE_LOCAL && table != RT_TABLE_DEFAULT && table != RT_TABLE_UNSPEC;
@@ -205,11 +205,6 @@ enum io_route_kind io_route_kind(struct io *io, const struct mp_addr *remote, st
     return *err ? IO_ROUTE_OTHER : classify(io, rt);
 }
 
-static bool is_named_tunnel(const struct io *io, const struct rtnl_link *l)
-{
-    return io->cfg.interfaces && strstr(io->cfg.interfaces, l->name);
-}
-
 bool io_route(void *arg, int ifindex, const struct mp_addr *local, const struct mp_addr *remote)
 {
     struct io *io = arg;
@@ -222,7 +217,7 @@ bool io_route(void *arg, int ifindex, const struct mp_addr *local, const struct 
     kind = io_route_kind(io, remote, &rt, &err);
     if (kind == IO_ROUTE_TUNNEL) return rt.oif == ifindex; /* never beside a VPN */
     if (!err && kind != IO_ROUTE_OK) return false;
-    if (rtnl_link_is_tunnel(l) && !is_named_tunnel(io, l)) return false;
+    if (rtnl_link_is_tunnel(l) && !rtnl_is_named(io, l)) return false;
     return rtnl_route_cached(io->rtnl, remote, local, ifindex, &rt) == 0;
 }
 

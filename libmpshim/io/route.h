@@ -7,14 +7,13 @@
 #define RTNL_CACHE_SLOTS 512
 
 /* Direct-mapped; an entry of an older generation is none. */
-struct rtnl_cache {
-    struct {
-        uint32_t generation;
-        int oif, err;
-        struct mp_addr dst, src;
-        struct rtnl_route route;
-    } v[RTNL_CACHE_SLOTS];
+struct rtnl_cached {
+    uint32_t generation;
+    int oif, err;
+    struct mp_addr dst, src;
+    struct rtnl_route route;
 };
+struct rtnl_cache { struct rtnl_cached v[RTNL_CACHE_SLOTS]; };
 struct rtnl_cache *rtnl_cache(struct rtnl *r);
 
 #endif

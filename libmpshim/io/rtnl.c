@@ -343,7 +343,10 @@ static bool in_list(const char *list, const char *name, bool minus, bool *others
     return found;
 }
 
-static bool is_named(const struct io *io, const char *name) { return in_list(io->cfg.interfaces, name, false, NULL); }
+bool rtnl_is_named(const struct io *io, const struct rtnl_link *l)
+{
+    return in_list(io->cfg.interfaces, l->name, false, NULL);
+}
 
 bool rtnl_link_is_up(const struct rtnl_link *l) { return l->flags & IFF_UP && l->flags & IFF_RUNNING; }
 

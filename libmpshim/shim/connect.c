@@ -51,13 +51,14 @@ static bool is_destination(const union ctl_addr *a)
     return !IN6_IS_ADDR_UNSPECIFIED(ip) && !IN6_IS_ADDR_LOOPBACK(ip) && !IN6_IS_ADDR_MULTICAST(ip) && !IN6_IS_ADDR_LINKLOCAL(ip);
 }
 
-static bool is_bound(int fd)
+/* tried: a failed connect of ours left the port that the kernel had chosen. */
+static bool is_bound(int fd, bool tried)
 {
     struct sockaddr_storage ss;
     union ctl_addr a;
     socklen_t n = sizeof ss;
     if (REAL(getsockname)(fd, (struct sockaddr *)&ss, &n) || !shim_addr_in(&a, (struct sockaddr *)&ss, n)) return true;
-    if (a.v4.sin_port) return true;
+    if (a.v4.sin_port && !tried) return true;
     return a.sa.sa_family == AF_INET ? a.v4.sin_addr.s_addr != 0 : !IN6_IS_ADDR_UNSPECIFIED(&a.v6.sin6_addr);
 }
 
@@ -93,7 +94,7 @@ static int go_on(int fd, struct shim_fd *f, int family)
         return r;
     }
     r = -shim_true_error(fd, f, -r);
-    shim_forget(fd);
+    if (!shim_is_borrowed()) atomic_store(&f->kind, SHIM_TRIED);
     return r;
 }
 
@@ -149,13 +150,13 @@ static int ask_some_host(int fd, int family, const union ctl_addr *remote, struc
     return rep->result ? (rep->why ? (int)rep->why : CTL_RESOURCE) : CTL_OK;
 }
 
-static int first_connect(int fd, const struct sockaddr *sa, socklen_t n, const union ctl_addr *remote)
+static int first_connect(int fd, const struct sockaddr *sa, socklen_t n, const union ctl_addr *remote, bool tried)
 {
     int family, host;
     const char *detail = NULL;
     struct ctl_rep rep;
     if (!shim_is_tcp(fd, &family)) return (int)shim_neg(REAL(connect)(fd, sa, n));
-    if (is_bound(fd) || is_tied(fd)) return by_kernel(fd, sa, n, CTL_BOUND, NULL);
+    if (is_bound(fd, tried) || is_tied(fd)) return by_kernel(fd, sa, n, CTL_BOUND, NULL);
     int why = ask_some_host(fd, family, remote, &rep, &host, &detail);
     if (why) return by_kernel(fd, sa, n, (enum ctl_why)why, detail);
 
@@ -169,11 +170,12 @@ int shim_connect(int fd, const struct sockaddr *sa, socklen_t n)
 {
     union ctl_addr remote;
     struct shim_fd *f = shim_find(fd);
+    bool tried = f && f->kind == SHIM_TRIED && f->cookie == shim_cookie(fd);
     if (f && (f->kind != SHIM_CARRIER || f->cookie != shim_cookie(fd))) shim_forget(fd), f = NULL;
     if (f && sa && n >= sizeof sa->sa_family && sa->sa_family != AF_UNSPEC) return go_on(fd, f, get_int(fd, SOL_SOCKET, SO_DOMAIN));
     if (f) shim_forget(fd); /* AF_UNSPEC dissolves the connection */
     if (!shim_addr_in(&remote, sa, n) || !is_destination(&remote)) return (int)shim_neg(REAL(connect)(fd, sa, n));
-    return first_connect(fd, sa, n, &remote);
+    return first_connect(fd, sa, n, &remote, tried);
 }
 
 int w_connect(int fd, const struct sockaddr *sa, socklen_t n)

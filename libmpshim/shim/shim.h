@@ -76,7 +76,12 @@ extern int shim_log_fd; /* -1: none */
 
 /* ---- the table of descriptors (table.c) ---- */
 
-enum shim_kind { SHIM_NONE = 0, SHIM_CARRIER, SHIM_LISTENER };
+enum shim_kind {
+    SHIM_NONE = 0,
+    SHIM_CARRIER,
+    SHIM_LISTENER,
+    SHIM_TRIED, /* connect() failed; the kernel has freed the socket, but its old port still shows in getsockname() */
+};
 enum shim_host_id { SHIM_HOST_INSIDE, SHIM_HOST_HELPER, SHIM_HOST_PARENT, SHIM_HOSTS, SHIM_HOST_ANY = SHIM_HOSTS };
 
 /* What we know about a descriptor. Only a hint: a descriptor may be closed behind our back (a raw system call,

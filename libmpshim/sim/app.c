@@ -204,7 +204,8 @@ static void judge_close(struct sim_conn *k)
         finish(k);
         return;
     }
-    bool may_go_on = !k->err && k->tx == k->cfg.bytes && mpc_readable(k->c);
+    bool pause = k->next_read > s->now || k->cfg.read_from > s->now; /* its end of file is still to be seen */
+    bool may_go_on = !k->err && k->tx == k->cfg.bytes && (pause || mpc_readable(k->c));
     if (may_go_on) return;
     sim_fail(s, "%s conn %d: closed with errno %d (%s)%s, sent %llu of %llu, received %llu of %llu",
              k->app->host->node.name, k->index, k->err, strerror(k->err),

@@ -76,7 +76,7 @@ struct sim_scen {
     mp_dur not_before;      /* and not before (the simulator itself lies otherwise) */
     mp_dur stall_max;       /* longest time without a byte read, of any reader; 0: not asserted */
     int subflows;           /* the first connection's client once had at least so many; 0: not asserted */
-    int why;                /* enum mp_plain_why of all connections at the end, plus 1; 0: not asserted */
+    int why;                /* enum mp_plain_why of the clients at the end, plus 1; 0: not asserted */
     uint8_t path_used;      /* bit i: path i carried at least 64 KB up or down */
     bool may_change;        /* payload of plain TCP may differ (a middlebox changes it) */
     bool must_change;       /* ... and it does */

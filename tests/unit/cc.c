@@ -171,6 +171,24 @@ TEST(ssthresh_is_held_when_the_same_loss_times_out_again)
     }
 }
 
+/* A recovery whose retransmissions were lost too: the loss has been answered already. */
+TEST(ssthresh_is_held_when_recovery_times_out)
+{
+    FOR_EACH_CC(l, 2) {
+        uint64_t held;
+
+        avoid(l, 0, 100 * MSS);
+        loss(l, 0);
+        held = l->s[0].ssthresh;
+        rto(l, 0, 3 * MSS);
+        CHECK_EQ(l->s[0].ssthresh, held);
+        CHECK_EQ(l->s[0].cwnd, MSS);
+        while (l->s[0].cwnd < held) round_trip(l, 0);
+        rto(l, 0, held); /* but a new loss after the window came back counts */
+        CHECK(l->s[0].ssthresh < held);
+    }
+}
+
 TEST(spurious_loss_and_time_out_are_undone)
 {
     FOR_EACH_CC(l, 2) {

@@ -65,14 +65,20 @@ static void hystart_judge(struct mp_cc_state *s)
 }
 
 /* RFC 9406 4.3: only the first slow start is blind; later ones know ssthresh. */
-bool mp_cc_hystart_ack(struct mp_cc_state *s, const struct mp_cc_ack *a)
+static bool conservative(struct mp_cc_state *s, const struct mp_cc_ack *a)
 {
-    if (s->ssthresh != UINT64_MAX) return mp_cc_slow_start(s, a->acked);
+    if (s->ssthresh != UINT64_MAX) return false;
     if (a->round_start) hystart_new_round(s);
     hystart_sample(s);
     hystart_judge(s);
-    if (s->priv[P_CSS_BASELINE_RTT]) return mp_cc_slow_start(s, a->acked / CSS_GROWTH_DIVISOR);
-    return mp_cc_slow_start(s, a->acked);
+    return s->priv[P_CSS_BASELINE_RTT] != 0;
+}
+
+bool mp_cc_hystart_ack(struct mp_cc_state *s, const struct mp_cc_ack *a)
+{
+    uint64_t divisor = conservative(s, a) ? CSS_GROWTH_DIVISOR : 1;
+
+    return a->app_limited || mp_cc_slow_start(s, a->acked / divisor);
 }
 
 /* ---- reductions ---- */
@@ -88,7 +94,7 @@ bool mp_cc_undo(struct mp_cc_state *s)
     if (!s->priv[P_PRIOR_CWND]) return false;
     s->cwnd = mp_max(s->cwnd, s->priv[P_PRIOR_CWND]);
     s->ssthresh = mp_max(s->ssthresh, s->priv[P_PRIOR_SSTHRESH]);
-    s->priv[P_PRIOR_CWND] = 0;
+    s->priv[P_PRIOR_CWND] = s->priv[P_REDUCED_TO] = 0;
     return true;
 }
 
@@ -97,20 +103,26 @@ static uint64_t ssthresh_floor(const struct mp_cc_state *s) { return (uint64_t)M
 void mp_cc_reduce(struct mp_cc_state *s, uint64_t ssthresh)
 {
     s->ssthresh = mp_max(ssthresh, ssthresh_floor(s));
-    s->cwnd = s->ssthresh;
+    s->cwnd = s->priv[P_REDUCED_TO] = s->ssthresh;
     s->acked_since_grow = 0;
     s->priv[P_CSS_BASELINE_RTT] = 0;
 }
 
-/* RFC 5681 3.1: ssthresh from the flight, but held when the same loss times out again: the window has not
- * grown since. */
+/* RFC 5681 3.1: ssthresh from the flight, but held when the window has not grown since it was last reduced:
+ * the same loss times out again, or the recovery from it does. */
+static bool was_reduced_just_now(const struct mp_cc_state *s)
+{
+    return s->cwnd <= s->mss || s->cwnd == s->priv[P_REDUCED_TO];
+}
+
 void mp_cc_timeout(struct mp_cc_state *s, uint64_t flight, unsigned num, unsigned den)
 {
-    if (s->cwnd > s->mss) {
+    if (!was_reduced_just_now(s)) {
         mp_cc_remember(s);
         mp_cc_reduce(s, mp_min(flight, s->cwnd) / den * num);
     }
     s->cwnd = s->mss;
+    s->priv[P_REDUCED_TO] = 0;
     s->acked_since_grow = 0;
     s->priv[P_ROUND_MIN_RTT] = s->priv[P_LAST_ROUND_MIN_RTT] = s->priv[P_ROUND_SAMPLES] = 0;
 }
@@ -121,7 +133,6 @@ void mp_cc_reno_ack(struct mp_cc_group *g, const struct mp_cc_ack *a)
 {
     struct mp_cc_state *s = mp_cc_self(g);
 
-    if (a->app_limited) return;
     if (!mp_cc_hystart_ack(s, a)) mp_cc_grow_by_bytes(s, a->acked, s->cwnd);
 }
 

@@ -6,6 +6,7 @@
 
 enum { /* words of priv */
     P_PRIOR_CWND, P_PRIOR_SSTHRESH,           /* before the last reduction, for on_undo; cwnd 0: nothing to undo */
+    P_REDUCED_TO,                             /* cwnd as the last loss left it; equal to cwnd: not grown since */
     P_ROUND_MIN_RTT, P_LAST_ROUND_MIN_RTT,    /* HyStart++, ns, 0: none yet */
     P_ROUND_SAMPLES, P_CSS_BASELINE_RTT, P_CSS_ROUNDS,
     P_ALGORITHM                               /* the first that an algorithm may use for itself */
@@ -13,7 +14,8 @@ enum { /* words of priv */
 
 static inline struct mp_cc_state *mp_cc_self(const struct mp_cc_group *g) { return g->s[g->self]; }
 
-/* Slow start with HyStart++ (RFC 9406). True: the ACK was used up by it. */
+/* Slow start with HyStart++ (RFC 9406), and nothing for an ACK of a window that was not full. True: the ACK
+ * needs no further growth. */
 bool mp_cc_hystart_ack(struct mp_cc_state *s, const struct mp_cc_ack *a);
 /* One segment for every `threshold` bytes acknowledged (RFC 3465 2.1 with threshold = cwnd). */
 void mp_cc_grow_by_bytes(struct mp_cc_state *s, uint64_t acked, uint64_t threshold);

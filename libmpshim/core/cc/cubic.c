@@ -9,8 +9,10 @@ enum {
     P_K,                   /* ns */
     P_W_EST,               /* what Reno would have, bytes << EST_SHIFT */
     P_CWND_PRIOR,          /* cwnd before the last reduction, bytes */
-    P_PRIOR_W_MAX          /* for undo, bytes */
+    P_PRIOR_W_MAX,         /* for undo, bytes */
+    P_END
 };
+_Static_assert(P_END <= sizeof((struct mp_cc_state *)0)->priv / sizeof(uint64_t), "priv is too small");
 enum { EST_SHIFT = 8 }; /* fraction of W_est: enough for one ACK's share of the largest windows */
 
 static const double C = 0.4;                            /* RFC 9438 5.1, segments / s^3 */
@@ -108,10 +110,8 @@ static void cubic_ack(struct mp_cc_group *g, const struct mp_cc_ack *a)
     mp_time last = s->priv[P_LAST_ACK];
 
     s->priv[P_LAST_ACK] = a->now;
-    if (a->app_limited)
-        skip_time(s, last && a->now > last ? a->now - last : 0);
-    else if (!mp_cc_hystart_ack(s, a))
-        congestion_avoidance(s, a);
+    if (a->app_limited) skip_time(s, last && a->now > last ? a->now - last : 0);
+    if (!mp_cc_hystart_ack(s, a)) congestion_avoidance(s, a);
 }
 
 /* RFC 9438 4.7, fast convergence: a flow that shrinks twice in a row leaves room for new ones. */

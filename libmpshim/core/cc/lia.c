@@ -50,7 +50,6 @@ static void lia_ack(struct mp_cc_group *g, const struct mp_cc_ack *a)
 {
     struct mp_cc_state *s = mp_cc_self(g);
 
-    if (a->app_limited) return;
     if (!mp_cc_hystart_ack(s, a)) mp_cc_grow_by_bytes(s, a->acked, growth_threshold(g));
 }
 

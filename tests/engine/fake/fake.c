@@ -14,7 +14,7 @@
 #include "core/stack.h"
 #include "io/io.h"
 
-enum { CAP = 4 << 20, P_ECHO = 7, P_DISCARD = 9, P_SOURCE = 19, P_HELLO = 21, P_RESET = 22, P_RESET_MB = 23 };
+enum { CAP = 16 << 20, P_ECHO = 7, P_DISCARD = 9, P_SOURCE = 19, P_HELLO = 21, P_RESET = 22, P_RESET_MB = 23 };
 
 struct queue { uint8_t *b; uint64_t head, len; };
 struct mpc {
@@ -63,11 +63,12 @@ struct mp_stack *mp_stack_new(const struct mp_stack_ops *ops, void *arg, const s
     (void)ops, (void)arg, (void)set;
     return calloc(1, sizeof(struct mp_stack));
 }
+static void check(struct mpc *c);
 static void c_free(struct mpc *c)
 {
     for (struct mpc **p = &c->s->all; *p; p = &(*p)->next)
         if (*p == c) { *p = c->next; break; }
-    if (c->peer) c->peer->peer = NULL;
+    if (c->peer) { c->peer->peer = NULL; c->peer->eof_in = true; check(c->peer); }
     c->s->n--;
     free(c->rx.b);
     memset(c, 0x5a, sizeof *c); /* use after free shows */
@@ -236,7 +237,7 @@ void mpc_shutdown(struct mpc *c, mp_time now)
     (void)now;
     struct mpc *k = sink(c);
     c->shut = true;
-    if (k) { k->eof_in = true; ev(k, MP_EV_READABLE); }
+    if (k) { k->eof_in = true; ev(k, MP_EV_READABLE); check(k); }
     else if (c->port == P_DISCARD) { c->eof_in = true; ev(c, MP_EV_READABLE); }
     check(c);
 }

@@ -1,0 +1,322 @@
+"""Programs under the shim with the real engine, in a lab without emulated links: each small program runs bare and
+under mptcp-run, with the engine inside and in the helper, and must print the same."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+import lab as lab_package
+
+ROOT = Path(__file__).resolve().parent.parent
+MPTCP_RUN = ROOT / os.environ.get("B", "build") / "mptcp-run"
+PYTHON = "/usr/bin/python3"
+FAR, FAR6, NEAR, NEAR6 = "10.10.1.1", "fd00:10:1::1", "10.10.1.2", "fd00:10:1::2"
+ECHO, COUNT, RESET, KEEP, NAME = range(7001, 7006)
+PRELUDE = """import os,socket,sys,time,select,errno,subprocess,struct,signal
+FAR,FAR6="10.10.1.1","fd00:10:1::1"
+def name(e): return errno.errorcode[e] if e else 0
+"""
+HOSTS = ["inside", "helper"]
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory):
+    if os.geteuid():
+        pytest.skip("needs root, to make network namespaces")
+    with lab_package.two_path(direct=True) as made:
+        made.dir = tmp_path_factory.mktemp("far")
+        far = made.server.popen([PYTHON, ROOT / "tests/shim/far.py", made.dir], stdout=subprocess.PIPE)
+        assert far.stdout.readline() == "ready\n"
+        yield made
+
+
+def run(net, code, engine=None, env=None, timeout=30):
+    wrap = [MPTCP_RUN, f"--engine={engine}"] if engine else []
+    done = net.client.run([*wrap, PYTHON, "-c", PRELUDE + code], env=env, timeout=timeout, check=False)
+    assert done.returncode == 0, (engine, done.returncode, done.stdout, done.stderr)
+    return done.stdout
+
+
+def same(net, code, **options):
+    """What the program prints, bare and with both hosts; once, when all agree."""
+    outs = {engine or "bare": run(net, code, engine, **options) for engine in (None, *HOSTS)}
+    assert outs["inside"] == outs["bare"], outs
+    assert outs["helper"] == outs["bare"], outs
+    return outs["bare"]
+
+
+def test_it_is_the_engine_that_carries(net):
+    for engine in HOSTS:
+        done = net.client.run([MPTCP_RUN, "-v", f"--engine={engine}", PYTHON, "-c", PRELUDE + f"s=socket.create_connection((FAR,{ECHO})); s.sendall(b'x'); s.recv(1)"])
+        assert f"{FAR}:{ECHO}" in done.stderr and "kernel TCP" not in done.stderr, done.stderr
+
+
+def test_blocking_connect_and_names(net):
+    out = same(net, f"""
+s = socket.create_connection((FAR, {ECHO}), 5); s.sendall(b"hello"); print(s.recv(5), s.getpeername(), s.getsockname()[0])
+t = socket.create_connection((FAR6, {ECHO}), 5); t.sendall(b"hello"); print(t.recv(5), t.getpeername(), t.getsockname()[0])
+u = socket.socket(socket.AF_INET6); u.connect(("::ffff:" + FAR, {ECHO})); u.sendall(b"hi"); print(u.recv(5), u.getpeername(), u.getsockname()[0])
+v = socket.socket(socket.AF_INET6); v.setsockopt(41, 26, 1); v.connect((FAR6, {ECHO})); v.sendall(b"hi"); print(v.recv(5), v.getpeername(), v.getsockname()[0])
+w = socket.create_connection((FAR, {NAME})); print(w.recv(100), w.recv(100))
+""")
+    assert NEAR in out and NEAR6 in out
+
+
+def test_the_local_port_is_the_one_on_the_wire(net):
+    code = f"s = socket.create_connection((FAR, {ECHO})); s.sendall(b'x'); s.recv(1); print(s.getsockname()[1], flush=True); time.sleep(1)"
+    p = net.client.popen([MPTCP_RUN, PYTHON, "-c", PRELUDE + code], stdout=subprocess.PIPE)
+    port = p.stdout.readline().strip()
+    assert f":{port}" in net.server.run(["ss", "-Htn", "sport", "=", f":{ECHO}"]).stdout
+    net.client.stop(p)
+
+
+def test_nonblocking_connect_registered_before(net):
+    same(net, f"""
+s = socket.socket(); s.setblocking(False); e = select.epoll()
+print(name(s.connect_ex((FAR, {ECHO}))))
+e.register(s, select.EPOLLOUT | select.EPOLLIN | select.EPOLLET)
+print([m for f, m in e.poll(5)], s.getsockopt(1, 4), e.poll(0.1)); s.send(b"x")
+time.sleep(0.2); print([bool(m & select.EPOLLIN) for f, m in e.poll(5)], s.recv(9))
+""")
+
+
+def test_refused(net):
+    assert same(net, """
+s = socket.socket(); print(name(s.connect_ex((FAR, 4))))
+s = socket.socket(); s.setblocking(False); print(name(s.connect_ex((FAR, 4)))); p = select.poll(); p.register(s, select.POLLOUT)
+print([m for f, m in p.poll(5000)], name(s.getsockopt(1, 4)), name(s.getsockopt(1, 4)))
+s = socket.socket(); s.settimeout(5)
+try: s.connect((FAR6, 4))
+except OSError as e: print(name(e.errno))
+""").splitlines()[0] == "ECONNREFUSED"
+
+
+def test_refusal_is_quick(net):
+    for engine in HOSTS:
+        out = run(net, "s=socket.create_connection((FAR,7001)); a=time.monotonic()\nfor i in range(5): socket.socket().connect_ex((FAR,4))\nprint((time.monotonic()-a)*200)", engine)
+        assert float(out) < 50  # ms each
+
+
+def test_unreachable(net):
+    same(net, """
+for a in ("203.0.113.1", "10.10.1.77"):
+    s = socket.socket(); s.settimeout(10)
+    try: s.connect((a, 80))
+    except OSError as e: print(a, name(e.errno))
+""", timeout=60)
+
+
+def test_connect_again_after_refused(net):
+    same(net, f"""
+s = socket.socket(); print(name(s.connect_ex((FAR, 4)))); s.connect((FAR, {ECHO})); s.sendall(b"z"); print(s.recv(1), s.getpeername())
+""")
+
+
+def test_half_close(net):
+    same(net, f"""
+s = socket.create_connection((FAR, {COUNT})); s.sendall(b"a" * 3000000); s.shutdown(socket.SHUT_WR); print(s.recv(100), s.recv(100))
+""")
+
+
+def test_reset_comes_after_the_data_and_is_not_eof(net):
+    same(net, f"""
+s = socket.create_connection((FAR, {RESET})); s.sendall(b"x"); time.sleep(0.3)
+for i in range(3):
+    try: print(s.recv(100))
+    except OSError as e: print(name(e.errno))
+""")
+
+
+def test_write_after_reset(net):
+    same(net, f"""
+s = socket.create_connection((FAR, {RESET})); s.sendall(b"x"); time.sleep(0.3)
+for i in range(3):
+    try: print(s.send(b"more"))
+    except OSError as e: print(name(e.errno))
+""")
+
+
+@pytest.mark.parametrize("end", ["sys.exit(0)", "os._exit(0)", "s.close()", "s.close(); os.execv('/bin/true', ['true'])"])
+@pytest.mark.parametrize("engine", HOSTS)
+def test_exit_with_unsent_data_loses_nothing(net, engine, end):
+    kept = net.dir / "kept"
+    kept.unlink(missing_ok=True)
+    run(net, f"s = socket.create_connection((FAR, {KEEP})); s.sendall(b'q' * 3000000); {end}", engine)
+    until = time.monotonic() + 10
+    while not kept.exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert kept.read_text() == f"3000000 {hashlib.sha256(b'q' * 3000000).hexdigest()}"
+
+
+def test_exit_is_quick_when_all_is_delivered(net):
+    for engine in HOSTS:
+        a = time.monotonic()
+        run(net, f"s = socket.create_connection((FAR, {ECHO})); s.sendall(b'x'); s.recv(1)", engine)
+        assert time.monotonic() - a < 1
+
+
+def test_fork_then_write_in_the_child(net):
+    same(net, f"""
+s = socket.create_connection((FAR, {ECHO})); sys.stdout.flush()
+if os.fork() == 0:
+    s.sendall(b"child"); print(s.recv(5), s.getpeername()); sys.stdout.flush(); os._exit(0)
+print(os.wait()[1]); s.sendall(b"parent"); print(s.recv(6))
+""")
+
+
+def test_new_connection_in_a_forked_child(net):
+    same(net, f"""
+s = socket.create_connection((FAR, {ECHO})); sys.stdout.flush()
+if os.fork() == 0:
+    t = socket.create_connection((FAR, {ECHO})); t.sendall(b"child"); print(t.recv(5)); t.close(); sys.stdout.flush(); os._exit(0)
+print(os.wait()[1]); s.sendall(b"parent"); print(s.recv(6))
+""")
+
+
+def test_descriptor_passed_to_another_program(net):
+    same(net, f"""
+s = socket.create_connection((FAR, {ECHO})); n = s.fileno()
+r = subprocess.run([sys.executable, "-c", f"import socket; s=socket.socket(fileno={{n}}); s.sendall(b'passed'); print(s.recv(6), s.getpeername())"], pass_fds=[n], capture_output=True, text=True)
+print(r.stdout, r.returncode); s.sendall(b"still"); print(s.recv(5))
+""".replace(", s.getpeername())\"]", ")\"]"))
+
+
+def test_closing_all_numbers(net):
+    same(net, f"""
+a = socket.create_connection((FAR, {ECHO})); n = a.fileno()
+import ctypes; libc = ctypes.CDLL(None); libc.close_range(n + 1, 0xffffffff, 0); libc.closefrom(n + 1)
+for i in range(n + 1, 1024):
+    try: os.close(i)
+    except OSError: pass
+b = socket.create_connection((FAR, {ECHO})); b.sendall(b"again"); print(b.recv(5), a.getpeername(), b.getpeername())
+""")
+
+
+def test_sigchld_and_wait_are_not_disturbed(net):
+    """The helper is started by this program: it must not see a child."""
+    same(net, f"""
+seen = []; signal.signal(signal.SIGCHLD, lambda *a: seen.append(1))
+s = socket.create_connection((FAR, {ECHO})); time.sleep(0.3)
+try: os.wait()
+except ChildProcessError: print("no child", seen)
+""")
+
+
+def test_many_short_connections(net):
+    same(net, f"""
+for i in range(200):
+    s = socket.create_connection((FAR, {ECHO})); s.sendall(b"%d" % i); assert s.recv(9) == b"%d" % i; s.close()
+print("done", len(os.listdir("/proc/self/fd")) < 12)
+""", timeout=60)
+
+
+def test_many_at_once(net):
+    same(net, f"""
+socks = [socket.create_connection((FAR, {ECHO})) for i in range(200)]
+for i, s in enumerate(socks): s.sendall(b"%d" % i)
+print(all(s.recv(9) == b"%d" % i for i, s in enumerate(socks)))
+""", timeout=60)
+
+
+def test_threads_connect_at_once(net):
+    same(net, f"""
+import threading
+ok = []
+def one(i):
+    s = socket.create_connection((FAR, {ECHO})); s.sendall(b"%d" % i); ok.append(s.recv(9) == b"%d" % i)
+ts = [threading.Thread(target=one, args=(i,)) for i in range(40)]
+[t.start() for t in ts]; [t.join() for t in ts]; print(all(ok), len(ok))
+""")
+
+
+def test_bound_and_local_connections_stay_on_the_kernel(net):
+    same(net, f"""
+l = socket.create_server(("127.0.0.1", 0)); c = socket.create_connection(l.getsockname()); print(c.getpeername() == l.getsockname())
+s = socket.socket(); s.bind(("{NEAR}", 0)); s.connect((FAR, {ECHO})); s.sendall(b"b"); print(s.recv(1), s.getsockname()[0])
+o = socket.create_server(("{NEAR}", 0)); c = socket.create_connection(o.getsockname()); d, a = o.accept(); print(a[0], c.getpeername() == o.getsockname(), d.getsockname() == o.getsockname())
+""")
+
+
+SERVER = """
+l = socket.create_server((ANY, 7300), family=AF, dualstack_ipv6=DUAL); print("ready", flush=True)
+for i in range(N):
+    s, a = l.accept(); print(a[0], s.getpeername() == a, s.getsockname()[:2]); s.sendall(s.recv(10)); s.close()
+"""
+
+
+@pytest.mark.parametrize("engine", [None, *HOSTS])
+@pytest.mark.parametrize("any_,doors,seen", [
+    ("0.0.0.0", [FAR, "10.10.2.1"], [f"{NEAR} True ('{FAR}', 7300)", "10.10.2.2 True ('10.10.2.1', 7300)"]),
+    (FAR, [FAR], [f"{NEAR} True ('{FAR}', 7300)"]),
+    ("::", [FAR, FAR6], [f"::ffff:{NEAR} True ('::ffff:{FAR}', 7300)", f"{NEAR6} True ('{FAR6}', 7300)"]),
+    (FAR6, [FAR6], [f"{NEAR6} True ('{FAR6}', 7300)"]),
+])
+def test_accept_tells_the_truth(net, engine, any_, doors, seen):
+    wrap = [MPTCP_RUN, f"--engine={engine}"] if engine else []
+    head = f"import socket\nANY={any_!r}; N={len(doors)}; AF=socket.{'AF_INET6' if ':' in any_ else 'AF_INET'}; DUAL={any_ == '::'}\n"
+    p = net.server.popen([*wrap, PYTHON, "-c", head + SERVER], stdout=subprocess.PIPE)
+    try:
+        assert p.stdout.readline() == "ready\n"
+        for door in doors:
+            code = f"s=socket.create_connection(({door!r},7300),5); s.sendall(b'ping'); print(s.recv(10))"
+            assert run(net, code) == "b'ping'\n"
+        assert p.stdout.read().splitlines() == seen
+    finally:
+        net.server.stop(p)
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("engine", HOSTS)
+def test_a_restarted_server_gets_its_port(net, engine):
+    """The first one ends with a connection open; the second binds the same port with SO_REUSEADDR."""
+    code = "import socket; l=socket.create_server(('0.0.0.0',7301)); print('ready',flush=True); s,a=l.accept(); s.sendall(b'hi'); s.recv(1)"
+    for _ in range(3):
+        p = net.server.popen([MPTCP_RUN, f"--engine={engine}", PYTHON, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            assert p.stdout.readline() == "ready\n", p.stderr.read()
+            assert run(net, "s=socket.create_connection((FAR,7301),5); print(s.recv(10))") == "b'hi'\n"
+        finally:
+            net.server.stop(p)
+
+
+@pytest.mark.parametrize("engine", HOSTS)
+def test_a_listener_that_ended_refuses(net, engine):
+    code = "import socket; l=socket.create_server(('0.0.0.0',7302)); print('ready',flush=True); l.accept(); l.close(); print('closed',flush=True); import time; time.sleep(5)"
+    p = net.server.popen([MPTCP_RUN, f"--engine={engine}", PYTHON, "-c", code], stdout=subprocess.PIPE)
+    try:
+        assert p.stdout.readline() == "ready\n"
+        run(net, "s=socket.create_connection((FAR,7302),5)")
+        assert p.stdout.readline() == "closed\n"
+        time.sleep(0.3)
+        assert run(net, "s=socket.socket(); s.settimeout(5); print(name(s.connect_ex((FAR,7302))))") == "ECONNREFUSED\n"
+    finally:
+        net.server.stop(p)
+
+
+def test_without_privilege_the_kernel_carries_and_it_is_told(net):
+    done = net.client.run(["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw", MPTCP_RUN, "-v", PYTHON, "-c",
+                           PRELUDE + f"s=socket.create_connection((FAR,{ECHO})); s.sendall(b'x'); print(s.recv(1))"], check=False)
+    assert done.stdout == "b'x'\n", done.stderr
+    assert "kernel TCP" in done.stderr and "CAP_NET_RAW" in done.stderr
+
+
+def test_engine_killed_is_a_reset(net):
+    """The helper dies: programs see ECONNRESET, never an end of file."""
+    p = net.client.popen([MPTCP_RUN, "--engine=helper", "--control=" + str(net.dir / "ctl"), PYTHON, "-c", PRELUDE + f"""
+s = socket.create_connection((FAR, {ECHO})); print("up", flush=True)
+try: print(s.recv(1))
+except OSError as e: print(name(e.errno))
+t = socket.create_connection((FAR, {ECHO})); t.sendall(b"again"); print(t.recv(5))
+"""], stdout=subprocess.PIPE)
+    assert p.stdout.readline() == "up\n"
+    pids = subprocess.run(["pgrep", "-f", str(net.dir / "ctl") + " "], capture_output=True, text=True).stdout.split()
+    for pid in pids:
+        if b"mpshim-engine" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]:
+            os.kill(int(pid), signal.SIGKILL)
+    assert p.stdout.read().splitlines() == ["ECONNRESET", "b'again'"]
+    net.client.stop(p)

@@ -1,0 +1,43 @@
+/* Walks every state x event of the fallback table (RFC 8684 3.7). */
+#include "core/fallback.h"
+#include "test.h"
+
+TEST(every_state_and_event_has_one_answer)
+{
+    int named = 0;
+    for (int s = 0; s < FB_STATES; s++)
+        for (int e = 0; e < FB_EVENTS; e++) {
+            struct fb_step r = fb_lookup((enum fb_state)s, (enum fb_event)e);
+            if (!r.source) { /* not in the table: refused, and nothing changes */
+                CHECK(r.next == (enum fb_state)s);
+                CHECK(r.action == FB_reset_subflow);
+            } else
+                named++;
+        }
+    int rows = 0;
+#define X(state, event, next, action, source) rows++;
+#include "core/fallback.def"
+#undef X
+    CHECK(named == rows); /* no pair twice */
+}
+
+TEST(plain_tcp_is_never_left)
+{
+    for (int e = 0; e < FB_EVENTS; e++) CHECK(fb_lookup(FB_PLAIN, (enum fb_event)e).next == FB_PLAIN);
+}
+
+TEST(a_confirmed_connection_never_falls_back_for_missing_options)
+{
+    CHECK(fb_lookup(FB_CONFIRMED, FB_DATA_WITHOUT_DSS).action == FB_reset_subflow);
+    CHECK(fb_lookup(FB_CONFIRMED, FB_ACK_WITHOUT_DSS).action == FB_reset_subflow);
+    CHECK(fb_lookup(FB_CONFIRMED, FB_CSUM_BAD_MULTI).next == FB_CONFIRMED);
+}
+
+TEST(an_offer_without_answer_is_plain_tcp)
+{
+    CHECK(fb_lookup(FB_OFFERED, FB_SYNACK_WITHOUT_OPTION).next == FB_PLAIN);
+    CHECK(fb_lookup(FB_OFFERED, FB_SYN_WITHOUT_OPTION).next == FB_PLAIN);
+    CHECK(fb_lookup(FB_OFFERED, FB_HANDSHAKE_DONE).next == FB_UNCONFIRMED);
+    CHECK(fb_lookup(FB_UNCONFIRMED, FB_DSS_SEEN).next == FB_CONFIRMED);
+}
+
