@@ -63,6 +63,7 @@ class Engine:
         return self.ctl.connect(*a, **kw)
 
     def fds(self):
+        self.ctl.ask(ctl.HELLO)  # so that descriptors of earlier answers are closed
         return len(os.listdir(f"/proc/{self.p.pid}/fd"))
 
     def cpu(self):

@@ -90,7 +90,7 @@ def test_refused(net):
 s = socket.socket(); print(name(s.connect_ex((FAR, 4))))
 s = socket.socket(); s.setblocking(False); print(name(s.connect_ex((FAR, 4)))); p = select.poll(); p.register(s, select.POLLOUT)
 print([m for f, m in p.poll(5000)], name(s.getsockopt(1, 4)), name(s.getsockopt(1, 4)))
-s = socket.socket(); s.settimeout(5)
+s = socket.socket(socket.AF_INET6); s.settimeout(5)
 try: s.connect((FAR6, 4))
 except OSError as e: print(name(e.errno))
 """).splitlines()[0] == "ECONNREFUSED"
@@ -299,7 +299,7 @@ def test_a_listener_that_ended_refuses(net, engine):
 
 
 def test_without_privilege_the_kernel_carries_and_it_is_told(net):
-    done = net.client.run(["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw", MPTCP_RUN, "-v", PYTHON, "-c",
+    done = net.client.run(["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw", MPTCP_RUN, "-v", f"--control={net.dir}/none", PYTHON, "-c",
                            PRELUDE + f"s=socket.create_connection((FAR,{ECHO})); s.sendall(b'x'); print(s.recv(1))"], check=False)
     assert done.stdout == "b'x'\n", done.stderr
     assert "kernel TCP" in done.stderr and "CAP_NET_RAW" in done.stderr

@@ -163,6 +163,8 @@ enum fb_action conn_fallback(struct mpc *c, struct sf *s, enum fb_event e, enum 
 {
     struct fb_step step = fb_lookup(c->v.fb, e);
     enum fb_state was = c->v.fb;
+    /* What was sent twice on the one subflow under two subflow numbers cannot be told apart without mappings. */
+    if (step.next == FB_PLAIN && was != FB_PLAIN && c->v.sent_twice) step.action = FB_reset_subflow;
     if (step.action == FB_reset_subflow) {
         st_count(c->st, MP_E_fallback_refused, 1, c);
         sf_abort(s, MP_RST_MIDDLEBOX, false, now);
@@ -358,7 +360,7 @@ static void data_rexmit_tick(struct mpc *c, mp_time now)
         for (struct sf_seg *g = s->seg_head; g && !held; g = g->next)
             held = g->len && g->dsn <= c->v.snd_una && c->v.snd_una < g->dsn + g->len && !s->v.stale;
     }
-    if (!held && !c->reinj) {
+    if (!held && !c->reinj && c->v.fb == FB_CONFIRMED) {
         st_count(c->st, MP_E_conn_rexmit, 1, c);
         c->v.data_rexmits++;
         conn_reinject_range(c, c->v.snd_una, mp_min(c->v.snd_una + 65536, c->v.snd_nxt), -1);

@@ -100,6 +100,7 @@ struct mpc {
         uint64_t rxq_bytes;
         bool ack64;                    /* the peer uses 64-bit numbers */
         bool writable_wanted;
+        bool sent_twice;               /* data was reinjected: subflow and data numbers differ by more than a constant */
         bool mp_fail_pending; mp_dsn mp_fail_dsn;
         bool fastclose_out;
         bool closing;                  /* subflow FINs are on their way */

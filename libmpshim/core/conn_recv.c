@@ -396,7 +396,9 @@ bool conn_sf_data(struct mpc *c, struct sf *s, mp_ssn ssn, struct mp_slice *d, m
         }
         if (n == 0) {
             st_count(c->st, MP_E_map_missing, 1, c);
-            if (conn_fallback(c, s, FB_DATA_WITHOUT_DSS, MP_WHY_NO_DSS, now) == FB_reset_subflow) return false;
+            /* The only subflow there ever was, and its numbers and the data's still run side by side? */
+            bool single = c->v.sf_ever == 1 && c->v.rcv_nxt - c->v.idsn_remote == ssn && !s->v.nhold;
+            if (conn_fallback(c, s, single ? FB_DATA_WITHOUT_DSS_SINGLE : FB_DATA_WITHOUT_DSS, MP_WHY_NO_DSS, now) == FB_reset_subflow) return false;
             break;
         }
         ssn += (uint64_t)n;

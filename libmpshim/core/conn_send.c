@@ -303,6 +303,7 @@ static bool send_reinjected(struct mpc *c, struct mp_pkt *out, mp_time now)
     if (!k->next) n = (uint32_t)mp_min(n, k->dsn + k->len - r->start);
     if (!sf_send_data(s, out, r->start, k, n, false, now)) return false;
     r->start += n;
+    c->v.sent_twice = true;
     conn_arm_data_timer(c, now);
     return true;
 }
@@ -363,6 +364,62 @@ static bool send_new(struct mpc *c, struct mp_pkt *out, mp_time now)
     return true;
 }
 
+/* ---- opportunistic retransmission and penalisation (NSDI'12, M1 and M2) ---- */
+
+/* The oldest unacknowledged segment that is on its way over another subflow than s and was not lent before. */
+static struct sf_seg *oldest_elsewhere(struct mpc *c, const struct sf *s, struct sf **holder)
+{
+    struct sf_seg *best = NULL;
+    for (struct sf *p = c->sfs; p; p = p->next) {
+        if (p == s || p->v.dead) continue;
+        struct sf_seg *g = p->seg_head;
+        while (g && (!g->len || g->lent || g->sacked || g->dsn + g->len <= c->v.snd_una)) g = g->next;
+        if (!g || (best && best->dsn <= g->dsn)) continue;
+        best = g;
+        *holder = p;
+    }
+    return best;
+}
+
+static void penalise(struct mpc *c, struct sf *p, const struct sf *fast, mp_time now)
+{
+    if (p->v.srtt <= fast->v.srtt || now - p->v.penalised < p->v.srtt) return;
+    p->v.penalised = now;
+    p->v.cc.cwnd = mp_max(p->v.cc.cwnd / 2, 2ull * p->v.mss);
+    if (p->v.cc.ssthresh > p->v.cc.cwnd) p->v.cc.ssthresh = p->v.cc.cwnd;
+    st_count(c->st, MP_E_penalised, 1, c);
+}
+
+/* A subflow has room and there is nothing new that may be sent: the window is full, or all was sent once. What holds
+ * the stream up elsewhere and would arrive sooner here is worth sending twice. */
+static bool send_opportunistic(struct mpc *c, struct mp_pkt *out, mp_time now)
+{
+    struct view w;
+    struct sf *holder = NULL;
+    bool blocked = conn_queued(c) > 0;
+    if (c->v.fb != FB_CONFIRMED || c->v.snd_una >= c->v.snd_nxt || !c->sfs || !c->sfs->next) return false;
+    make_view(c, &w, -1);
+    int i = c->sched->pick(&w.v);
+    if (i < 0) return false;
+    struct sf *s = w.sf[i];
+    struct sf_seg *g = oldest_elsewhere(c, s, &holder);
+    if (!g || (blocked && g->dsn > c->v.snd_una)) return false;
+    mp_time due = g->sent + holder->v.srtt; /* the ACK here would come at now + srtt */
+    if (!g->lost && now + s->v.srtt >= due && now < due + 2 * holder->v.rttvar) return false;
+    mp_dsn from = mp_max(g->dsn, c->v.snd_una);
+    uint32_t n = piece(c, s, w.v.path[i].room, g->dsn + g->len - from);
+    struct mp_chunk *k = conn_chunk_at(c, from);
+    if (!k || !n) return false;
+    if (from + n == g->dsn + g->len) g->lent = true;
+    if (!sf_send_data(s, out, from, k, n, false, now)) return false;
+    s->seg_tail->lent = true; /* not back again */
+    c->v.sent_twice = true;
+    c->v.reinjected_bytes += n;
+    st_count(c->st, MP_E_opportunistic, n, c);
+    if (blocked) penalise(c, holder, s, now);
+    return true;
+}
+
 bool conn_fin_due(const struct mpc *c)
 {
     return c->v.shut && conn_mp(c) && !c->v.tx_plain && c->v.snd_nxt == c->v.snd_end && !c->v.fin_sent && c->v.established && !c->v.err;
@@ -385,7 +442,7 @@ bool conn_poll(struct mpc *c, struct mp_pkt *out, mp_time now)
     for (struct sf *s = c->sfs; s; s = s->next)
         if (c->st->ops.writable(c->st->arg, s->flow) && sf_poll(s, out, now)) return true;
     if (!c->v.established || c->v.err || c->v.closing) return false;
-    if (send_reinjected(c, out, now) || send_new(c, out, now)) return true;
+    if (send_reinjected(c, out, now) || send_new(c, out, now) || send_opportunistic(c, out, now)) return true;
     if (c->v.tx_plain && c->v.shut) { /* all sent: the FIN follows at once */
         conn_close_check(c, now);
         for (struct sf *s = c->sfs; s; s = s->next)

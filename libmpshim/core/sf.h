@@ -56,6 +56,7 @@ struct sf_seg {
     uint16_t map_len, map_csum; /* len with DATA_FIN; 0: none */
     bool map_fin;
     bool syn, fin, sacked, lost, probed;
+    bool lent;              /* also sent on another subflow, opportunistically */
     uint8_t sent_count;
     mp_time sent;           /* latest transmission */
 };
@@ -136,6 +137,7 @@ struct sf {
         bool cwnd_limited;
         uint32_t undo_marker_valid; mp_ssn undo_rexmits; uint32_t first_rexmit_ts; /* Eifel, RFC 3522 */
         mp_time last_sent, last_recv, last_progress;
+        mp_time penalised;    /* M2: when its window was last halved for holding the connection up */
         struct mp_cc_state cc;
         /* MPTCP */
         bool stale;

@@ -273,6 +273,7 @@ static void fin_in(struct sf *s, mp_time now)
     if (!s->v.fin_received || s->v.rcv_nxt != s->v.fin_ssn_in) return;
     s->v.rcv_nxt++;
     s->v.ack_now = true;
+    if (conn_mp(s->c) && s->c->v.fb == FB_UNCONFIRMED && s->v.initial) conn_fallback(s->c, s, FB_FIN_WITHOUT_DSS, MP_WHY_NO_DSS, now);
     switch (s->v.state) {
     case SF_SYN_RCVD:
     case SF_ESTABLISHED:

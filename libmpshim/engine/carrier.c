@@ -680,7 +680,8 @@ void eng_carrier_accept(struct engine *e, uint64_t client, struct port *p, const
 static void state_facts(const struct carrier *c, struct ctl_rep *rep)
 {
     static const enum ctl_state of[] = {
-        [CR_PENDING] = CTL_S_CONNECTING, [CR_MEETING] = CTL_S_CONNECTING, [CR_OPEN] = CTL_S_OPEN,
+        /* meeting: the kernel may have completed the program's call before we hear of it */
+        [CR_PENDING] = CTL_S_CONNECTING, [CR_MEETING] = CTL_S_OPEN, [CR_OPEN] = CTL_S_OPEN,
         [CR_RESETTING] = CTL_S_CLOSED, [CR_FAILED] = CTL_S_FAILED, [CR_GHOST] = CTL_S_CLOSED,
     };
     rep->state = of[c->state];

@@ -38,19 +38,21 @@ static void add_paths(struct text *t, const struct mpc_path_info *v, int n)
     }
 }
 
-static void add_sums(struct text *t, const struct mpc_path_info *v, int n, bool sent)
+/* " 52.4 MB + 47.6 MB received"; nothing where nothing was. */
+static const char *add_sums(struct text *t, const struct mpc_path_info *v, int n, bool sent, const char *before)
 {
     char mb[32];
     uint64_t sum = 0;
     for (int i = 0; i < n; i++)
         sum += sent ? v[i].bytes_sent : v[i].bytes_received;
     if (!sum)
-        return;
+        return before;
     for (int i = 0; i < n; i++) {
-        add(t, i ? " + " : ", ");
+        add(t, i ? " + " : before);
         add(t, megabytes(sent ? v[i].bytes_sent : v[i].bytes_received, mb));
     }
     add(t, sent ? " sent" : " received");
+    return ", ";
 }
 
 static void add_kind(struct text *t, const struct mpc_info *i)
@@ -58,7 +60,7 @@ static void add_kind(struct text *t, const struct mpc_info *i)
     if (i->multipath) {
         add(t, "multipath");
     } else if (i->why == MP_WHY_PENDING) {
-        add(t, "not decided yet");
+        add(t, "MPTCP"); /* agreed in the handshake, not yet proved by data */
     } else {
         add(t, "plain TCP: ");
         add(t, mp_plain_why_text(i->why));
@@ -94,9 +96,7 @@ void eng_verdict_end(struct engine *e, uint64_t client, struct mpc *m, int err)
     if (i.established) {
         add_kind(&t, &i);
         add_paths(&t, p, n);
-        add(&t, ":");
-        add_sums(&t, p, n, false);
-        add_sums(&t, p, n, true);
+        add_sums(&t, p, n, true, add_sums(&t, p, n, false, ": "));
     }
     if (err) {
         add(&t, i.established ? "; ended by: " : "failed: ");

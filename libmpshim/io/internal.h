@@ -162,6 +162,7 @@ struct io {
     struct io_counters n;
 };
 
+struct rtnl_link;
 mp_time io_now(void); /* CLOCK_MONOTONIC */
 
 /* ---- io.c ---- */
@@ -173,6 +174,7 @@ bool io_deliver(struct io_sock *s, struct mp_pkt *p, mp_time now);
 void io_drained(struct io_sock *s);
 void io_kick(struct io *io);
 void io_link_gone(struct io *io, int ifindex);
+void io_link_changed(struct io *io, const struct rtnl_link *l); /* its hardware address, perhaps */
 void io_listen_refresh(struct io *io);
 uint16_t io_exclude_flows(const struct io_sock *s, struct io_exclude *ex, int max);
 

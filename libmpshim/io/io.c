@@ -520,6 +520,7 @@ static void output_failed(struct io *io, struct io_flow *f, const struct mp_pkt 
 
     io->n.tx_drop++;
     if ((err == EPERM || err == EACCES) && !(p->flags & MP_SYN)) return;
+    if (err == EMSGSIZE && p->len + 60u <= mtu) return; /* not this packet: an ICMP error's echo */
     if (*io->stack) mp_stack_net_error(*io->stack, f, err == EACCES ? EPERM : err, 0, false, mtu, io_now());
 }
 
@@ -653,6 +654,13 @@ void io_unlisten(struct io *io, uint8_t families, uint16_t port)
     change_port(io, families, port, false);
     for (struct io_sock *s = io->socks; s; s = s->next)
         if (s->kind == IO_RAW_LISTEN && s->listening && !s->dead && !wants_family(io, s->family)) stop_listening(io, s);
+}
+
+void io_link_changed(struct io *io, const struct rtnl_link *l)
+{
+    struct io_sock *s = io_sock_find(io, IO_PACKET, l->ifindex, 0);
+
+    if (s) memcpy(s->mac, l->mac, 6);
 }
 
 /* ---- an interface vanished: its sockets are good for nothing any more ---- */

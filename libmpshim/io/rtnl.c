@@ -147,6 +147,7 @@ static void on_link(struct rtnl *r, const struct nlmsghdr *nlh)
         if (mnl_attr_get_payload_len(a) == 6) memcpy(l->mac, mnl_attr_get_payload(a), 6);
         break;
     }
+    io_link_changed(r->io, l);
 }
 
 static void on_addr(struct rtnl *r, const struct nlmsghdr *nlh)

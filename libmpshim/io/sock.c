@@ -288,14 +288,13 @@ static int try_send(int fd, const struct msghdr *m)
 
 static bool is_full(int err) { return err == -EAGAIN || err == -ENOBUFS; }
 
-/* An ICMP error that came earlier is told by the next send, which it has nothing to do with: such a send is repeated. */
-static bool is_earlier(int err) { return err != -EPERM && err != -EMSGSIZE && err != -EINVAL && err != -EACCES; }
-
+/* An ICMP error that came earlier is told by the next send, which it has nothing to do with: such a send is repeated, as
+ * there may be several. No ICMP error is EPERM; that is netfilter's word about this very packet. */
 static int send_once(struct io_sock *s, const struct msghdr *m)
 {
     int err = try_send(s->fd, m);
 
-    if (err && !is_full(err) && is_earlier(err)) err = try_send(s->fd, m);
+    for (int i = 0; i < 3 && err && !is_full(err) && err != -EPERM; i++) err = try_send(s->fd, m);
     return err;
 }
 

@@ -6,6 +6,8 @@ import socket
 import sys
 import threading
 
+# Kernel MPTCP sockets: a peer without MPTCP is remembered, and the kernel carries what follows.
+IPPROTO_MPTCP = 262
 RESET = b"\1\0\0\0\0\0\0\0"  # SO_LINGER {1, 0}
 
 
@@ -46,7 +48,10 @@ def name(s):
 
 
 def serve(port, behaviour):
-    listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=256)
+    listener = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, IPPROTO_MPTCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("::", port))
+    listener.listen(256)
 
     def one(s):
         try:
