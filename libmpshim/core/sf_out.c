@@ -475,6 +475,7 @@ static void ack_options(struct sf *s, struct mp_opts *o, uint8_t flags, mp_time 
 
 static bool emit_ack(struct sf *s, struct mp_pkt *out, mp_time now)
 {
+    struct mpc *c = s->c;
     struct mp_opts o = { 0 };
     mp_ssn ssn = s->v.snd_nxt;
     if (s->v.probes) { /* below the window: the peer must answer, RFC 9293 3.8.4 */
@@ -483,7 +484,9 @@ static bool emit_ack(struct sf *s, struct mp_pkt *out, mp_time now)
     }
     base(s, out, ssn, MP_ACK);
     ack_options(s, &o, MP_ACK, now);
+    bool no_room = conn_mp(c) && c->v.fb != FB_OFFERED && (o.mp & MP_OPT_HAS(MP_ADD_ADDR)) && !(o.mp & MP_OPT_HAS(MP_DSS));
     finish(s, out, &o, now);
+    s->v.ack_now = no_room; /* the DATA_ACK that gave way follows */
     return true;
 }
 
