@@ -52,7 +52,10 @@ class Namespace:
 
     def endpoint(self, *words):
         """Runs to its end; the JSON objects that it printed."""
-        return [json.loads(line) for line in self.run(ENDPOINT, *map(str, words), check=False).splitlines()]
+        done = subprocess.run(["ip", "netns", "exec", self.name, ENDPOINT, *map(str, words)], timeout=LIMIT, text=True,
+                              capture_output=True)
+        assert done.returncode in (0, 1), done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
     def start(self, *words, env=None):
         return subprocess.Popen(["timeout", str(LIMIT), "ip", "netns", "exec", self.name, ENDPOINT, *map(str, words)],
@@ -110,7 +113,7 @@ def serving(server, mode="auto"):
         process.stdin.close()
         for line in process.stdout:
             result.update(json.loads(line))
-        process.wait(LIMIT)
+        assert process.wait(LIMIT) == 0
 
 
 def send(client, size, family=4, mode="auto", path=0, to=None, corrupt=None):
@@ -199,6 +202,29 @@ def test_bytes_changed_by_the_program_are_not_noticed_below(peers):
     with serving(server) as got:
         send(client, 1_000_000, corrupt=10)
     assert got["wrong"] > 0 and got["rx_csum"] == 0
+
+
+@pytest.mark.parametrize("mode", ["raw", "fast"])
+def test_full_queue_is_back_pressure_and_no_loss(peers, mode):
+    """A queue discipline that refuses packets (ENOBUFS): they wait in io/ and are sent, in order."""
+    client, server = peers
+    client.run("tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "100mbit", "burst", "70k", "limit", "100k")
+    with serving(server) as got:
+        sent = send(client, 4_000_000, mode=mode)
+    assert sent["acked"] == got["received"] == 4_000_000 and got["wrong"] == 0
+    assert sent["tx_queued"] > 10 and sent["tx_drop"] == 0
+    assert sent["seconds"] < 2
+
+
+def test_interface_that_vanishes_does_no_harm(peers):
+    client, server = peers
+    with serving(server) as got:
+        process = client.start("send", "eth0", "10.9.0.1", "10.9.0.2", PORT, 9_000_000_000, "fast")
+        time.sleep(0.3)
+        client.ip("link", "del", "eth0")
+        error = json.loads(process.communicate(timeout=LIMIT)[0])["err"]
+        assert send(client, 1_000_000, path=1)["acked"] == 1_000_000
+    assert error != 0 and got["connections"] == 2
 
 
 # ---- who may connect ----

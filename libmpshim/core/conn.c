@@ -254,13 +254,12 @@ void conn_sf_gone(struct mpc *c, struct sf *s, int err, mp_time now)
 
 void conn_fail(struct mpc *c, int err, mp_time now)
 {
-    bool told = false;
     if (!c->v.err) c->v.err = err;
     for (struct sf *s = c->sfs; s; s = s->next) {
         if (s->v.dead || s->v.state == SF_TIME_WAIT) continue;
-        bool fast = conn_mp(c) && !told && s->v.fully && err != ECONNRESET;
+        bool fast = conn_mp(c) && s->v.fully && err != ECONNRESET;
         sf_abort(s, MP_RST_UNSPECIFIED, false, now);
-        if (fast && s->v.reset_pending) s->v.reset_fastclose = told = true;
+        if (fast && s->v.reset_pending) s->v.reset_fastclose = true;
     }
     c->v.closing = true;
     for (int i = 0; i < CT_COUNT; i++) c->v.timer[i] = MP_NEVER;

@@ -7,13 +7,19 @@ uint64_t conn_queued(const struct mpc *c) { return c->v.snd_end - c->v.snd_nxt; 
 
 /* ---- queue ---- */
 
-/* Beyond twice what the network holds, a longer queue only hides the program's data from it. */
+/* Data stays queued until the slowest path's DATA_ACK, while all paths go on: the sum of the rates times the longest
+ * round trip (RFC 6182 5.3), twice that for loss recovery. More would only hide the program's data from it. */
 static uint64_t queue_limit(const struct mpc *c)
 {
     uint64_t cw = 0;
-    for (const struct sf *s = c->sfs; s; s = s->next)
-        if (!s->v.dead) cw += s->v.cc.cwnd;
-    return mp_min(mp_max(3 * cw, 512 * 1024), c->v.sndbuf);
+    double rate = 0, rtt = 0;
+    for (const struct sf *s = c->sfs; s; s = s->next) {
+        if (s->v.dead || !s->v.srtt) continue;
+        cw += s->v.cc.cwnd;
+        rate += (double)s->v.cc.cwnd / (double)s->v.srtt;
+        if ((double)s->v.srtt > rtt) rtt = (double)s->v.srtt;
+    }
+    return mp_min(mp_max(mp_max(3 * cw, (uint64_t)(2 * rate * rtt)), 512 * 1024), c->v.sndbuf);
 }
 
 uint64_t mpc_write_space(const struct mpc *c)
@@ -390,22 +396,38 @@ static void penalise(struct mpc *c, struct sf *p, const struct sf *fast, mp_time
     st_count(c->st, MP_E_penalised, 1, c);
 }
 
+/* When the ACK of g should have come at the latest. */
+static mp_time overdue(const struct sf *s, const struct sf_seg *g) { return g->sent + s->v.srtt + mp_max(4 * s->v.rttvar, MP_MS(5)); }
+
+/* The stream has stood still for a while, and what it waits for is late on its path: that comes before new data. */
+static bool head_late(struct mpc *c, mp_time now)
+{
+    struct sf *holder = NULL;
+    if (c->v.fb != FB_CONFIRMED || c->v.snd_una >= c->v.snd_nxt || now - c->v.last_data_ack < MP_MS(20)) return false;
+    if (!c->sfs || !c->sfs->next) return false;
+    struct sf_seg *g = oldest_elsewhere(c, NULL, &holder);
+    /* A queue that is filling makes a path late by its own length; only what is later than that is held up. */
+    return g && now > overdue(holder, g) + holder->v.srtt / 2 && now - c->v.last_data_ack > MP_MS(20) + holder->v.srtt / 2;
+}
+
 /* A subflow has room and there is nothing new that may be sent: the window is full, or all was sent once. What holds
  * the stream up elsewhere and would arrive sooner here is worth sending twice. */
-static bool send_opportunistic(struct mpc *c, struct mp_pkt *out, mp_time now)
+static bool send_opportunistic(struct mpc *c, struct mp_pkt *out, bool late, mp_time now)
 {
     struct view w;
     struct sf *holder = NULL;
-    bool blocked = conn_queued(c) > 0;
     if (c->v.fb != FB_CONFIRMED || c->v.snd_una >= c->v.snd_nxt || !c->sfs || !c->sfs->next) return false;
+    bool queued = conn_queued(c) > 0, blocked = queued && c->v.snd_edge < c->v.snd_nxt + c->sfs->v.mss;
+    if (queued && !blocked && !late) return false; /* new data is only waiting for its turn */
     make_view(c, &w, -1);
     int i = c->sched->pick(&w.v);
     if (i < 0) return false;
     struct sf *s = w.sf[i];
     struct sf_seg *g = oldest_elsewhere(c, s, &holder);
-    if (!g || (blocked && g->dsn > c->v.snd_una)) return false;
+    if (!g) return false;
+    bool head = blocked && g->dsn <= c->v.snd_una;
     mp_time due = g->sent + holder->v.srtt; /* the ACK here would come at now + srtt */
-    if (!g->lost && now + s->v.srtt >= due && now < due + 2 * holder->v.rttvar) return false;
+    if (!head && !g->lost && now + s->v.srtt >= due && now < overdue(holder, g)) return false;
     mp_dsn from = mp_max(g->dsn, c->v.snd_una);
     uint32_t n = piece(c, s, w.v.path[i].room, g->dsn + g->len - from);
     struct mp_chunk *k = conn_chunk_at(c, from);
@@ -442,7 +464,9 @@ bool conn_poll(struct mpc *c, struct mp_pkt *out, mp_time now)
     for (struct sf *s = c->sfs; s; s = s->next)
         if (c->st->ops.writable(c->st->arg, s->flow) && sf_poll(s, out, now)) return true;
     if (!c->v.established || c->v.err || c->v.closing) return false;
-    if (send_reinjected(c, out, now) || send_new(c, out, now) || send_opportunistic(c, out, now)) return true;
+    if (send_reinjected(c, out, now)) return true;
+    if (head_late(c, now) && send_opportunistic(c, out, true, now)) return true;
+    if (send_new(c, out, now) || send_opportunistic(c, out, false, now)) return true;
     if (c->v.tx_plain && c->v.shut) { /* all sent: the FIN follows at once */
         conn_close_check(c, now);
         for (struct sf *s = c->sfs; s; s = s->next)

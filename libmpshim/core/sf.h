@@ -68,6 +68,7 @@ struct sf_mapping {         /* received, waiting for its bytes */
     bool fin, has_csum;
     uint16_t csum;
 };
+/* Most out-of-order mappings that a peer may make us keep. */
 #define SF_MAX_MAPPINGS 16384 /* one for each out-of-order segment at worst; power of two */
 
 struct sf {
@@ -107,6 +108,7 @@ struct sf {
         mp_ssn fin_ssn_in;
         bool reset_pending;
         uint8_t reset_reason; bool reset_transient, reset_fastclose;
+        bool reset_sent; uint32_t reset_seq; /* answering late segments with the same reset for a while; wire number */
         /* receive */
         mp_ssn rcv_nxt;
         mp_ssn rcv_adv;       /* right edge advertised on this subflow, never moves back */

@@ -409,6 +409,13 @@ void sf_input(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, mp_time n
     if (s->v.dead || s->v.reset_pending) return;
     switch (s->v.state) {
     case SF_CLOSED:
+        if (!s->v.reset_sent) return;
+        if (p->flags & MP_RST) {
+            sf_die(s, ECONNABORTED, now);
+            return;
+        }
+        s->v.reset_seq = p->ack;
+        s->v.reset_pending = true;
         return;
     case SF_SYN_SENT:
         syn_sent_in(s, p, o, now);

@@ -175,6 +175,7 @@ static bool emit_rst(struct sf *s, struct mp_pkt *out, mp_time now)
     struct mpc *c = s->c;
     struct mp_opts o = { 0 };
     base(s, out, s->v.snd_nxt, MP_RST | MP_ACK);
+    if (s->v.reset_sent) out->seq = s->v.reset_seq;
     if (conn_mp(c)) {
         if (s->v.reset_fastclose) {
             o.mp |= MP_OPT_HAS(MP_FASTCLOSE);
@@ -194,7 +195,16 @@ static bool emit_rst(struct sf *s, struct mp_pkt *out, mp_time now)
     }
     finish(s, out, &o, now);
     s->v.reset_pending = false;
-    sf_die(s, ECONNABORTED, now);
+    if (c->v.err && s->v.reset_fastclose && s->v.state != SF_CLOSED) {
+        /* RFC 8684 3.5: the reset may be lost or overtake data, and a plain one would only end the subflow: say it
+         * again, with the option, to whatever still comes. */
+        s->v.reset_sent = true;
+        sf_set_state(s, SF_CLOSED, now);
+        while (s->seg_head) sf_seg_drop(s, s->seg_head);
+        for (int i = 0; i < SFT_COUNT; i++) sf_arm(s, (enum sf_timer)i, MP_NEVER);
+        sf_arm(s, SFT_TIME_WAIT, now + mp_max(MP_SEC(1), 4 * s->v.rto));
+    }
+    if (!s->v.reset_sent) sf_die(s, ECONNABORTED, now);
     return true;
 }
 

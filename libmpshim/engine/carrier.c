@@ -138,7 +138,8 @@ static void drop_mpc(struct carrier *c, mp_dur linger, mp_time now)
     if (!c->mpc)
         return;
     eng_carrier_facts(c, &c->last);
-    eng_verdict_end(c->e, c->client, c->mpc, c->err);
+    if (!c->told)
+        eng_verdict_end(c->e, c->client, c->mpc, c->err);
     mpc_set_owner(c->mpc, NULL);
     mpc_release(c->mpc, linger, now);
     c->mpc = NULL;
@@ -764,6 +765,16 @@ void eng_carrier_setopt(struct engine *e, const struct ctl_req *q)
         return;
     mpc_setopt(c->mpc, (enum mpc_opt)q->opt, q->value, eng_now());
     eng_touch(e);
+}
+
+/* The client's log closes with it: what there is to say of its connections is said now, though they go on closing. */
+void eng_carriers_tell(struct engine *e, uint64_t client)
+{
+    for (struct carrier *c = e->all; c; c = c->next)
+        if (c->client == client && c->mpc && !c->told) {
+            c->told = true;
+            eng_verdict_end(e, client, c->mpc, c->err);
+        }
 }
 
 /* ---- draining ---- */

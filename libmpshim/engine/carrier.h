@@ -46,6 +46,7 @@ struct carrier {
     mp_time outq_since;
     int err;                                 /* errno the program should see; 0: none */
     pid_t pid;
+    bool told;                               /* its last line for -v was written */
     uint64_t client;                         /* control connection that its messages are for */
     uint64_t to_prog, from_prog;             /* bytes */
     struct ctl_rep last;                     /* facts for CTL_QUERY once the mpc is gone */

@@ -178,6 +178,11 @@ static void conn_free(struct ctl_conn *k)
 static void conn_ended(struct ctl_conn *k)
 {
     struct engine *e = k->e;
+    if (k->log_fd >= 0) {
+        eng_carriers_on_ready(e); /* the program's last bytes are counted too */
+        eng_carriers_run(e);
+        eng_carriers_tell(e, k->id);
+    }
     conn_free(k);
     if (!e->is_listening)
         e->leaving = !e->conns;

@@ -145,6 +145,7 @@ mp_time eng_carriers_next_look(struct engine *e);
 void eng_carriers_free(struct engine *e);
 void eng_carrier_query(struct engine *e, const struct ctl_req *req, struct ctl_rep *rep);
 void eng_carrier_setopt(struct engine *e, const struct ctl_req *req);
+void eng_carriers_tell(struct engine *e, uint64_t client); /* writes the last lines of this client's connections */
 void eng_carriers_poke(struct engine *e);        /* look for ends that the loop has not heard of */
 /* Everything that programs wrote to sockets that they have closed was acknowledged (and_closed: and the connections
  * have ended); those still open are not counted. */

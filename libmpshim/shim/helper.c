@@ -1,8 +1,9 @@
 /* The helper (mpshim-engine): finding it and starting it, without the program noticing.
  *
- * The starter is a child with no exit signal: it raises no SIGCHLD and plain wait() does not see it (it takes
- * __WCLONE). It shares memory until exec, as vfork, so that a large program pays nothing for it; it makes system calls
- * only. mpshim-engine then forks itself away and says on --ready-fd when it serves. */
+ * A child with no exit signal makes a grandchild, which becomes mpshim-engine, and ends. It raises no SIGCHLD and plain
+ * wait() does not see it (it takes __WCLONE); exec would give it back its signal, hence two of them. Both share the
+ * program's memory, as vfork does, so that a large program pays nothing; they make system calls only. mpshim-engine
+ * says on --ready-fd when it serves. */
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
@@ -53,12 +54,13 @@ struct start {
     char *const *envp;
     int ready; /* becomes descriptor 3 */
     int null;
+    char *stack; /* the grandchild's; the child's is above it */
     sigset_t mask;
     int err;
 };
 
-/* In the child, on its own stack and in the program's memory: system calls only. */
-static int child(void *arg)
+/* In the grandchild, on its own stack and in the program's memory: system calls only. */
+static int grandchild(void *arg)
 {
     struct start *s = arg;
     for (int sig = 1; sig < 32; sig++) { /* handlers must not run here; exec would reset them anyway */
@@ -79,6 +81,14 @@ static int child(void *arg)
     return 0;
 }
 
+static int child(void *arg)
+{
+    struct start *s = arg;
+    if (clone(grandchild, s->stack + STACK_BYTES, CLONE_VM | CLONE_VFORK, s) < 0) s->err = errno;
+    syscall(SYS_exit, 0);
+    return 0;
+}
+
 /* Descriptors above the ones that the child makes, so that its dup3() calls hit none of them. */
 static int above(int fd)
 {
@@ -89,21 +99,18 @@ static int above(int fd)
 
 static int run_child(struct start *s)
 {
-    char *stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
-    if (stack == MAP_FAILED) return -ENOMEM;
-    sigset_t all;
+    s->stack = mmap(NULL, 2 * STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    if (s->stack == MAP_FAILED) return -ENOMEM;
+    sigset_t all, program;
     sigfillset(&all);
-    sigprocmask(SIG_BLOCK, &all, &s->mask);
-    sigset_t program = s->mask;
+    sigprocmask(SIG_BLOCK, &all, &program); /* a handler must not run in a child that shares our memory */
     sigemptyset(&s->mask);
-    int pid = clone(child, stack + STACK_BYTES, CLONE_VM | CLONE_VFORK, s);
-    int r = pid < 0 ? -errno : -s->err;
+    int pid = clone(child, s->stack + 2 * STACK_BYTES, CLONE_VM | CLONE_VFORK, s);
+    int r = pid < 0 ? -errno : 0;
+    while (pid > 0 && syscall(SYS_wait4, pid, NULL, __WCLONE, NULL) < 0 && errno == EINTR) {}
     sigprocmask(SIG_SETMASK, &program, NULL);
-    munmap(stack, STACK_BYTES);
-    /* mpshim-engine forks itself away at once, so this one ends soon. */
-    if (pid > 0)
-        while (syscall(SYS_wait4, pid, NULL, __WCLONE, NULL) < 0 && errno == EINTR) {}
-    return r;
+    munmap(s->stack, 2 * STACK_BYTES);
+    return r ? r : -s->err;
 }
 
 /* The program's environment without LD_PRELOAD: the helper must not load us. */

@@ -8,12 +8,12 @@ static bool chance(struct sim_rng *r, uint32_t percent) { return pick(r, 100) < 
 
 /* ---- paths ---- */
 
-static void random_link(struct sim_rng *r, struct sim_link_cfg *l, bool clean)
+static void random_link(struct sim_rng *r, struct sim_link_cfg *l, bool clean, uint32_t mtu)
 {
     l->rate_bps = rates[pick(r, sizeof rates / sizeof *rates)];
     l->delay = MP_US(sim_rng_range(r, 10, chance(r, 20) ? 150000 : 30000));
     uint64_t bdp = l->rate_bps / 8 * (l->delay * 2 / 1000) / 1000000;
-    l->queue_bytes = (uint32_t)mp_max(6000, bdp * sim_rng_range(r, 25, 400) / 100);
+    l->queue_bytes = (uint32_t)mp_max(4 * (mtu + 14), bdp * sim_rng_range(r, 25, 400) / 100);
     if (clean) return;
     if (chance(r, 40)) l->loss_ppm = (uint32_t)sim_rng_range(r, 100, chance(r, 20) ? 100000 : 20000);
     if (chance(r, 10)) {
@@ -63,8 +63,10 @@ static void random_path(struct sim_rng *r, struct sim_scen *sc, int i)
 {
     struct sim_path_cfg *p = &sc->path[i];
     bool clean = chance(r, 30);
-    random_link(r, &p->up, clean);
-    random_link(r, &p->down, clean);
+    uint32_t mtu = 1500;
+    for (int k = 0; k < sc->npaths; k++) mtu = (uint32_t)mp_max(mtu, sc->client_iface[k].mtu);
+    random_link(r, &p->up, clean, mtu);
+    random_link(r, &p->down, clean, mtu);
     p->client_iface = p->server_iface = i;
     if (i && chance(r, 15)) p->server_iface = 0;
     else if (i && chance(r, 15)) p->client_iface = 0;
