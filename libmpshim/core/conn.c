@@ -157,6 +157,7 @@ static void go_plain(struct mpc *c, struct sf *s, enum mp_plain_why why)
         if (i != CT_LINGER) c->v.timer[i] = MP_NEVER;
     st_token_del(c->st, c);
     sf_update_mss(s);
+    conn_plain_ack(c, s, c->st->now); /* what the subflow acknowledged counts from here on */
 }
 
 enum fb_action conn_fallback(struct mpc *c, struct sf *s, enum fb_event e, enum mp_plain_why why, mp_time now)
@@ -344,8 +345,13 @@ static void data_fin_tick(struct mpc *c, mp_time now)
 {
     if (!c->v.fin_sent || c->v.fin_acked || c->v.tx_plain) return;
     st_count(c->st, MP_E_data_fin_rexmit, 1, c);
-    conn_send_data_fin(c);
     c->v.data_rexmits++;
+    /* A path that strips options and a peer that went on as plain TCP leave a bare DATA_FIN unanswered for ever:
+     * every other time a segment that any TCP answers, to see whether the answer has options. */
+    if (c->v.fb == FB_UNCONFIRMED && c->v.data_rexmits % 2 == 0) {
+        for (struct sf *s = c->sfs; s; s = s->next) s->v.probes = 1;
+    } else
+        conn_send_data_fin(c);
     c->v.timer[CT_DATA_FIN] = now + mp_min(slowest_rto(c) << mp_min((uint64_t)c->v.data_rexmits, 8), MP_SEC(60));
 }
 

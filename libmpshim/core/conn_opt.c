@@ -18,7 +18,8 @@ static void dss_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const st
 /* The peer acknowledged our first data without a DATA_ACK: options die on the way (RFC 8684 3.7). */
 static bool stripped(const struct mpc *c, const struct sf *s, const struct mp_pkt *p, const struct mp_opts *o)
 {
-    return c->v.fb == FB_UNCONFIRMED && s->v.initial && !o->mp && s->v.snd_una > 1 && !p->data.len && !(p->flags & MP_FIN);
+    if (c->v.fb != FB_UNCONFIRMED || !s->v.initial || o->mp || p->data.len || (p->flags & MP_FIN)) return false;
+    return s->v.snd_una > 1 || (c->v.fin_sent && c->v.data_rexmits > 1);
 }
 
 static void fail_in(struct mpc *c, struct sf *s, mp_time now)

@@ -69,6 +69,13 @@ static bool is_tied(int fd) /* to a device, or by a mark to routes of its own */
     return (REAL(getsockopt)(fd, SOL_SOCKET, SO_BINDTODEVICE, dev, &n) == 0 && n > 0 && dev[0]) || get_int(fd, SOL_SOCKET, SO_MARK);
 }
 
+/* An address that this socket cannot connect to is refused by the kernel in its own words. */
+static bool fits(int fd, int family, const struct sockaddr *sa, const union ctl_addr *remote)
+{
+    if (sa->sa_family != family) return false;
+    return family == AF_INET || remote->sa.sa_family == AF_INET6 || !get_int(fd, IPPROTO_IPV6, IPV6_V6ONLY);
+}
+
 static int by_kernel(int fd, const struct sockaddr *sa, socklen_t n, enum ctl_why why, const char *detail)
 {
     union ctl_addr a;
@@ -155,7 +162,7 @@ static int first_connect(int fd, const struct sockaddr *sa, socklen_t n, const u
     int family, host;
     const char *detail = NULL;
     struct ctl_rep rep;
-    if (!shim_is_tcp(fd, &family)) return (int)shim_neg(REAL(connect)(fd, sa, n));
+    if (!shim_is_tcp(fd, &family) || !fits(fd, family, sa, remote)) return (int)shim_neg(REAL(connect)(fd, sa, n));
     if (is_bound(fd, tried) || is_tied(fd)) return by_kernel(fd, sa, n, CTL_BOUND, NULL);
     int why = ask_some_host(fd, family, remote, &rep, &host, &detail);
     if (why) return by_kernel(fd, sa, n, (enum ctl_why)why, detail);
@@ -170,6 +177,7 @@ int shim_connect(int fd, const struct sockaddr *sa, socklen_t n)
 {
     union ctl_addr remote;
     struct shim_fd *f = shim_find(fd);
+    if (f && f->kind == SHIM_KERNEL && f->cookie == shim_cookie(fd)) return (int)shim_neg(REAL(connect)(fd, sa, n));
     bool tried = f && f->kind == SHIM_TRIED && f->cookie == shim_cookie(fd);
     if (f && (f->kind != SHIM_CARRIER || f->cookie != shim_cookie(fd))) shim_forget(fd), f = NULL;
     if (f && sa && n >= sizeof sa->sa_family && sa->sa_family != AF_UNSPEC) return go_on(fd, f, get_int(fd, SOL_SOCKET, SO_DOMAIN));

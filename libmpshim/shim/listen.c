@@ -121,7 +121,7 @@ int shim_listen(int fd, int backlog)
     const char *detail;
     struct shim_fd *f = shim_find(fd), v = {0};
     if (f && f->kind == SHIM_LISTENER && f->cookie == shim_cookie(fd)) return (int)shim_neg(REAL(listen)(fd, backlog));
-    if (!is_eligible(fd)) return (int)shim_neg(REAL(listen)(fd, backlog));
+    if ((f && f->kind == SHIM_KERNEL && f->cookie == shim_cookie(fd)) || !is_eligible(fd)) return (int)shim_neg(REAL(listen)(fd, backlog));
     int host = shim_host_for_listen(&why, &detail);
     if (host >= 0) return listen_by_engine(fd, backlog, host);
     int r = (int)shim_neg(REAL(listen)(fd, backlog));

@@ -81,6 +81,7 @@ enum shim_kind {
     SHIM_CARRIER,
     SHIM_LISTENER,
     SHIM_TRIED, /* connect() failed; the kernel has freed the socket, but its old port still shows in getsockname() */
+    SHIM_KERNEL, /* the program asked for what only the kernel's TCP does (sockopt.c) */
 };
 enum shim_host_id { SHIM_HOST_INSIDE, SHIM_HOST_HELPER, SHIM_HOST_PARENT, SHIM_HOSTS, SHIM_HOST_ANY = SHIM_HOSTS };
 

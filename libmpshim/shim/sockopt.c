@@ -82,10 +82,23 @@ static void forward(int fd, enum mpc_opt opt, int value)
     shim_tell(f ? f->host : SHIM_HOST_ANY, &q);
 }
 
+/* Signed segments and checkpoints need the kernel's own TCP: such a socket is never carried. */
+static bool is_kernel_only(int level, int opt)
+{
+    return level == IPPROTO_TCP && (opt == TCP_MD5SIG || opt == TCP_MD5SIG_EXT || opt == TCP_REPAIR || (opt >= 38 && opt <= 42)); /* TCP_AO_* */
+}
+
+static void leave_to_kernel(int fd)
+{
+    struct shim_fd v = {.kind = SHIM_KERNEL, .cookie = shim_cookie(fd)};
+    if (!shim_find(fd) && !shim_is_borrowed()) shim_put(fd, &v);
+}
+
 int w_setsockopt(int fd, int level, int opt, const void *v, socklen_t n)
 {
     int saved = errno, r = REAL(setsockopt)(fd, level, opt, v, n), value;
     if (r < 0 || n < sizeof value || shim_is_engine) return r;
+    if (SHIM_UNLIKELY(is_kernel_only(level, opt))) leave_to_kernel(fd);
     int i = forward_of(level, opt);
     if (i < 0) return r;
     memcpy(&value, v, sizeof value);
