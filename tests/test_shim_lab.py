@@ -246,6 +246,32 @@ o = socket.create_server(("{NEAR}", 0)); c = socket.create_connection(o.getsockn
 """)
 
 
+def test_what_the_kernel_refuses_it_refuses_itself(net):
+    same(net, f"""
+def try_(s, a):
+    s.settimeout(5)
+    try: s.connect(a); print("connected")
+    except OSError as e: print(name(e.errno))
+v6 = socket.socket(socket.AF_INET6); v6.setsockopt(41, 26, 1); try_(v6, ("::ffff:" + FAR, {ECHO}))
+import ctypes; libc = ctypes.CDLL(None, use_errno=True)
+s = socket.socket(); a = struct.pack("=HH I 16s I", socket.AF_INET6, socket.htons({ECHO}), 0, socket.inet_pton(10, FAR6), 0)
+print(libc.connect(s.fileno(), a, len(a)), name(ctypes.get_errno()))
+print(libc.connect(s.fileno(), a, 3), name(ctypes.get_errno()), libc.connect(-1, a, len(a)), name(ctypes.get_errno()))
+try_(s, ("0.0.0.0", 4)); try_(socket.socket(), ("224.0.0.1", 80)); try_(socket.socket(), ("255.255.255.255", 80))
+""")
+
+
+def test_signed_segments_stay_on_the_kernel(net):
+    """TCP_MD5SIG: the far end knows no key, so nothing answers; the engine would have connected."""
+    code = f"""
+key = struct.pack("=HH4s120xBBHi80s", socket.AF_INET, 0, socket.inet_aton(FAR), 0, 0, 3, 0, b"key")
+s = socket.socket(); s.setsockopt(6, 14, key); s.settimeout(0.5)
+try: s.connect((FAR, {ECHO})); print("connected")
+except OSError as e: print("kernel")
+"""
+    assert same(net, code) == "kernel\n"
+
+
 SERVER = """
 l = socket.create_server((ANY, 7300), family=AF, dualstack_ipv6=DUAL); print("ready", flush=True)
 for i in range(N):
@@ -324,3 +350,121 @@ t = socket.create_connection((FAR, {ECHO})); t.sendall(b"again"); print(t.recv(5
             os.kill(int(pid), signal.SIGKILL)
     assert p.stdout.read().splitlines() == ["ECONNRESET", "b'again'"]
     net.client.stop(p)
+
+
+# ---- whole programs
+
+PROGRAMS = {
+    "curl": "curl -s URL | sha256sum",
+    "curl, 20 at once": "curl -s --parallel --parallel-max 20 -o 'OUT/p#1' 'URL?[1-20]' 2>OUT/log && cat OUT/p* | sha256sum",
+    "wget": "wget -q -O - URL | sha256sum",
+    "perl": r"""perl -MIO::Socket::INET -e '$s=IO::Socket::INET->new("HOST:PORT"); print $s "GET /f HTTP/1.0\r\n\r\n"; $s->flush; local $/; $d=<$s>; $d=~s/^.*?\r\n\r\n//s; print $d' | sha256sum""",
+    "bash": r"""bash -c 'exec 3<>/dev/tcp/HOST/PORT; printf "GET /f HTTP/1.0\r\n\r\n" >&3; cat <&3 | sed "1,/^\r$/d"' | sha256sum""",
+    "node": r"""node -e 'require("http").get("URL", r => r.pipe(process.stdout))' | sha256sum""",
+    "asyncio": r"""/usr/bin/python3 -c '
+import asyncio, sys
+async def one():
+    r, w = await asyncio.open_connection("HOST", PORT); w.write(b"GET /f HTTP/1.0\r\n\r\n")
+    return (await r.read(-1)).split(b"\r\n\r\n", 1)[1]
+async def main(): sys.stdout.buffer.write(b"".join(await asyncio.gather(*[one() for i in range(5)])))
+asyncio.run(main())' | sha256sum""",
+}
+
+
+@pytest.fixture(scope="module")
+def web(net):
+    """Python's own server, once on kernel MPTCP, once under the shim: the two ports."""
+    (net.dir / "f").write_bytes(os.urandom(3_000_000))
+    servers = [net.server.popen([*wrap, PYTHON, "-m", "http.server", "-b", "0.0.0.0", "-d", net.dir, port], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+               for wrap, port in ((["mptcpize", "run"], "7401"), ([MPTCP_RUN], "7402"))]
+    for port in (7401, 7402):
+        for _ in range(100):
+            if net.client.run(["curl", "-sf", "-o", "/dev/null", f"http://{FAR}:{port}/kept"], check=False).returncode in (0, 22):
+                break
+            time.sleep(0.05)
+    yield 7401, 7402
+    for s in servers:
+        net.server.stop(s)
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["kernel server", "shim server"])
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_program(net, web, tmp_path, program, side):
+    command = PROGRAMS[program].replace("URL", "http://HOST:PORT/f").replace("HOST", FAR).replace("PORT", str(web[side])).replace("OUT", str(tmp_path))
+    sums = {}
+    for engine in (None, *HOSTS):
+        wrap = f"{MPTCP_RUN} --engine={engine} " if engine else ""
+        sums[engine] = net.client.run(["bash", "-c", wrap + command], timeout=60).stdout.split()[0]
+    copies = 20 if "20" in program else 5 if program == "asyncio" else 1
+    expected = hashlib.sha256((net.dir / "f").read_bytes() * copies).hexdigest()
+    assert sums == dict.fromkeys((None, *HOSTS), expected)
+
+
+@pytest.mark.needs("git")
+def test_git_clone_and_push(net, tmp_path):
+    git = ["env", f"HOME={tmp_path}", "git", "-c", "safe.directory=*", "-c", "user.name=n", "-c", "user.email=e@e"]
+
+    def sh(*args, **options):
+        subprocess.run([*git, *map(str, args)], check=True, capture_output=True, **options)
+
+    sh("init", "-q", "--bare", tmp_path / "r.git")
+    sh("init", "-q", tmp_path / "w")
+    (tmp_path / "w" / "big").write_bytes(os.urandom(2_000_000))
+    sh("add", "big", cwd=tmp_path / "w")
+    sh("commit", "-qm", "x", cwd=tmp_path / "w")
+    env = {"HOME": tmp_path, "GIT_CONFIG_COUNT": 1, "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
+    daemon = net.server.popen([MPTCP_RUN, "git", "daemon", "--reuseaddr", f"--base-path={tmp_path}", "--export-all", "--enable=receive-pack"], env=env, stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(0.5)
+        url = f"git://{FAR}/r.git"
+        net.client.run([MPTCP_RUN, "git", "-C", tmp_path / "w", "push", "-q", url, "HEAD:master"], env=env)
+        net.client.run([MPTCP_RUN, "git", "clone", "-q", "-b", "master", url, tmp_path / "c"], env=env)
+        assert (tmp_path / "c" / "big").read_bytes() == (tmp_path / "w" / "big").read_bytes()
+    finally:
+        net.server.stop(daemon)
+
+
+@pytest.mark.needs("nginx")
+@pytest.mark.parametrize("workers", [1, 3])
+def test_nginx(net, workers):
+    (net.dir / "f").write_bytes(os.urandom(3_000_000))
+    server = net.server.spawn_nginx(net.dir, mptcp=False, wrap=[MPTCP_RUN], workers=workers, port=7410 + workers)
+    for wrap in ([], ["mptcpize", "run"], [MPTCP_RUN]):
+        net.client.run([*wrap, "curl", "-sS", "-o", net.dir / "got", server.url("f")])
+        assert (net.dir / "got").read_bytes() == (net.dir / "f").read_bytes()
+    net.client.run([MPTCP_RUN, "curl", "-sS", "-T", net.dir / "f", server.url("put")])
+    assert (net.dir / "put").read_bytes() == (net.dir / "f").read_bytes()
+
+
+@pytest.mark.needs("iperf3")
+def test_iperf3_both_ways(net):
+    server = net.server.popen([MPTCP_RUN, "iperf3", "-s"], stdout=subprocess.DEVNULL)
+    time.sleep(0.5)
+    for extra in ([], ["-R"], ["--bidir", "-P", "3"], ["-6", "-c", FAR6]):
+        out = net.client.run([MPTCP_RUN, "iperf3", "-c", FAR, "-n", "50M", *extra]).stdout
+        assert "iperf Done" in out
+    net.server.stop(server)
+
+
+def test_reuseport_group(net):
+    code = """
+import os, socket, time
+def listener():
+    l = socket.socket(); l.setsockopt(1, 15, 1); l.setsockopt(1, 2, 1); l.bind(("0.0.0.0", 7420)); l.listen(64); return l
+kids = []
+for k in range(3):
+    pid = os.fork()
+    if not pid:
+        l = listener(); print("ready", flush=True)
+        while True:
+            s, a = l.accept(); s.sendall(b"%d %s" % (k, a[0].encode())); s.close()
+    kids.append(pid)
+time.sleep(15)
+"""
+    p = net.server.popen([MPTCP_RUN, PYTHON, "-c", code], stdout=subprocess.PIPE)
+    try:
+        assert [p.stdout.readline() for _ in range(3)] == ["ready\n"] * 3
+        out = run(net, "seen=set()\nfor i in range(40):\n s=socket.create_connection((FAR,7420),5); k,a=s.recv(99).split(); seen.add(k); assert a==b'10.10.1.2', a\nprint(len(seen))")
+        assert int(out) >= 2
+    finally:
+        net.server.stop(p)

@@ -365,7 +365,8 @@ static void data_rexmit_tick(struct mpc *c, mp_time now)
         for (struct sf_seg *g = s->seg_head; g && !held; g = g->next)
             held = g->len && g->dsn <= c->v.snd_una && c->v.snd_una < g->dsn + g->len && !s->v.stale;
     }
-    if (!held && !c->reinj && c->v.fb == FB_CONFIRMED) {
+    bool doubt = c->v.sf_ever == 1 && c->sfs && c->sfs->v.bare_acks; /* the peer may have fallen back: see conn_opt.c */
+    if (!held && !c->reinj && c->v.fb == FB_CONFIRMED && !doubt) {
         st_count(c->st, MP_E_conn_rexmit, 1, c);
         c->v.data_rexmits++;
         conn_reinject_range(c, c->v.snd_una, mp_min(c->v.snd_una + 65536, c->v.snd_nxt), -1);

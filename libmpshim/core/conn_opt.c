@@ -15,11 +15,15 @@ static void dss_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const st
     }
 }
 
-/* The peer acknowledged our first data without a DATA_ACK: options die on the way (RFC 8684 3.7). */
-static bool stripped(const struct mpc *c, const struct sf *s, const struct mp_pkt *p, const struct mp_opts *o)
+/* The peer acknowledges data without a DATA_ACK: options die on the way (RFC 8684 3.7). At the start the first such
+ * ACK tells; later three in a row on the only subflow there ever was, for a proxy may make ACKs of its own. */
+static bool stripped(const struct mpc *c, struct sf *s, const struct mp_pkt *p, const struct mp_opts *o)
 {
-    if (c->v.fb != FB_UNCONFIRMED || !s->v.initial || o->mp || p->data.len || (p->flags & MP_FIN)) return false;
-    return s->v.snd_una > 1 || (c->v.fin_sent && c->v.data_rexmits > 1);
+    if (o->mp) s->v.bare_acks = 0;
+    if (!s->v.initial || o->mp || p->data.len || (p->flags & MP_FIN)) return false;
+    s->v.bare_acks += s->v.acked_new && s->v.snd_una > 1;
+    if (c->v.fb == FB_CONFIRMED) return s->v.bare_acks >= 3 && c->v.sf_ever == 1 && !c->v.sent_twice;
+    return s->v.bare_acks > 0 || (c->v.fb == FB_UNCONFIRMED && c->v.fin_sent && c->v.data_rexmits > 1);
 }
 
 static void fail_in(struct mpc *c, struct sf *s, mp_time now)

@@ -253,11 +253,23 @@ static void peer_infinite(struct mpc *c, struct sf *s, mp_time now)
     conn_fallback(c, s, FB_PEER_INFINITE, MP_WHY_PEER_FAIL, now);
 }
 
+/* We are plain TCP, the peer still sends mappings: fine as long as they say what plain TCP assumes. */
+static bool plain_mapping_ok(struct mpc *c, struct sf *s, const struct mp_opts *o, mp_time now)
+{
+    if (!c->v.peer_key_known || !(o->mp & MP_OPT_HAS(MP_DSS)) || !o->dss.has_map || o->dss.len == 0) return true;
+    mp_dsn dsn = o->dss.dsn64 ? o->dss.dsn : mp_expand32(c->v.rcv_nxt, (uint32_t)o->dss.dsn);
+    mp_ssn ssn = mp_expand32(s->v.rcv_nxt, o->dss.ssn);
+    if (o->dss.ssn == 0 || dsn - ssn == c->v.rcv_nxt - s->v.rcv_nxt) return true;
+    st_count(c->st, MP_E_map_conflict, 1, c);
+    conn_fail(c, ECONNRESET, now); /* anything else would give the program wrong bytes */
+    return false;
+}
+
 bool conn_sf_mapping(struct mpc *c, struct sf *s, const struct mp_opts *o, uint32_t paylen, mp_ssn ssn, mp_time now)
 {
     struct sf_mapping m = { 0 };
     (void)paylen;
-    if (c->v.rx_plain || !conn_mp(c)) return true;
+    if (c->v.rx_plain || !conn_mp(c)) return plain_mapping_ok(c, s, o, now);
     if ((o->mp & MP_OPT_HAS(MP_CAPABLE)) && o->capable.has_data_len && s->v.initial) {
         m = (struct sf_mapping){ .ssn = 1, .dsn = c->v.idsn_remote + 1, .len = o->capable.data_len, .has_csum = o->capable.has_csum, .csum = o->capable.csum };
         if (c->v.fb == FB_UNCONFIRMED) conn_fallback(c, s, FB_DSS_SEEN, MP_WHY_MULTIPATH, now);

@@ -257,12 +257,15 @@ void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now)
 
 void pm_local_removed(struct mpc *c, int ifindex, const struct mp_addr *ip, mp_time now)
 {
-    bool ended = false;
+    bool ended = false, others = false;
     if (!conn_mp(c)) return; /* plain TCP waits for the link, as the kernel's does */
+    /* With nothing on another address all of them wait, not only the last: the peer may keep another one than we. */
+    for (struct sf *s = c->sfs; s; s = s->next)
+        others |= sf_can_carry(s) && !s->v.stale && !(s->v.ifindex == ifindex && mp_addr_eq(&s->v.local.ip, ip));
     for (struct sf *s = c->sfs; s; s = s->next) {
         if (s->v.dead || s->v.ifindex != ifindex || !mp_addr_eq(&s->v.local.ip, ip)) continue;
         if (s->v.initial && !c->v.established) continue; /* its SYN goes on trying */
-        if (!conn_any_other(c, s) && s->v.join_done) continue; /* the last one waits too */
+        if (!others && s->v.join_done) continue;
         st_count(c->st, MP_E_subflow_link_down, 1, c);
         ended = true;
         sf_die(s, ENETDOWN, now);

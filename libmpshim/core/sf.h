@@ -149,6 +149,8 @@ struct sf {
         bool send_capable_ack;  /* client: put MP_CAPABLE into the next pure ACK */
         uint32_t nonce_local, nonce_remote;
         int syn_tries, probes, keep_probes;
+        bool acked_new;         /* the segment at hand acknowledged something new */
+        int bare_acks;          /* new ACKs in a row without any MPTCP option */
         bool data_fin_now;      /* a bare DATA_FIN is to be sent (again) here */
         uint8_t rm_ids[8]; int nrm; /* REMOVE_ADDR to be sent here */
         bool prio_now;          /* MP_PRIO with backup_local to be sent here, RFC 8684 3.3.8 */

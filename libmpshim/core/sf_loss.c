@@ -255,6 +255,7 @@ void sf_on_ack(struct sf *s, mp_ssn ack, const struct mp_opts *o, mp_time now)
     struct ack_facts f = { 0, 0 };
     uint64_t flight = s->v.pipe;
     bool advanced = ack > s->v.snd_una;
+    s->v.acked_new = advanced;
     if (advanced) {
         cumulative(s, ack, &f, now);
         s->v.snd_una = ack;

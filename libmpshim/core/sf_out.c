@@ -425,6 +425,18 @@ static bool take_add_addr(struct sf *s, struct mp_opts *o)
     return false;
 }
 
+/* Next time, then. */
+static void hand_back_add_addr(struct mpc *c, struct mp_opts *o)
+{
+    if (!(o->mp & MP_OPT_HAS(MP_ADD_ADDR))) return;
+    o->mp &= ~MP_OPT_HAS(MP_ADD_ADDR);
+    if (o->add_addr.echo)
+        c->v.necho++; /* still in its place */
+    else
+        for (int i = 0; i < PM_MAX_REMOTE; i++)
+            if (c->v.announce[i].id == o->add_addr.addr_id) c->v.announce[i].pending = true;
+}
+
 /* The options that ride on one pure ACK, with what must give way for room: SACK is added last, a DATA_ACK and the
  * timestamps are left out of an ADD_ADDR that would not fit (IPv6 with port needs all of it). */
 static void ack_options(struct sf *s, struct mp_opts *o, uint8_t flags, mp_time now)
@@ -478,6 +490,8 @@ static void ack_options(struct sf *s, struct mp_opts *o, uint8_t flags, mp_time 
         st_count(s->st, MP_E_prio_out, 1, c);
     } else if (s->v.fully && !take_remove_addr(s, o))
         take_add_addr(s, o);
+    /* An ACK of something new keeps its DATA_ACK, or the peer would think that options die on the way. */
+    if (!fits(o, flags) && s->v.last_ack_sent != s->v.rcv_nxt) hand_back_add_addr(c, o);
     if (!fits(o, flags)) o->mp &= ~MP_OPT_HAS(MP_DSS);
     if (!fits(o, flags)) o->has_ts = false;
     add_sack(s, o, flags, 40);

@@ -40,6 +40,8 @@ static void random_box(struct sim_rng *r, struct sim_scen *sc, int path)
     struct sim_path_cfg *p = &sc->path[path];
     struct sim_box_cfg *b = &p->box[p->nbox++];
     *b = (struct sim_box_cfg){.what = kinds[pick(r, sizeof kinds / sizeof *kinds)]};
+    /* Options die in one direction only: what one end knows, the other does not. */
+    if (b->what <= SIM_BOX_STRIP_ADD_ADDR) b->dirs = (uint8_t)pick(r, 3);
     if (b->what == SIM_BOX_NAT) {
         char text[32];
         snprintf(text, sizeof text, "192.0.2.%d", path + 1);
@@ -313,7 +315,7 @@ void sim_scen_print(const struct sim_scen *sc, FILE *f)
         fprintf(f, "  path %d: client eth%d (families %d%s) - server eth%d (families %d%s)", i, p->client_iface, ci->families,
                 ci->backup ? ", backup" : "", p->server_iface, si->families, si->quiet ? ", not announced" : "");
         if (ci->mtu) fprintf(f, " mtu %u", ci->mtu);
-        for (int k = 0; k < p->nbox; k++) fprintf(f, " box %s", sim_box_name(p->box[k].what));
+        for (int k = 0; k < p->nbox; k++) fprintf(f, " box %s%s", sim_box_name(p->box[k].what), p->box[k].dirs == 1 ? "-up" : p->box[k].dirs == 2 ? "-down" : "");
         fputc('\n', f);
         print_link(f, "up", &p->up);
         print_link(f, "down", &p->down);

@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 import threading
+import time
 
 # Kernel MPTCP sockets: a peer without MPTCP is remembered, and the kernel carries what follows.
 IPPROTO_MPTCP = 262
@@ -28,6 +29,7 @@ def reset(s):
     """Sends "partial" and resets at the first byte."""
     s.recv(1)
     s.sendall(b"partial")
+    time.sleep(0.05)  # MP_FASTCLOSE may overtake data on another path
     s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
 

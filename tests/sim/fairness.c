@@ -76,7 +76,7 @@ static double ratio(uint64_t seed, const char *cc, uint64_t rate_bps, uint32_t q
     struct fair_net n;
     memset(&n, 0, sizeof n);
     sim_init(&n.sim, seed);
-    struct sim_link_cfg narrow = {.rate_bps = rate_bps, .delay = MP_MS(10), .queue_bytes = queue};
+    struct sim_link_cfg narrow = {.rate_bps = rate_bps, .delay = MP_MS(10), .jitter = MP_US(500), .queue_bytes = queue};
     struct sorter *to_servers = sorter_new(&n.sim, "to-servers"), *to_clients = sorter_new(&n.sim, "to-clients");
     struct sim_link *up = sim_link_new(&n.sim, "narrow-up", &narrow, &to_servers->node);
     struct sim_link *down = sim_link_new(&n.sim, "narrow-down", &narrow, &to_clients->node);

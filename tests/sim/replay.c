@@ -22,6 +22,34 @@ TEST(equal_seeds_give_equal_runs)
     }
 }
 
+/* Runs it once as it is, and once for each of the moments with a save and load there. */
+static void save_load_at(const char *name, uint64_t seed, const mp_time *at, int n)
+{
+    struct sim_scen sc = *sim_table_find(name);
+    struct sim_result plain = run(&sc, seed);
+    for (int i = 0; i < n; i++) {
+        sc.save_load_at = at[i];
+        struct sim_result r = run(&sc, seed);
+        if (r.took == plain.took && r.packets == plain.packets) continue;
+        fprintf(stderr, "%s, saved and loaded at %.3f s: took %.6f s and %llu packets, without %.6f s and %llu\n", name,
+                (double)at[i] / 1e9, (double)r.took / 1e9, (unsigned long long)r.packets, (double)plain.took / 1e9,
+                (unsigned long long)plain.packets);
+        check_failures++;
+    }
+}
+
+TEST(saving_and_loading_changes_nothing)
+{
+    static const mp_time at[] = {MP_MS(5), MP_MS(35), MP_MS(75), MP_MS(130), MP_MS(400), MP_MS(777)};
+    save_load_at("one-path", 1, at, 6);
+    save_load_at("two-paths-download", 1, at, 6);
+    save_load_at("two-paths-upload", 1, at, 6);
+    save_load_at("loss-1-percent-lia", 3, at, 6);
+    save_load_at("strip-all", 1, at, 6);
+    save_load_at("late-reader", 1, at, 6);
+    save_load_at("splitting", 1, at, 6);
+}
+
 TEST(other_seeds_give_other_runs)
 {
     const struct sim_scen *sc = sim_table_find("loss-1-percent-lia");
