@@ -20,6 +20,8 @@ static void dss_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const st
 static bool stripped(const struct mpc *c, struct sf *s, const struct mp_pkt *p, const struct mp_opts *o)
 {
     if (o->mp) s->v.bare_acks = 0;
+    /* The client repeats its third ACK however often we send a DATA_FIN: it has seen no DSS of ours. */
+    if (c->v.server && c->v.fb == FB_UNCONFIRMED && o->mp == MP_OPT_HAS(MP_CAPABLE) && c->v.fin_sent && c->v.data_rexmits > 3) return true;
     if (!s->v.initial || o->mp || p->data.len || (p->flags & MP_FIN)) return false;
     s->v.bare_acks += s->v.acked_new && s->v.snd_una > 1;
     if (c->v.fb == FB_CONFIRMED) return s->v.bare_acks >= 3 && c->v.sf_ever == 1 && !c->v.sent_twice;

@@ -106,6 +106,7 @@ struct sf {
         uint64_t pipe;        /* bytes in flight: sent, not sacked, not lost */
         bool fin_queued, fin_sent, fin_acked, fin_received;
         mp_ssn fin_ssn_in;
+        bool fin_bare;        /* the peer's FIN had no MPTCP option */
         bool reset_pending;
         uint8_t reset_reason; bool reset_transient, reset_fastclose;
         bool reset_sent; uint32_t reset_seq; /* answering late segments with the same reset for a while; wire number */

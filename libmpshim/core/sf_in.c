@@ -268,12 +268,20 @@ static bool data_in(struct sf *s, struct mp_pkt *p, mp_ssn ssn, mp_time now)
     return true;
 }
 
+/* A FIN that bears no option, on the only subflow, while the peer's data has not ended by DATA_FIN. */
+static bool fin_means_fallback(const struct sf *s)
+{
+    const struct mpc *c = s->c;
+    if (!conn_mp(c) || !s->v.initial || c->v.closing || c->v.peer_fin) return false;
+    return c->v.fb == FB_UNCONFIRMED || (s->v.fin_bare && c->v.sf_ever == 1 && !c->v.sent_twice && !s->v.nhold);
+}
+
 static void fin_in(struct sf *s, mp_time now)
 {
     if (!s->v.fin_received || s->v.rcv_nxt != s->v.fin_ssn_in) return;
     s->v.rcv_nxt++;
     s->v.ack_now = true;
-    if (conn_mp(s->c) && s->c->v.fb == FB_UNCONFIRMED && s->v.initial) conn_fallback(s->c, s, FB_FIN_WITHOUT_DSS, MP_WHY_NO_DSS, now);
+    if (fin_means_fallback(s)) conn_fallback(s->c, s, FB_FIN_WITHOUT_DSS, MP_WHY_NO_DSS, now);
     switch (s->v.state) {
     case SF_SYN_RCVD:
     case SF_ESTABLISHED:
@@ -290,8 +298,8 @@ static void fin_in(struct sf *s, mp_time now)
     }
     if (s->c->v.rx_plain || !conn_mp(s->c))
         conn_plain_eof(s->c, now);
-    else
-        sf_close(s, now); /* RFC 8684 3.3.3: a subflow's FIN ends the subflow, not the data */
+    else if (s->c->v.closing || conn_any_other(s->c, s))
+        sf_close(s, now); /* RFC 8684 3.3.3: a subflow's FIN ends the subflow, not the data; the last one carries ours on */
     conn_close_check(s->c, now);
 }
 
@@ -397,6 +405,7 @@ static void synced_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, m
     }
     if ((p->flags & MP_FIN) && !s->v.fin_received) {
         s->v.fin_received = true;
+        s->v.fin_bare = !o->mp;
         s->v.fin_ssn_in = ssn + p->data.len;
     }
     if ((p->flags & MP_FIN) && s->v.fin_ssn_in < s->v.rcv_nxt) s->v.ack_now = true; /* sent again: our ACK was lost */

@@ -222,8 +222,10 @@ static void save_and_load(struct run *r)
         if (rc < 0) sim_fail(&r->sim, "mpc_save: %s", strerror(-rc));
         n++;
     }
+    int ports = h->ports_held;
     mp_stack_free(h->stack);
     h->stack = NULL;
+    h->ports_held = ports; /* they go with the connections */
     sim_host_start(h, r->sc->set_client);
     rewind(f);
     for (int i = 0; i < a->n && n; i++) {

@@ -154,7 +154,8 @@ static void *client(void *arg)
         setsockopt(c->carrier, SOL_SOCKET, SO_LINGER, &l, sizeof l);
         if (connect(c->carrier, &c->prog.sa, len(&c->prog)) == 0) {
             close(c->listener);
-            return busy++, relay(c);
+            busy++;
+            return relay(c);
         }
     }
     c->state = CTL_S_FAILED;
