@@ -164,7 +164,7 @@ static void receive(struct mpc *c, mp_dsn dsn, struct mp_slice d, mp_time now)
         dsn += old;
     }
     mp_dsn edge = conn_rcv_edge(c);
-    if (dsn + d.len > edge) {
+    if (!c->v.rx_plain && dsn + d.len > edge) {
         st_count(c->st, MP_E_beyond_window, dsn + d.len - edge, c);
         if (dsn >= edge) return;
         mp_slice_cut(&d, (uint32_t)(edge - dsn));
@@ -176,7 +176,8 @@ static void receive(struct mpc *c, mp_dsn dsn, struct mp_slice d, mp_time now)
     }
     if (!rxq_push(c, &d)) {
         st_count(c->st, MP_E_no_memory, 1, c);
-        return; /* not DATA_ACKed: it comes again */
+        if (c->v.rx_plain) conn_fail(c, ENOMEM, now); /* already acknowledged; else not DATA_ACKed: it comes again */
+        return;
     }
     c->v.rcv_nxt += d.len;
     struct mp_slice o;

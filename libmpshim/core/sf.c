@@ -98,7 +98,7 @@ static void take_syn_options(struct sf *s, const struct mp_pkt *p, const struct 
 {
     s->v.irs = p->seq;
     s->v.rcv_nxt = 1;
-    s->v.rcv_adv = 1 + 65535; /* what our SYN says */
+    if (s->v.rcv_adv < 1) s->v.rcv_adv = 1;
     if (o->has_mss) s->v.peer_mss = o->mss < 88 ? 88 : o->mss;
     s->v.ts_on = o->has_ts;
     if (o->has_ts) {

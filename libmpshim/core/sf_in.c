@@ -235,6 +235,13 @@ static bool drain_ooo(struct sf *s, mp_time now)
 static bool data_in(struct sf *s, struct mp_pkt *p, mp_ssn ssn, mp_time now)
 {
     struct mp_slice d = p->data;
+    /* Plain TCP has no second chance: what we cannot keep must not be acknowledged (RFC 9293 3.10.7.4). */
+    if (s->c->v.rx_plain && ssn + d.len > s->v.rcv_adv) {
+        st_count(s->st, MP_E_beyond_window, ssn + d.len - s->v.rcv_adv, s->c);
+        s->v.ack_now = true;
+        if (ssn >= s->v.rcv_adv) return true;
+        mp_slice_cut(&d, (uint32_t)(s->v.rcv_adv - ssn));
+    }
     if (ssn + d.len <= s->v.rcv_nxt) { /* all of it is old: tell by D-SACK (RFC 2883) */
         st_count(s->st, MP_E_dup_data, d.len, s->c);
         s->v.dsack = s->v.sack_on;
@@ -268,11 +275,11 @@ static bool data_in(struct sf *s, struct mp_pkt *p, mp_ssn ssn, mp_time now)
     return true;
 }
 
-/* A FIN that bears no option, on the only subflow, while the peer's data has not ended by DATA_FIN. */
+/* A FIN that bears no option, on the only subflow, before our DATA_FIN was acknowledged: no MPTCP host sends that. */
 static bool fin_means_fallback(const struct sf *s)
 {
     const struct mpc *c = s->c;
-    if (!conn_mp(c) || !s->v.initial || c->v.closing || c->v.peer_fin) return false;
+    if (!conn_mp(c) || !s->v.initial || c->v.closing || c->v.fin_acked) return false;
     return c->v.fb == FB_UNCONFIRMED || (s->v.fin_bare && c->v.sf_ever == 1 && !c->v.sent_twice && !s->v.nhold);
 }
 

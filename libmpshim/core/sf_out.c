@@ -126,7 +126,8 @@ static bool emit_syn(struct sf *s, struct mp_pkt *out, mp_time now)
     struct mp_opts o = { .has_mss = true, .mss = (uint16_t)syn_mss(s) };
     bool answer = s->v.state == SF_SYN_RCVD;
     base(s, out, 0, answer ? MP_SYN | MP_ACK : MP_SYN);
-    out->wnd = 65535;
+    out->wnd = (uint16_t)mp_min(65535, conn_rcv_edge(c) - c->v.rcv_nxt);
+    s->v.rcv_adv = 1 + (uint64_t)out->wnd;
     o.has_wscale = answer ? s->v.rcv_wscale > 0 : true;
     o.wscale = 8;
     o.sack_ok = answer ? s->v.sack_on : true;

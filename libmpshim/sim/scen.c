@@ -271,12 +271,36 @@ static void fail_unfinished(struct run *r)
         }
 }
 
+mp_dur sim_watch_every;
+
+static void watch_side(const struct run *r, int side)
+{
+    const struct sim_conn *k = &r->app[side].conn[0];
+    struct mpc_subflow_info v[SIM_MAX_PATHS];
+    int n = k->c ? mpc_get_subflows(k->c, v, SIM_MAX_PATHS) : 0;
+    printf("%10.3f %s sent %llu received %llu\n", (double)(r->sim.now - SIM_START) / 1e9, r->host[side]->node.name,
+           (unsigned long long)k->tx, (unsigned long long)k->rx);
+    for (int i = 0; i < n; i++)
+        printf("             %s %-11s%s%s cwnd %llu ssthresh %lld flight %llu srtt %.1f ms sent %llu again %llu received %llu\n",
+               v[i].ifname, v[i].state, v[i].backup ? " backup" : "", v[i].stale ? " stale" : "", (unsigned long long)v[i].cwnd,
+               (long long)v[i].ssthresh, (unsigned long long)v[i].flight, (double)v[i].srtt / 1e6, (unsigned long long)v[i].bytes_sent,
+               (unsigned long long)v[i].bytes_retrans, (unsigned long long)v[i].bytes_received);
+}
+
+static void watch(const struct run *r)
+{
+    if (!sim_watch_every || (r->sim.now - SIM_START) % sim_watch_every) return;
+    for (int side = 0; side < 2; side++) watch_side(r, side);
+}
+
 static void transfer(struct run *r)
 {
     mp_time bound = SIM_START + r->sc->within;
     /* In steps, so that the end is seen soon; the steps change nothing in the run itself. */
-    while (!all_done(r) && r->sim.now < bound && !sim_failed(&r->sim))
+    while (!all_done(r) && r->sim.now < bound && !sim_failed(&r->sim)) {
         run_until(r, mp_min(bound, r->sim.now + MP_MS(50)));
+        watch(r);
+    }
     if (!all_done(r)) fail_unfinished(r);
 }
 

@@ -97,6 +97,9 @@ struct sim_result {
     double goodput_bps;      /* bytes of both directions of all connections over took */
 };
 
+/* Runs print the first connection's subflows on stdout this often; 0: not. For people looking for a stall. */
+extern mp_dur sim_watch_every;
+
 /* Runs one scenario. trace, pcap: may be NULL. r->ok tells; the function returns it. */
 bool sim_scen_run(const struct sim_scen *sc, uint64_t seed, FILE *trace, const char *pcap, struct sim_result *r);
 

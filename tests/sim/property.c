@@ -5,9 +5,9 @@
 #include "report.h"
 
 #ifdef __SANITIZE_ADDRESS__
-enum { SEEDS = 150 };
+enum { SEEDS = 300 };
 #else
-enum { SEEDS = 600 };
+enum { SEEDS = 3000 };
 #endif
 
 int main(void)

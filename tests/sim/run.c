@@ -4,7 +4,8 @@
  *   sim_run --scenario NAME       one of them; --list names them
  *   sim_run --seed N              the random scenario of that seed, described
  *   sim_run --seeds A..B          all of these; failures are told with their seed
- *   with one run: --trace         every event; --pcap PREFIX a capture per link, PREFIX-<link>.pcap
+ *   with one run: --watch MS      subflows as they are, each MS milliseconds (a multiple of 50)
+ *                 --trace         every event; --pcap PREFIX a capture per link, PREFIX-<link>.pcap
  *   --keep-going                  does not stop after 20 failures */
 #include <stdlib.h>
 
@@ -18,7 +19,7 @@ struct options {
 
 static int usage(void)
 {
-    fputs("usage: sim_run [--scenario NAME] [--seed N | --seeds A..B] [--trace] [--pcap PREFIX] [--list] [--keep-going]\n", stderr);
+    fputs("usage: sim_run [--scenario NAME] [--seed N | --seeds A..B] [--watch MS] [--trace] [--pcap PREFIX] [--list] [--keep-going]\n", stderr);
     return 2;
 }
 
@@ -42,6 +43,7 @@ static bool parse(int argc, char **argv, struct options *o)
         else if (!v) return false;
         else if (strcmp(a, "--scenario") == 0) o->scenario = v, i++;
         else if (strcmp(a, "--pcap") == 0) o->pcap = v, i++;
+        else if (strcmp(a, "--watch") == 0) sim_watch_every = MP_MS(strtoull(v, NULL, 0)), i++;
         else if (strcmp(a, "--seed") == 0) o->seed = strtoull(v, NULL, 0), o->random = true, i++;
         else if (strcmp(a, "--seeds") == 0 && parse_range(v, o)) i++;
         else return false;

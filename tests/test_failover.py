@@ -1,0 +1,70 @@
+"""A path dies in mid-transfer, perhaps comes back: the transfer completes with the right hash."""
+
+import time
+
+import pytest
+
+from lab import make_file, start_fetch
+from lab.shim import shim
+
+MB = 1_000_000
+SIZE = 14 * MB
+DIES_AT, BACK_AFTER = 0.6, 0.8
+ROLES = ["client", "server", "both"]                   # where mptcp-run is; the other end is kernel MPTCP
+
+
+def start(net, role, up, size=SIZE):
+    """A transfer under way; (Running, file)."""
+    file = make_file(size)
+    near = {"wrap": shim(), "congestion": None} if role != "server" else {"mptcp": True}
+    far = {"mptcp": False, "wrap": shim(), "congestion": None} if role != "client" else {"mptcp": True}
+    server = net.server.spawn_http(file.root, **far)
+    return start_fetch(net.client, server.url("x" if up else file.name), put=file if up else None, timeout=40, **near), file
+
+
+def kill(net, how, index=0):
+    net.client.link_down(index) if how == "link-down" else net.link[index].blackhole()
+
+
+def revive(net, how, index=0):
+    net.client.link_up(index) if how == "link-down" else net.link[index].blackhole(False)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("up", [False, True], ids=["down", "up"])
+@pytest.mark.parametrize("how", ["link-down", "blackhole"])
+@pytest.mark.parametrize("role", ROLES)
+def test_the_transfer_survives_the_death_of_a_path(lab, role, how, up, index):
+    net = lab.two_path(families="v4")
+    running, file = start(net, role, up)
+    time.sleep(DIES_AT)
+    kill(net, how, index)
+    transfer = running.result()
+    assert transfer.sha256 == file.sha256
+    assert transfer.longest_gap_s < 5                  # the figures are the bench's
+
+
+@pytest.mark.parametrize("how", ["link-down", "blackhole"])
+@pytest.mark.parametrize("role", ROLES)
+def test_a_path_that_comes_back_is_used_again(lab, role, how):
+    net = lab.two_path(families="v4")
+    running, file = start(net, role, False, size=3 * SIZE)
+    time.sleep(DIES_AT)
+    kill(net, how)
+    time.sleep(BACK_AFTER)
+    revive(net, how)
+    before = net.client.traffic()["eth0"][0]
+    assert running.result().sha256 == file.sha256
+    assert net.client.traffic()["eth0"][0] - before > 2 * MB
+
+
+def test_both_paths_die_and_one_comes_back(lab):
+    """Break before make: the connection waits for a path."""
+    net = lab.two_path(families="v4")
+    running, file = start(net, "both", False)
+    time.sleep(DIES_AT)
+    kill(net, "link-down", 0)
+    kill(net, "link-down", 1)
+    time.sleep(1)
+    revive(net, "link-down", 1)
+    assert running.result().sha256 == file.sha256

@@ -1,0 +1,82 @@
+"""500 connections at once: all hashes are right, and nothing is left of them."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from lab import make_file
+from lab.shim import KERNEL, engines, sha256, shim
+
+MB = 1_000_000
+N, AT_ONCE = 500, 500
+SETTLE_S = 10
+pytestmark = pytest.mark.needs("curl", "mptcpize")
+
+
+def resources(pid):
+    """Open descriptors, threads, and resident kilobytes of a process."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return len(os.listdir(f"/proc/{pid}/fd")), int(status["Threads"]), int(status["VmRSS"].split()[0])
+
+
+def sockets(host):
+    """TCP sockets in use of a host, as the kernel counts them, but for TIME_WAIT."""
+    with host.inside():
+        line = next(line for line in Path("/proc/thread-self/net/sockstat").read_text().splitlines() if line.startswith("TCP:"))
+    return int(line.split()[2])
+
+
+def fetch_all(net, url, wrap, n=N):
+    """n downloads at once by one curl; how many went wrong."""
+    file, into = make_file(MB), net.client.scratch("many-")
+    done = net.client.run([*wrap, "curl", "-sS", "--no-progress-meter", "--parallel", "--parallel-immediate",
+                           "--parallel-max", str(AT_ONCE), "--max-time", "100", "-o", f"{into}/#1", f"{url}[1-{n}]"],
+                          timeout=120, check=False)
+    wrong = [i for i in range(1, n + 1) if not Path(into, str(i)).exists() or sha256(Path(into, str(i))) != file.sha256]
+    assert done.returncode == 0 and not wrong, (done.returncode, len(wrong), done.stderr[-500:])
+
+
+def start(lab, ours):
+    net = lab.two_path(families="v4", rate="300M", delay="2ms", queue="30ms")
+    root, file = Path(net.server.scratch("www-")), make_file(MB)
+    for i in range(1, N + 1):
+        (root / f"f{i}").symlink_to(file.path)
+    server = net.server.spawn_http(root, mptcp=not ours, wrap=shim() if ours else (), congestion=None)
+    return net, server
+
+
+def settled(ask, wanted, timeout=SETTLE_S):
+    """What ask() says as soon as wanted(it), or at the end of the time."""
+    end = time.monotonic() + timeout
+    while not wanted(now := ask()) and time.monotonic() < end:
+        time.sleep(0.2)
+    return now
+
+
+@pytest.mark.timing                                    # for the machine's sake
+def test_500_from_a_kernel_server(lab):
+    net, server = start(lab, False)
+    fetch_all(net, server.url("f"), shim())
+    assert engines(net.client) == []
+    assert settled(lambda: sockets(net.client), lambda n: n == 0) == 0
+
+
+@pytest.mark.timing
+@pytest.mark.parametrize("client", [KERNEL, shim()], ids=["kernel", "shim"])
+def test_500_from_a_server_under_the_shim(lab, client):
+    """Three rounds: the helper's descriptors return to those of the first, its memory does not grow with them."""
+    net, server = start(lab, True)
+    fetch_all(net, server.url("f"), client, 20)
+    helper, = engines(net.server)
+    fds, threads, _ = settled(lambda: resources(helper), lambda now: False, 2)
+    server_fds, _, _ = resources(server.pid)
+    memory = []
+    for _ in range(3):
+        fetch_all(net, server.url("f"), client)
+        now = settled(lambda: resources(helper), lambda now: now[:2] <= (fds, threads))
+        assert now[:2] <= (fds, threads)
+        assert settled(lambda: resources(server.pid)[0], lambda n: n <= server_fds) <= server_fds
+        memory.append(now[2])
+    assert memory[2] < memory[0] * 1.2 + 4096, memory
