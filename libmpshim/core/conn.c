@@ -127,6 +127,8 @@ struct mp_cc_group conn_cc_group(struct mpc *c, struct sf *self)
     return g;
 }
 
+bool conn_single(const struct mpc *c) { return c->v.sf_ever == 1 && !c->v.sent_twice && c->sfs && c->sfs->v.initial; }
+
 static bool tx_done(const struct mpc *c)
 {
     if (!c->v.shut || c->v.snd_una < c->v.snd_end) return false;
@@ -157,6 +159,7 @@ static void go_plain(struct mpc *c, struct sf *s, enum mp_plain_why why)
         if (i != CT_LINGER) c->v.timer[i] = MP_NEVER;
     st_token_del(c->st, c);
     sf_update_mss(s);
+    conn_flush_held(c, s, c->st->now);
     conn_plain_ack(c, s, c->st->now); /* what the subflow acknowledged counts from here on */
 }
 
@@ -348,7 +351,7 @@ static void data_fin_tick(struct mpc *c, mp_time now)
     c->v.data_rexmits++;
     /* A path that strips options and a peer that went on as plain TCP leave a bare DATA_FIN unanswered for ever:
      * every other time a segment that any TCP answers, to see whether the answer has options. */
-    if (c->v.fb == FB_UNCONFIRMED && c->v.data_rexmits % 2 == 0) {
+    if ((c->v.fb == FB_UNCONFIRMED || conn_single(c)) && c->v.data_rexmits % 2 == 0) {
         for (struct sf *s = c->sfs; s; s = s->next) s->v.probes = 1;
     } else
         conn_send_data_fin(c);
@@ -365,7 +368,12 @@ static void data_rexmit_tick(struct mpc *c, mp_time now)
         for (struct sf_seg *g = s->seg_head; g && !held; g = g->next)
             held = g->len && g->dsn <= c->v.snd_una && c->v.snd_una < g->dsn + g->len && !s->v.stale;
     }
-    bool doubt = c->v.sf_ever == 1 && c->sfs && c->sfs->v.bare_acks; /* the peer may have fallen back: see conn_opt.c */
+    /* The peer may have fallen back (conn_opt.c): sending twice would take that way out from us. */
+    bool doubt = conn_single(c) && c->sfs->v.bare_acks;
+    if (!held && doubt && ++c->v.data_rexmits > 2) {
+        conn_fallback(c, c->sfs, FB_ACK_WITHOUT_DSS, MP_WHY_NO_OPTION_ACK, now);
+        return;
+    }
     if (!held && !c->reinj && c->v.fb == FB_CONFIRMED && !doubt) {
         st_count(c->st, MP_E_conn_rexmit, 1, c);
         c->v.data_rexmits++;

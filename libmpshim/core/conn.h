@@ -141,6 +141,7 @@ bool conn_finished(const struct mpc *c);
 int conn_nlive(const struct mpc *c);                    /* subflows that are synchronised or opening */
 struct mp_cc_group conn_cc_group(struct mpc *c, struct sf *self);
 #define conn_mp(c) ((c)->v.offered && (c)->v.fb != FB_PLAIN)
+bool conn_single(const struct mpc *c);                   /* one subflow ever, nothing sent twice: it could be plain TCP */
 bool conn_any_other(const struct mpc *c, const struct sf *s); /* another subflow works */
 
 /* ---- conn_send.c ---- */
@@ -165,6 +166,7 @@ void conn_peer_fin(struct mpc *c, mp_dsn at, mp_time now);
 void conn_plain_eof(struct mpc *c, mp_time now);
 void conn_dss_finish(struct mpc *c, mp_time now);
 void sf_drop_held(struct sf *s);
+void conn_flush_held(struct mpc *c, struct sf *s, mp_time now); /* what waited for a checksum is delivered without one */
 
 /* ---- conn_opt.c ---- */
 bool conn_options_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now); /* false: subflow ended */

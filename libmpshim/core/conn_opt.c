@@ -24,8 +24,9 @@ static bool stripped(const struct mpc *c, struct sf *s, const struct mp_pkt *p, 
     if (c->v.server && c->v.fb == FB_UNCONFIRMED && o->mp == MP_OPT_HAS(MP_CAPABLE) && c->v.fin_sent && c->v.data_rexmits > 3) return true;
     if (!s->v.initial || o->mp || p->data.len || (p->flags & MP_FIN)) return false;
     s->v.bare_acks += s->v.acked_new && s->v.snd_una > 1;
-    if (c->v.fb == FB_CONFIRMED) return s->v.bare_acks >= 3 && c->v.sf_ever == 1 && !c->v.sent_twice;
-    return s->v.bare_acks > 0 || (c->v.fb == FB_UNCONFIRMED && c->v.fin_sent && c->v.data_rexmits > 1);
+    bool probed = c->v.fin_sent && c->v.data_rexmits > 1; /* our DATA_FIN goes unheard, and this answers a probe */
+    if (c->v.fb == FB_CONFIRMED) return conn_single(c) && (s->v.bare_acks >= 3 || probed);
+    return s->v.bare_acks > 0 || probed;
 }
 
 static void fail_in(struct mpc *c, struct sf *s, mp_time now)

@@ -355,6 +355,12 @@ static void deliver_held(struct mpc *c, struct sf *s, const struct sf_mapping *m
     if (m->fin) conn_peer_fin(c, at, now);
 }
 
+void conn_flush_held(struct mpc *c, struct sf *s, mp_time now)
+{
+    for (uint32_t i = 0; i < s->v.nhold; i++) receive(c, c->v.rcv_nxt, s->hold[i], now);
+    sf_drop_held(s);
+}
+
 /* RFC 8684 3.7: with other subflows this one is reset; the only one goes on as plain TCP and delivers what came. */
 static bool csum_bad(struct mpc *c, struct sf *s, const struct sf_mapping *m, mp_time now)
 {
@@ -410,7 +416,7 @@ bool conn_sf_data(struct mpc *c, struct sf *s, mp_ssn ssn, struct mp_slice *d, m
         if (n == 0) {
             st_count(c->st, MP_E_map_missing, 1, c);
             /* The only subflow there ever was, and its numbers and the data's still run side by side? */
-            bool single = c->v.sf_ever == 1 && c->v.rcv_nxt - c->v.idsn_remote == ssn && !s->v.nhold;
+            bool single = c->v.sf_ever == 1 && c->v.rcv_nxt + s->v.hold_bytes - c->v.idsn_remote == ssn;
             if (conn_fallback(c, s, single ? FB_DATA_WITHOUT_DSS_SINGLE : FB_DATA_WITHOUT_DSS, MP_WHY_NO_DSS, now) == FB_reset_subflow) return false;
             break;
         }

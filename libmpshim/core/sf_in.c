@@ -280,7 +280,7 @@ static bool fin_means_fallback(const struct sf *s)
 {
     const struct mpc *c = s->c;
     if (!conn_mp(c) || !s->v.initial || c->v.closing || c->v.fin_acked) return false;
-    return c->v.fb == FB_UNCONFIRMED || (s->v.fin_bare && c->v.sf_ever == 1 && !c->v.sent_twice && !s->v.nhold);
+    return c->v.fb == FB_UNCONFIRMED || (s->v.fin_bare && conn_single(c));
 }
 
 static void fin_in(struct sf *s, mp_time now)
@@ -373,6 +373,8 @@ static void synced_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, m
     }
     if (p->flags & MP_SYN) { /* a repeated SYN of ours to answer again, or RFC 5961 4 */
         if (s->v.state == SF_SYN_RCVD && ssn == 0) {
+            if (s->v.passive && s->v.initial && conn_mp(c) && !(o->mp & MP_OPT_HAS(MP_CAPABLE)))
+                conn_fallback(c, s, FB_SYN_WITHOUT_OPTION, MP_WHY_SYN_DROPPED, now); /* asked again without it */
             if (s->seg_head) s->seg_head->lost = true;
         } else
             challenge(s);

@@ -72,27 +72,6 @@ static void op(struct prog *p, uint16_t code, uint8_t jt, uint8_t jf, uint32_t k
 #define RET(k)         op(p, BPF_RET | BPF_K, 0, 0, (uint32_t)(k))
 #define KEEP 0xffffffffu
 
-/* What tests on the way to `ret KEEP` leave out: SYNs pass, so that a peer may reuse the ports of a flow. */
-static void emit_excludes(struct prog *p, uint32_t saddr_off, const struct io_exclude *ex, int n)
-{
-    int over;
-
-    if (!n) return;
-    LDX(BPF_B, 13);
-    JSET(0x02, 0, 1);
-    over = p->n;
-    op(p, BPF_JMP | BPF_JA, 0, 0, 0);
-    LDX(BPF_W, 0);
-    for (int i = 0; i < n; i++) {
-        JEQ(ex[i].ports, 0, 4);
-        LD(BPF_W, saddr_off);
-        JEQ(ex[i].saddr_tail, 0, 1);
-        RET(0);
-        LDX(BPF_W, 0);
-    }
-    p->v[over].k = (uint32_t)(p->n - over - 1);
-}
-
 static void emit_mask(struct prog *p, const struct io_port_set *s, uint16_t mask)
 {
     if (mask != 0xffff) op(p, BPF_ALU | BPF_AND | BPF_K, 0, 0, mask);
@@ -148,7 +127,7 @@ static int attach(int fd, const struct sock_filter *v, int n)
     return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof prog) ? -errno : 0;
 }
 
-int io_filter_attach(int fd, enum io_filter_kind kind, const struct io_port_set *ports, const struct io_exclude *ex, int nex)
+int io_filter_attach(int fd, enum io_filter_kind kind, const struct io_port_set *ports)
 {
     struct prog *p = malloc(sizeof *p);
     int err;
@@ -158,12 +137,10 @@ int io_filter_attach(int fd, enum io_filter_kind kind, const struct io_port_set 
     switch (kind) {
     case IO_FILTER_RAW4: /* the packet begins at the IP header */
         op(p, BPF_LDX | BPF_B | BPF_MSH, 0, 0, 0);
-        emit_excludes(p, 12, ex, nex);
         emit_ports(p, 0, ports);
         break;
     case IO_FILTER_RAW6: /* the packet begins at the TCP header */
         op(p, BPF_LDX | BPF_W | BPF_IMM, 0, 0, 0);
-        emit_excludes(p, (uint32_t)(SKF_NET_OFF + 20), ex, nex);
         emit_ports(p, 0, ports);
         break;
     case IO_FILTER_ETH:

@@ -16,19 +16,17 @@
 #define IO_ETH_LEN 14
 #define IO_RX_SIZE (65536 + 512) /* a GRO-merged packet with its headers */
 #define IO_BLOCK_MASK 0xfff0 /* guarded ports come in aligned blocks of 16 */
-#define IO_SEEN_MAX 2048
 
 /* ---- counters: for --check, tests and people reading a core dump ---- */
 struct io_counters {
     uint64_t rx_raw, rx_fast;      /* segments given to the stack */
     uint64_t tx_raw, tx_fast;      /* packets sent */
     uint64_t rx_copy;              /* came on a socket that is not current for the flow */
-    uint64_t rx_seen;              /* the fast socket's copy of what the raw one had given */
     uint64_t rx_bad;               /* not TCP to us, malformed, fragments */
     uint64_t rx_csum;              /* wrong checksum */
     uint64_t rx_stray;             /* no flow and no listener */
     uint64_t tx_queued, tx_drop;   /* back-pressure; lost for want of memory or a local error */
-    uint64_t to_fast, tx_probe;    /* flows moved; segments of fast flows sent raw to keep the neighbour known */
+    uint64_t to_fast, tx_probe;    /* flows moved to sending fast; segments of fast flows sent raw to keep the neighbour known */
     uint64_t filters;              /* cBPF programs attached */
 };
 
@@ -53,18 +51,17 @@ void io_ports_put(struct io_port_set *s, uint16_t value, uint16_t mask);
 bool io_ports_has(const struct io_port_set *s, uint16_t port);
 void io_ports_fini(struct io_port_set *s);
 
-/* A flow whose segments another socket carries: dropped by the filter unless SYN is set. */
-struct io_exclude {
-    uint32_t ports;      /* remote port << 16 | local port */
-    uint32_t saddr_tail; /* last 32 bits of the remote address, host order */
-};
-#define IO_EXCLUDE_MAX 128
 enum io_filter_kind { IO_FILTER_RAW4, IO_FILTER_RAW6, IO_FILTER_ETH };
 /* 0 or -errno. */
-int io_filter_attach(int fd, enum io_filter_kind kind, const struct io_port_set *ports, const struct io_exclude *ex, int nex);
+int io_filter_attach(int fd, enum io_filter_kind kind, const struct io_port_set *ports);
 
 /* ---- one socket of either kind ---- */
-enum io_kind { IO_RAW_CLIENT, IO_RAW_LISTEN, IO_PACKET };
+enum io_kind {
+    IO_RAW_CLIENT, /* connected to one remote address */
+    IO_RAW_LISTEN, /* one interface, any address */
+    IO_PACKET_TX,  /* one interface, unbound: only sends */
+    IO_PACKET_RX,  /* one interface: only receives, for flows that rp_filter hides */
+};
 
 /* A packet that waits because the kernel's queue is full. */
 struct io_waiting {
@@ -80,17 +77,15 @@ struct io_sock {
     struct io *io;
     struct io_sock *next;
     enum io_kind kind;
-    uint8_t family; /* 4, 6; IO_PACKET: 0 */
+    uint8_t family; /* 4, 6; of packet sockets: 0 */
     int fd, ifindex;
     struct mp_addr local, remote; /* IO_RAW_CLIENT: bound and connected */
     uint32_t refs;                /* flows, and one for a listening interface */
     bool listening;               /* that one */
     bool dead;                    /* closed when no code is inside it (io_reap) */
-    bool filter_due;              /* exclusions changed: attach before the loop sleeps */
-    int nmoving;                  /* flows that leave this raw socket as soon as it was read empty */
+    bool filter_due;              /* ports went: attach before the loop sleeps */
     struct io_port_set ports;
-    struct io_flow *flows;        /* IO_RAW_*: those that belong to it */
-    uint8_t mac[6];               /* IO_PACKET: the interface's */
+    uint8_t mac[6];               /* IO_PACKET_TX: the interface's */
     ev_io rd, wr;
     ev_timer retry;               /* after ENOBUFS, which no readiness event ends */
     struct io_waiting *waiting, **waiting_tail;
@@ -107,34 +102,23 @@ struct io_hop {
     uint32_t refs;
 };
 
-enum io_rx { IO_RX_RAW, IO_RX_MOVING /* raw until it was read empty */, IO_RX_FAST };
-
-/* What the raw socket gave since both sockets saw the flow: the fast one's copies are swallowed. A ring. */
-struct io_seen {
-    uint64_t id[IO_SEEN_MAX]; /* 0: swallowed */
-    unsigned n, next;         /* remembered ever; where the next copy is expected: they come in the same order */
-    mp_time until;
-};
-
+/* A 4-tuple on an interface. Receives from `rx`, sends by `fast` once it is known where to, by `raw` until then. */
 struct io_flow {
     struct io_flow *hash_next;
-    struct io_flow *next, **prev; /* in raw->flows */
     int ifindex;
     struct mp_endpoint local, remote;
     bool passive;
-    enum io_rx rx;           /* exactly one socket is current for receiving ... */
-    bool tx_fast;            /* ... and one for sending; raw while the link header is unknown */
-    bool hidden;             /* strict rp_filter would drop what comes in here: received by packet socket from the SYN on */
+    bool tx_fast;             /* moved: `fast` is open, and used while the link header is known */
     bool hop_tried;
-    struct io_sock *raw, *fast;
+    struct io_sock *raw;      /* counted, as the next two */
+    struct io_sock *fast;     /* NULL before the move */
+    struct io_sock *hidden;   /* IO_PACKET_RX where strict rp_filter would drop what comes in; else NULL */
     struct io_hop *hop;
-    uint32_t route_gen;      /* hop was asked for at this generation of routes */
-    uint64_t bytes, next_try; /* payload carried both ways; when to think of the fast path */
+    uint32_t route_gen;       /* hop was asked for at this generation of routes */
+    uint64_t sent, next_try;  /* payload bytes sent; when to think of the fast path */
     mp_time last_rx, last_raw_tx;
     uint16_t ip_id;
     uint32_t flowlabel;
-    mp_time moving_since;
-    struct io_seen *seen; /* owned; while copies may come */
 };
 
 struct io_listen_port { uint16_t port; uint8_t families; };
@@ -170,13 +154,10 @@ void io_set_tidy(struct io *io);
 struct io_flow *io_flow_find(struct io *io, int ifindex, const struct mp_endpoint *local, const struct mp_endpoint *remote);
 /* A segment from a socket: demultiplexed, counted, given to the stack. false: the socket died of it. */
 bool io_deliver(struct io_sock *s, struct mp_pkt *p, mp_time now);
-/* A raw socket was read empty: its moving flows change to the fast path. */
-void io_drained(struct io_sock *s);
 void io_kick(struct io *io);
 void io_link_gone(struct io *io, int ifindex);
 void io_link_changed(struct io *io, const struct rtnl_link *l); /* its hardware address, perhaps */
 void io_listen_refresh(struct io *io);
-uint16_t io_exclude_flows(const struct io_sock *s, struct io_exclude *ex, int max);
 
 /* ---- sock.c ---- */
 /* One received packet: where it lies and what the kernel says about it. Valid during the call. */
@@ -184,11 +165,11 @@ struct io_rx_msg {
     struct msghdr *h;   /* name and control messages */
     struct mp_buf *buf; /* borrowed: packet at buf->data */
     size_t len;
-    const struct virtio_net_hdr *vnet; /* IO_PACKET only */
+    const struct virtio_net_hdr *vnet; /* IO_PACKET_RX only */
 };
 typedef void io_rx_fn(struct io_sock *s, const struct io_rx_msg *m, mp_time now);
-/* Reads a batch; each packet goes to `each`. true: the socket was read empty. *err: errno of a read that failed. */
-bool io_sock_read(struct io_sock *s, io_rx_fn *each, int *err);
+/* Reads a batch; each packet goes to `each`. Returns their number, or -errno of a pending error (not -EAGAIN: 0). */
+int io_sock_read(struct io_sock *s, io_rx_fn *each);
 /* Takes fd; -1 as fd gives NULL. */
 struct io_sock *io_sock_new(struct io *io, enum io_kind kind, int fd, int ifindex);
 void io_sock_put(struct io_sock *s); /* the last reference: dead, closed at the next io_reap */
@@ -219,7 +200,9 @@ int io_raw_output(struct io *io, struct io_flow *f, const struct mp_pkt *p); /* 
 void io_raw_read(struct io_sock *s);
 
 /* ---- packet.c ---- */
-struct io_sock *io_packet_get(struct io *io, int ifindex); /* refs + 1; NULL: not an Ethernet link, no privilege */
+/* refs + 1; NULL: not an Ethernet link, no privilege. */
+struct io_sock *io_packet_tx(struct io *io, int ifindex);
+struct io_sock *io_packet_rx(struct io *io, int ifindex);
 int io_packet_output(struct io *io, struct io_flow *f, const struct mp_pkt *p);
 void io_packet_read(struct io_sock *s);
 

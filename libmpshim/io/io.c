@@ -1,9 +1,4 @@
-/* io/io.c: flows: which socket carries a 4-tuple, the move from the raw to the fast path, what goes to the stack.
- *
- * The move, without loss or copies: (1) the packet socket is opened or its filter widened: from now on both sockets see
- * the flow (IO_RX_MOVING), the raw one stays current and the fast one's copies are dropped, while the raw one's packets
- * are remembered by a hash; (2) as soon as the raw socket was read empty, the fast one is current (IO_RX_FAST): what is
- * still queued there and was remembered is dropped as well; (3) the raw socket's filter leaves the flow out. */
+/* io/io.c: flows: which socket carries a 4-tuple, when it sends by the fast path, what goes to the stack. */
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/random.h>
@@ -11,12 +6,11 @@
 
 #include "io/internal.h"
 
-#define FAST_AFTER (256u << 10)   /* bytes carried before a flow is worth a packet socket */
-#define FAST_NOT_HERE (64u << 20) /* bytes until a host with connection tracking is asked again */
-#define SILENCE MP_MS(300)        /* without an answer a segment goes raw, which makes the kernel look for the neighbour */
-#define KEEP_NEIGHBOUR MP_SEC(10) /* as often anyhow */
-#define SEEN_FOR MP_MS(500)
-#define SETTLE MP_MS(1)
+#define FAST_AFTER (1u << 20)          /* bytes sent before a flow is worth a packet socket: 16 ms when it is closed */
+#define FAST_AFTER_OPEN (128u << 10)   /* if there is one on this interface */
+#define FAST_NOT_HERE (64u << 20)      /* bytes until a host with connection tracking is asked again */
+#define SILENCE MP_MS(300)             /* without an answer a segment goes raw: the kernel looks for the neighbour */
+#define KEEP_NEIGHBOUR MP_SEC(10)      /* as often anyhow */
 
 /* ---- life ---- */
 
@@ -196,69 +190,46 @@ static void flow_remove(struct io *io, struct io_flow *f)
 
 static uint16_t port_mask(const struct io_flow *f) { return f->passive ? 0xffff : IO_BLOCK_MASK; }
 
-static void join_sock(struct io_flow *f, struct io_sock *s)
+/* Leaves a receiving socket; its filter loses the port when it is next attached. */
+static void leave_rx(const struct io_flow *f, struct io_sock **at)
 {
-    f->raw = s;
-    f->next = s->flows;
-    f->prev = &s->flows;
-    if (s->flows) s->flows->prev = &f->next;
-    s->flows = f;
+    if (!*at) return;
+    io_ports_put(&(*at)->ports, f->local.port, port_mask(f));
+    io_sock_put(*at);
+    *at = NULL;
 }
 
-static void leave_raw(struct io_flow *f)
+static bool join_rx(const struct io_flow *f, struct io_sock **at, struct io_sock *s)
 {
-    struct io_sock *s = f->raw;
-
-    if (!s) return;
-    *f->prev = f->next;
-    if (f->next) f->next->prev = f->prev;
-    if (f->rx == IO_RX_MOVING) s->nmoving--;
-    if (f->rx == IO_RX_FAST) {
-        s->filter_due = true; /* one exclusion less */
-        io_set_tidy(s->io);
-    }
-    io_ports_put(&s->ports, f->local.port, port_mask(f));
-    io_sock_put(s);
-    f->raw = NULL;
-}
-
-static void leave_fast(struct io_flow *f)
-{
-    if (!f->fast) return;
-    io_ports_put(&f->fast->ports, f->local.port, port_mask(f));
-    io_sock_put(f->fast);
-    f->fast = NULL;
+    if (!s) return false;
+    *at = s;
+    if (!io_ports_get(&s->ports, f->local.port, port_mask(f)) || io_sock_filter(s) == 0) return true;
+    leave_rx(f, at);
+    return false;
 }
 
 static bool open_raw(struct io *io, struct io_flow *f)
 {
     int err = 0;
-    struct io_sock *s = f->passive ? io_raw_listen(io, f->ifindex, f->local.ip.family)
-                                   : io_raw_client(io, f->ifindex, &f->local.ip, &f->remote.ip, &err);
 
-    if (!s) return false;
-    join_sock(f, s);
-    return !io_ports_get(&s->ports, f->local.port, port_mask(f)) || io_sock_filter(s) == 0;
-}
-
-static bool open_fast(struct io *io, struct io_flow *f)
-{
-    struct io_sock *s = io_packet_get(io, f->ifindex);
-
-    if (!s) return false;
-    f->fast = s;
-    if (!io_ports_get(&s->ports, f->local.port, port_mask(f)) || io_sock_filter(s) == 0) return true;
-    leave_fast(f);
-    return false;
+    return join_rx(f, &f->raw, f->passive ? io_raw_listen(io, f->ifindex, f->local.ip.family)
+                                          : io_raw_client(io, f->ifindex, &f->local.ip, &f->remote.ip, &err));
 }
 
 static void flow_free(struct io *io, struct io_flow *f)
 {
-    leave_raw(f);
-    leave_fast(f);
+    leave_rx(f, &f->raw);
+    leave_rx(f, &f->hidden);
+    io_sock_put(f->fast);
     rtnl_hop_put(io->rtnl, f->hop);
-    free(f->seen);
     free(f);
+}
+
+static uint64_t first_try(const struct io *io, int ifindex)
+{
+    if (io->cfg.mode == IO_RAW) return UINT64_MAX;
+    if (io->cfg.mode == IO_FAST) return 1;
+    return io_sock_find((struct io *)io, IO_PACKET_TX, ifindex, 0) ? FAST_AFTER_OPEN : FAST_AFTER;
 }
 
 static struct io_flow *flow_new(struct io *io, int ifindex, const struct mp_endpoint *local, const struct mp_endpoint *remote,
@@ -274,7 +245,7 @@ static struct io_flow *flow_new(struct io *io, int ifindex, const struct mp_endp
     f->passive = passive;
     f->ip_id = (uint16_t)(h >> 7);
     f->flowlabel = mix(h, 0x6d70) & 0xfffff;
-    f->next_try = io->cfg.mode == IO_RAW ? UINT64_MAX : io->cfg.mode == IO_FAST ? 1 : FAST_AFTER;
+    f->next_try = first_try(io, ifindex);
     f->last_rx = io_now();
     return f;
 }
@@ -293,10 +264,7 @@ void *io_flow_open(void *arg, int ifindex, const struct mp_endpoint *local, cons
     }
     /* What comes in here would be dropped after PREROUTING: it is received from the packet socket, once our SYN has
      * passed the host's OUTPUT. Never for SYNs from outside: those the host refuses. */
-    if (!passive && io_rp_hides(io, ifindex, &local->ip, &remote->ip) && open_fast(io, f)) {
-        f->hidden = true;
-        f->rx = IO_RX_FAST;
-    }
+    if (!passive && io_rp_hides(io, ifindex, &local->ip, &remote->ip)) join_rx(f, &f->hidden, io_packet_rx(io, ifindex));
     if (++io->nflows > io->nflow_slots) grow_table(io);
     flow_insert(io, f);
     return f;
@@ -307,23 +275,6 @@ void io_flow_close(void *arg, void *flow)
     if (!flow) return;
     flow_remove(arg, flow);
     flow_free(arg, flow);
-}
-
-/* Which flows the raw socket's filter leaves out, as the fast path has them. */
-uint16_t io_exclude_flows(const struct io_sock *s, struct io_exclude *ex, int max)
-{
-    int n = 0;
-
-    for (const struct io_flow *f = s->flows; f && n < max; f = f->next) {
-        const uint8_t *tail = f->remote.ip.b + (f->remote.ip.family == 4 ? 0 : 12);
-
-        if (f->rx != IO_RX_FAST) continue;
-        ex[n++] = (struct io_exclude){
-            .ports = (uint32_t)f->remote.port << 16 | f->local.port,
-            .saddr_tail = (uint32_t)tail[0] << 24 | (uint32_t)tail[1] << 16 | (uint32_t)tail[2] << 8 | tail[3]
-        };
-    }
-    return (uint16_t)n;
 }
 
 /* ---- the way to the fast path ---- */
@@ -349,84 +300,18 @@ static bool hop_known(struct io *io, struct io_flow *f)
 
 static void consider_fast(struct io *io, struct io_flow *f)
 {
-    if (f->bytes < f->next_try) return;
     if (io_conntrack_active(io) || io_xfrm_active(io)) {
-        f->next_try = f->bytes + FAST_NOT_HERE;
+        f->next_try = f->sent + FAST_NOT_HERE;
         return;
     }
-    f->next_try = f->bytes + FAST_AFTER; /* if it fails */
-    if (!hop_known(io, f) || (!f->fast && !open_fast(io, f))) return;
+    f->next_try = f->sent + FAST_AFTER; /* if it fails */
+    if (!hop_known(io, f)) return;
+    f->fast = io_packet_tx(io, f->ifindex);
+    if (!f->fast) return;
     f->next_try = UINT64_MAX;
-    if (f->rx == IO_RX_FAST) {
-        f->tx_fast = true; /* a hidden one; received there all along */
-        f->last_raw_tx = io_now();
-        io->n.to_fast++;
-    } else if (f->raw) {
-        f->rx = IO_RX_MOVING;
-        f->moving_since = io_now();
-        f->raw->nmoving++;
-    }
-}
-
-/* A packet passes the packet sockets some microseconds before it reaches the raw ones: one that was on this way when the
- * packet socket opened is only seen by the raw one. So "read empty" counts from SETTLE on. */
-void io_drained(struct io_sock *s)
-{
-    mp_time now;
-
-    if (!s->nmoving) return;
-    now = io_now();
-    for (struct io_flow *f = s->flows; f; f = f->next) {
-        if (f->rx != IO_RX_MOVING || now - f->moving_since < SETTLE) continue;
-        f->rx = IO_RX_FAST;
-        f->tx_fast = true;
-        f->last_raw_tx = now;
-        if (f->seen) f->seen->until = now + SEEN_FOR;
-        s->nmoving--;
-        s->filter_due = true;
-        s->io->n.to_fast++;
-        io_set_tidy(s->io);
-    }
-}
-
-static uint64_t segment_id(const struct mp_pkt *p)
-{
-    uint64_t h = (uint64_t)p->seq << 32 | p->ack;
-
-    h = (h ^ ((uint64_t)p->len << 24 | (uint64_t)p->wnd << 8 | p->flags)) * 0x9e3779b97f4a7c15u;
-    for (int i = 0; i < p->optlen; i++) h = (h ^ p->opt[i]) * 0x100000001b3u;
-    return (h ^ h >> 29) | 1;
-}
-
-static void remember(struct io_flow *f, const struct mp_pkt *p)
-{
-    if (!f->seen) f->seen = calloc(1, sizeof *f->seen);
-    if (!f->seen) return;
-    f->seen->id[f->seen->n++ % IO_SEEN_MAX] = segment_id(p);
-}
-
-/* Each remembered segment stands for one copy only: a second one is the peer's retransmission. */
-static bool was_seen(struct io_flow *f, const struct mp_pkt *p, mp_time now)
-{
-    struct io_seen *m = f->seen;
-    uint64_t id;
-
-    if (!m) return false;
-    if (now > m->until) {
-        free(m);
-        f->seen = NULL;
-        return false;
-    }
-    id = segment_id(p);
-    for (unsigned i = 0; i < IO_SEEN_MAX; i++) {
-        unsigned at = (m->next + i) % IO_SEEN_MAX;
-
-        if (m->id[at] != id) continue;
-        m->id[at] = 0;
-        m->next = at + 1;
-        return true;
-    }
-    return false;
+    f->tx_fast = true;
+    f->last_raw_tx = io_now();
+    io->n.to_fast++;
 }
 
 /* ---- in ---- */
@@ -434,14 +319,9 @@ static bool was_seen(struct io_flow *f, const struct mp_pkt *p, mp_time now)
 static bool is_syn(const struct mp_pkt *p) { return (p->flags & (MP_SYN | MP_ACK)) == MP_SYN; }
 
 /* Is this socket the one that speaks for the flow? A SYN only ever counts from the raw one. */
-static bool is_current(struct io_flow *f, const struct io_sock *s, const struct mp_pkt *p, mp_time now)
+static bool is_current(const struct io_flow *f, const struct io_sock *s, const struct mp_pkt *p)
 {
-    if (is_syn(p)) return s == f->raw;
-    if (f->rx != IO_RX_FAST) return s == f->raw;
-    if (s != f->fast) return false;
-    if (!was_seen(f, p, now)) return true;
-    s->io->n.rx_seen++;
-    return false;
+    return s == (f->hidden && !is_syn(p) ? f->hidden : f->raw);
 }
 
 static bool is_listening(const struct io *io, uint8_t family, uint16_t port)
@@ -453,7 +333,7 @@ static bool is_listening(const struct io *io, uint8_t family, uint16_t port)
 
 static void to_stack(struct io_sock *s, struct mp_pkt *p, mp_time now)
 {
-    if (s->kind == IO_PACKET) s->io->n.rx_fast++;
+    if (s->kind == IO_PACKET_RX) s->io->n.rx_fast++;
     else s->io->n.rx_raw++;
     if (*s->io->stack) mp_stack_input(*s->io->stack, p, now);
 }
@@ -475,17 +355,11 @@ bool io_deliver(struct io_sock *s, struct mp_pkt *p, mp_time now)
         deliver_stray(s, p, now);
         return !s->dead;
     }
-    if (!is_current(f, s, p, now)) {
+    if (!is_current(f, s, p)) {
         io->n.rx_copy++;
         return true;
     }
     f->last_rx = now;
-    f->bytes += p->len;
-    if (f->rx == IO_RX_MOVING) remember(f, p);
-    else if (f->bytes >= f->next_try) {
-        consider_fast(io, f);
-        if (f->rx == IO_RX_MOVING) remember(f, p);
-    }
     to_stack(s, p, now); /* may close f, and with it s */
     return !s->dead;
 }
@@ -505,9 +379,9 @@ static bool goes_fast(struct io *io, struct io_flow *f, const struct mp_pkt *p)
 {
     mp_time now;
 
-    if (!f->tx_fast || !f->fast || p->flags & MP_SYN || !hop_known(io, f)) return false;
+    if (!f->tx_fast || f->fast->dead || p->flags & MP_SYN || !hop_known(io, f)) return false;
     now = io_now();
-    if (!f->raw || !probe_due(f, now)) return true;
+    if (!probe_due(f, now)) return true;
     f->last_raw_tx = now;
     io->n.tx_probe++;
     return false;
@@ -533,8 +407,8 @@ void io_output(struct io *io, const struct mp_pkt *p)
         io->n.tx_drop++;
         return;
     }
-    f->bytes += p->len;
-    if (f->rx != IO_RX_MOVING && f->bytes >= f->next_try && !(p->flags & MP_SYN)) consider_fast(io, f);
+    f->sent += p->len;
+    if (f->sent >= f->next_try && !(p->flags & MP_SYN)) consider_fast(io, f);
     err = goes_fast(io, f, p) ? io_packet_output(io, f, p) : io_raw_output(io, f, p);
     if (err) output_failed(io, f, p, -err);
 }
@@ -543,7 +417,7 @@ uint32_t io_slice_max(void *arg, void *flow, uint32_t mss)
 {
     struct io_flow *f = flow;
 
-    return f->tx_fast && f->fast && hop_known(arg, f) ? MP_SLICE_MAX : mss;
+    return f->tx_fast && !f->fast->dead && hop_known(arg, f) ? MP_SLICE_MAX : mss;
 }
 
 bool io_writable(void *arg, void *flow)
@@ -551,8 +425,7 @@ bool io_writable(void *arg, void *flow)
     struct io_flow *f = flow;
 
     (void)arg;
-    if (f->tx_fast && f->fast) return !io_sock_blocked(f->fast);
-    return !f->raw || !io_sock_blocked(f->raw);
+    return !io_sock_blocked(f->tx_fast ? f->fast : f->raw);
 }
 
 uint32_t io_mtu(void *arg, int ifindex)
@@ -658,7 +531,7 @@ void io_unlisten(struct io *io, uint8_t families, uint16_t port)
 
 void io_link_changed(struct io *io, const struct rtnl_link *l)
 {
-    struct io_sock *s = io_sock_find(io, IO_PACKET, l->ifindex, 0);
+    struct io_sock *s = io_sock_find(io, IO_PACKET_TX, l->ifindex, 0);
 
     if (s) memcpy(s->mac, l->mac, 6);
 }
@@ -670,6 +543,6 @@ void io_link_gone(struct io *io, int ifindex)
     for (struct io_sock *s = io->socks; s; s = s->next) {
         if (s->ifindex != ifindex || s->dead) continue;
         if (s->kind == IO_RAW_LISTEN && s->listening) stop_listening(io, s);
-        if (s->kind == IO_PACKET) io_sock_drop(s); /* freed when the last flow has left it */
+        if (s->kind == IO_PACKET_TX || s->kind == IO_PACKET_RX) io_sock_drop(s); /* freed when the last flow has left it */
     }
 }

@@ -1,8 +1,11 @@
-/* io/packet.c: the fast path: one AF_PACKET socket per interface, with segmentation and checksums left to the card.
+/* io/packet.c: packet sockets. Sending: the fast path, with segmentation and checksums left to the card. Receiving: only
+ * for flows whose packets strict rp_filter would hide (io.c); no SYN is taken from here.
  *
- * Opened unbound and bound once, with the filter in place: the kernel waits for an RCU grace period (8 to 24 ms) when a
- * packet socket is bound again or closed. Carries no SYN in either direction, except the SYN/ACK of a flow that we
- * opened and whose packets strict rp_filter would hide (io.c). */
+ * Everything else is received from raw sockets: they get the same GRO-merged packets at the same cost, since a frame goes up
+ * the host's IP path in any case, and the host's INPUT rules hold for each of them (docs/measurements.md).
+ *
+ * The sending socket is never bound: nothing is tapped, and the kernel waits for an RCU grace period (8 to 24 ms) when a
+ * packet socket is bound again or closed. The receiving one is bound once, with its filter in place. */
 #include <errno.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
@@ -19,34 +22,39 @@
 
 static int set_int(int fd, int level, int opt, int v) { return setsockopt(fd, level, opt, &v, sizeof v) ? -errno : 0; }
 
-static int packet_options(int fd)
+static int set_receiving(int fd, int ifindex)
 {
+    struct sockaddr_ll ll = { .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL), .sll_ifindex = ifindex };
     struct io_port_set none = { 0 };
-    int err = set_int(fd, SOL_PACKET, PACKET_VNET_HDR, 1);
+    int err = io_filter_attach(fd, IO_FILTER_ETH, &none);
 
     if (err) return err;
     set_int(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, 1); /* Linux 4.20; else pkttype tells */
     if (set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, RCVBUF)) set_int(fd, SOL_SOCKET, SO_RCVBUF, RCVBUF);
-    if (set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, SNDBUF)) set_int(fd, SOL_SOCKET, SO_SNDBUF, SNDBUF);
-    return io_filter_attach(fd, IO_FILTER_ETH, &none, NULL, 0);
+    return bind(fd, (struct sockaddr *)&ll, sizeof ll) ? -errno : 0;
 }
 
-static int packet_open(int ifindex)
+static int set_sending(int fd)
 {
-    struct sockaddr_ll ll = { .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL), .sll_ifindex = ifindex };
+    if (set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, SNDBUF)) set_int(fd, SOL_SOCKET, SO_SNDBUF, SNDBUF);
+    return 0;
+}
+
+static int packet_open(int ifindex, enum io_kind kind)
+{
     int fd = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), err;
 
     if (fd < 0) return -errno;
-    err = packet_options(fd);
-    if (!err && bind(fd, (struct sockaddr *)&ll, sizeof ll)) err = -errno;
+    err = set_int(fd, SOL_PACKET, PACKET_VNET_HDR, 1);
+    if (!err) err = kind == IO_PACKET_RX ? set_receiving(fd, ifindex) : set_sending(fd);
     if (!err) return fd;
     close(fd);
     return err;
 }
 
-struct io_sock *io_packet_get(struct io *io, int ifindex)
+static struct io_sock *packet_get(struct io *io, int ifindex, enum io_kind kind)
 {
-    struct io_sock *s = io_sock_find(io, IO_PACKET, ifindex, 0);
+    struct io_sock *s = io_sock_find(io, kind, ifindex, 0);
     const struct rtnl_link *l = rtnl_link(io->rtnl, ifindex);
     int fd;
 
@@ -55,12 +63,15 @@ struct io_sock *io_packet_get(struct io *io, int ifindex)
         return s;
     }
     if (!l || l->arptype != ARPHRD_ETHER || l->flags & IFF_NOARP) return NULL;
-    fd = packet_open(ifindex);
+    fd = packet_open(ifindex, kind);
     if (fd < 0) return NULL;
-    s = io_sock_new(io, IO_PACKET, fd, ifindex);
+    s = io_sock_new(io, kind, fd, ifindex);
     if (s) memcpy(s->mac, l->mac, 6);
     return s;
 }
+
+struct io_sock *io_packet_tx(struct io *io, int ifindex) { return packet_get(io, ifindex, IO_PACKET_TX); }
+struct io_sock *io_packet_rx(struct io *io, int ifindex) { return packet_get(io, ifindex, IO_PACKET_RX); }
 
 /* ---- receiving ---- */
 
@@ -104,16 +115,16 @@ static void packet_each(struct io_sock *s, const struct io_rx_msg *m, mp_time no
 /* ENETDOWN comes once when the link goes down; the socket goes on when it is up again. */
 void io_packet_read(struct io_sock *s)
 {
-    int err;
-
-    io_sock_read(s, packet_each, &err);
+    io_sock_read(s, packet_each);
 }
 
 /* ---- sending ---- */
 
+static uint16_t ether_type(const struct io_flow *f) { return htons(f->local.ip.family == 4 ? ETH_P_IP : ETH_P_IPV6); }
+
 static size_t ether_build(uint8_t *o, const struct io_flow *f)
 {
-    uint16_t type = htons(f->local.ip.family == 4 ? ETH_P_IP : ETH_P_IPV6);
+    uint16_t type = ether_type(f);
 
     memcpy(o, f->hop->mac, 6);
     memcpy(o + 6, f->fast->mac, 6);
@@ -141,7 +152,8 @@ int io_packet_output(struct io *io, struct io_flow *f, const struct mp_pkt *p)
     uint8_t hdr[IO_HDR_MAX];
     size_t n = ether_build(hdr, f);
     struct iovec v[2 + MP_PKT_MAX_IOV];
-    struct msghdr h = { .msg_iov = v, .msg_iovlen = 2u + p->niov };
+    struct sockaddr_ll to = { .sll_family = AF_PACKET, .sll_protocol = ether_type(f), .sll_ifindex = f->ifindex, .sll_halen = 6 };
+    struct msghdr h = { .msg_name = &to, .msg_namelen = sizeof to, .msg_iov = v, .msg_iovlen = 2u + p->niov };
 
     n += io_hdr_build(hdr + n, p, f, io->ttl4, IO_CSUM_PARTIAL);
     vnet_build(&vnet, p, n);

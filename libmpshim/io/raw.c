@@ -19,7 +19,7 @@
 #define SO_BINDTOIFINDEX 62
 #endif
 
-#define RCVBUF (8 << 20)
+#define RCVBUF (16 << 20)
 #define SNDBUF (1 << 20)
 
 /* ---- opening ---- */
@@ -259,14 +259,10 @@ static void read_errors(struct io_sock *s)
     }
 }
 
+/* Readable without packets: an ICMP error waits. With packets as well, the socket stays readable and this comes later. */
 void io_raw_read(struct io_sock *s)
 {
-    int err;
-    bool drained = io_sock_read(s, raw_each, &err);
-
-    /* A pending error may stand before packets: the loop comes back for them, as the socket stays readable. */
-    if (!s->dead && (drained || err)) read_errors(s);
-    if (drained && !s->dead) io_drained(s);
+    if (io_sock_read(s, raw_each) <= 0 && !s->dead) read_errors(s);
 }
 
 /* ---- sending ---- */
@@ -357,6 +353,5 @@ static int send_segments(struct io *io, struct io_flow *f, const struct mp_pkt *
 
 int io_raw_output(struct io *io, struct io_flow *f, const struct mp_pkt *p)
 {
-    if (!f->raw) return -ENODEV;
     return p->gso_size && p->len > p->gso_size ? send_segments(io, f, p) : send_one(io, f, p);
 }

@@ -89,7 +89,7 @@ static void on_readable(struct ev_loop *loop, ev_io *w, int events)
 
     (void)loop, (void)events;
     if (s->dead) return;
-    if (s->kind == IO_PACKET) io_packet_read(s);
+    if (s->kind == IO_PACKET_RX) io_packet_read(s);
     else io_raw_read(s);
     io_kick(s->io);
 }
@@ -128,7 +128,7 @@ struct io_sock *io_sock_new(struct io *io, enum io_kind kind, int fd, int ifinde
     ev_io_init(&s->wr, on_writable, fd, EV_WRITE);
     ev_timer_init(&s->retry, on_retry, 0.001, 0.);
     s->rd.data = s->wr.data = s->retry.data = s;
-    ev_io_start(io->loop, &s->rd);
+    if (kind != IO_PACKET_TX) ev_io_start(io->loop, &s->rd);
     return s;
 }
 
@@ -147,7 +147,7 @@ void io_sock_put(struct io_sock *s)
 {
     if (!s || --s->refs) return;
     if (s->dead) io_set_tidy(s->io);
-    else if (s->kind != IO_PACKET) io_sock_drop(s);
+    else if (s->kind == IO_RAW_CLIENT || s->kind == IO_RAW_LISTEN) io_sock_drop(s);
 }
 
 static void sock_free(struct io_sock *s)
@@ -186,24 +186,21 @@ struct io_sock *io_sock_find(struct io *io, enum io_kind kind, int ifindex, uint
 
 int io_sock_filter(struct io_sock *s)
 {
-    struct io_exclude ex[IO_EXCLUDE_MAX];
-    int n = 0, kept = 0;
+    int kept = 0;
 
     for (int i = 0; i < s->ports.n; i++)
         if (s->ports.v[i].refs) s->ports.v[kept++] = s->ports.v[i];
     s->ports.n = kept;
     s->filter_due = false;
-    if (s->kind != IO_PACKET) n = io_exclude_flows(s, ex, IO_EXCLUDE_MAX);
     s->io->n.filters++;
-    return io_filter_attach(s->fd, s->kind == IO_PACKET ? IO_FILTER_ETH : s->family == 4 ? IO_FILTER_RAW4 : IO_FILTER_RAW6,
-                            &s->ports, ex, n);
+    return io_filter_attach(s->fd, s->kind == IO_PACKET_RX ? IO_FILTER_ETH : s->family == 4 ? IO_FILTER_RAW4 : IO_FILTER_RAW6,
+                            &s->ports);
 }
 
 /* ---- receiving ---- */
 
 #define BATCH 8
-#define PER_WAKEUP 64     /* packets before other descriptors get their turn */
-#define PER_WAKEUP_MOVE 4096 /* flows that leave need the queue empty: more than a receive buffer holds */
+#define PER_WAKEUP 64 /* packets before other descriptors get their turn */
 
 struct rx {
     struct mmsghdr m[BATCH];
@@ -216,7 +213,7 @@ struct rx {
 
 static int rx_prepare(struct io_sock *s, struct rx *r)
 {
-    bool packet = s->kind == IO_PACKET;
+    bool packet = s->kind == IO_PACKET_RX;
     int k = 0;
 
     for (; k < BATCH; k++) {
@@ -232,7 +229,7 @@ static int rx_prepare(struct io_sock *s, struct rx *r)
         r->v[k][1] = (struct iovec){ r->buf[k]->data, r->buf[k]->size };
         *h = (struct msghdr){ .msg_name = &r->from[k], .msg_namelen = sizeof r->from[k],
                               .msg_iov = r->v[k], .msg_iovlen = 2 };
-        if (s->kind != IO_PACKET && s->family == 6) {
+        if (s->family == 6) {
             h->msg_control = r->ctl[k].b;
             h->msg_controllen = sizeof r->ctl[k].b;
         }
@@ -244,7 +241,7 @@ static void rx_one(struct io_sock *s, struct rx *r, int i, io_rx_fn *each, mp_ti
 {
     struct io_rx_msg m = { .h = &r->m[i].msg_hdr, .buf = r->buf[i], .len = r->m[i].msg_len, .vnet = &r->vnet[i] };
 
-    if (s->kind == IO_PACKET) {
+    if (s->kind == IO_PACKET_RX) {
         if (m.len < sizeof *m.vnet) return;
         m.len -= sizeof *m.vnet;
     }
@@ -252,27 +249,25 @@ static void rx_one(struct io_sock *s, struct rx *r, int i, io_rx_fn *each, mp_ti
     else each(s, &m, now);
 }
 
-bool io_sock_read(struct io_sock *s, io_rx_fn *each, int *err)
+int io_sock_read(struct io_sock *s, io_rx_fn *each)
 {
     struct rx r;
-    bool drained = false;
-    int left = s->nmoving ? PER_WAKEUP_MOVE : PER_WAKEUP;
+    int got = 0;
 
-    *err = 0;
     memset(r.buf, 0, sizeof r.buf);
-    while (!drained && left > 0 && !s->dead) {
+    while (got >= 0 && got < PER_WAKEUP && !s->dead) {
         int k = rx_prepare(s, &r), n = k ? recvmmsg(s->fd, r.m, (unsigned)k, MSG_DONTWAIT, NULL) : 0;
         mp_time now = io_now();
 
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0 && errno != EAGAIN) *err = errno;
-        if (n < k) drained = !*err;
+        if (n < 0 && !got && errno != EAGAIN) got = -errno;
         if (n <= 0) break;
         for (int i = 0; i < n && !s->dead; i++) rx_one(s, &r, i, each, now);
-        left -= n;
+        got += n;
+        if (n < k) break; /* empty */
     }
     for (int i = 0; i < BATCH; i++) mp_buf_put(r.buf[i]);
-    return drained;
+    return got;
 }
 
 /* ---- sending ---- */

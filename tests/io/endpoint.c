@@ -216,11 +216,11 @@ static void say_counters(const char *extra)
 {
     const struct io_counters *n = &toy.io->n;
 
-    printf("{%s, \"rx_raw\": %llu, \"rx_fast\": %llu, \"tx_raw\": %llu, \"tx_fast\": %llu, \"rx_copy\": %llu, \"rx_seen\": %llu, "
+    printf("{%s, \"rx_raw\": %llu, \"rx_fast\": %llu, \"tx_raw\": %llu, \"tx_fast\": %llu, \"rx_copy\": %llu, "
            "\"rx_bad\": %llu, \"rx_csum\": %llu, \"rx_stray\": %llu, \"tx_queued\": %llu, \"tx_drop\": %llu, \"to_fast\": %llu, "
            "\"tx_probe\": %llu, \"filters\": %llu, \"gso\": %llu, \"max_slice\": %u}\n", extra,
            (unsigned long long)n->rx_raw, (unsigned long long)n->rx_fast, (unsigned long long)n->tx_raw,
-           (unsigned long long)n->tx_fast, (unsigned long long)n->rx_copy, (unsigned long long)n->rx_seen,
+           (unsigned long long)n->tx_fast, (unsigned long long)n->rx_copy, 
            (unsigned long long)n->rx_bad, (unsigned long long)n->rx_csum, (unsigned long long)n->rx_stray,
            (unsigned long long)n->tx_queued, (unsigned long long)n->tx_drop, (unsigned long long)n->to_fast,
            (unsigned long long)n->tx_probe, (unsigned long long)n->filters, (unsigned long long)toy.gso_packets, toy.max_slice);

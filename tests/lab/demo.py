@@ -86,7 +86,7 @@ class Progress:
     def __init__(self, names):
         self.names, self.tty = names, sys.stdout.isatty()
         self.every = SHOW_S if self.tty else SHOW_PLAIN_S
-        self.drawn, self.next_at = False, 0
+        self.drawn, self.next_at = False, self.every
 
     def due(self, elapsed):
         if elapsed < self.next_at:
@@ -94,11 +94,11 @@ class Progress:
         self.next_at = elapsed + self.every
         return True
 
-    def show(self, elapsed, rates, moved, cable_in):
+    def show(self, elapsed, rates, moved, cable_in, note=""):
         if self.tty and self.drawn:
             print(f"\033[{len(self.names)}A", end="")
         for i, name in enumerate(self.names):
-            state = "" if i or cable_in else "  pulled!"
+            state = note if i or cable_in else "  pulled!"
             print(f"  {elapsed:5.1f} s  {name}  {_bar(rates[i])} {rates[i]:6.1f} Mbit/s  {moved[i] / 1e6:6.1f} MB{state}"
                   + "\033[K" * self.tty, flush=True)
         self.drawn = True
@@ -140,7 +140,7 @@ def watch(lab, run, url):
     stall.see(going.size(), elapsed)
     run.by_path, run.stall_s = paths.bytes(), stall.longest
     run.after_back = [now - then for now, then in zip(run.by_path, back)] if back else []
-    progress.show(elapsed, paths.rates(), run.by_path, cable.is_in)
+    progress.show(elapsed, [moved * 8e-6 / elapsed for moved in run.by_path], run.by_path, cable.is_in, "  in all")
     return going
 
 
