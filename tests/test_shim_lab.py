@@ -4,6 +4,7 @@ under mptcp-run, with the engine inside and in the helper, and must print the sa
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -335,21 +336,60 @@ def test_without_privilege_the_kernel_carries_and_it_is_told(net):
     assert "kernel TCP" in done.stderr and "CAP_NET_RAW" in done.stderr
 
 
+def kill_helper(control):
+    """The helper that serves this control socket, by SIGKILL."""
+    for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = cmdline.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[0].endswith(b"mpshim-engine") and str(control).encode() in words:
+            os.kill(int(cmdline.parent.name), signal.SIGKILL)
+            return
+    raise AssertionError("no helper")
+
+
 def test_engine_killed_is_a_reset(net):
-    """The helper dies: programs see ECONNRESET, never an end of file."""
-    p = net.client.popen([MPTCP_RUN, "--engine=helper", "--control=" + str(net.dir / "ctl"), PYTHON, "-c", PRELUDE + f"""
+    """The helper dies: programs see ECONNRESET, never an end of file, and the next connection finds another one."""
+    control = net.dir / "killed"
+    p = net.client.popen([MPTCP_RUN, "--engine=helper", f"--control={control}", PYTHON, "-c", PRELUDE + f"""
 s = socket.create_connection((FAR, {ECHO})); print("up", flush=True)
 try: print(s.recv(1))
 except OSError as e: print(name(e.errno))
 t = socket.create_connection((FAR, {ECHO})); t.sendall(b"again"); print(t.recv(5))
 """], stdout=subprocess.PIPE)
     assert p.stdout.readline() == "up\n"
-    pids = subprocess.run(["pgrep", "-f", str(net.dir / "ctl") + " "], capture_output=True, text=True).stdout.split()
-    for pid in pids:
-        if b"mpshim-engine" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]:
-            os.kill(int(pid), signal.SIGKILL)
+    kill_helper(control)
     assert p.stdout.read().splitlines() == ["ECONNRESET", "b'again'"]
     net.client.stop(p)
+
+
+def test_a_server_survives_its_helper(net):
+    control = net.dir / "server"
+    p = net.server.popen([MPTCP_RUN, "-v", f"--control={control}", PYTHON, "-c", """
+import socket
+l = socket.create_server(("0.0.0.0", 7310)); print("ready", flush=True)
+while True:
+    s, a = l.accept()
+    try:
+        while data := s.recv(100): s.sendall(data)
+    except OSError: pass
+"""], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert p.stdout.readline() == "ready\n"
+        with net.client.inside():
+            s = socket.socket()
+        s.settimeout(5)
+        s.connect((FAR, 7310))
+        s.sendall(b"one")
+        assert s.recv(10) == b"one"
+        kill_helper(control)
+        time.sleep(0.3)
+        out = run(net, "s=socket.create_connection((FAR,7310),5); s.sendall(b'two'); print(s.recv(10), s.getpeername()[0])", "inside")
+        assert out == f"b'two' {FAR}\n"
+    finally:
+        net.server.stop(p)
+    assert p.stderr.read().count("listening on 0.0.0.0:7310 (helper)") == 2
 
 
 # ---- whole programs

@@ -5,11 +5,13 @@
 #include "engine/carrier.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
-#include <linux/sockios.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define LOOK_PENDING MP_SEC(1)     /* is the program still connecting? */
@@ -345,10 +347,25 @@ static void pending_connected(struct carrier *c, mp_time now)
         look_in(c, LOOK_PENDING, now); /* its SYN brings it on */
 }
 
+/* Identities are no secret: any process of the host can send a SYN there. Only the user who asked for this connection
+ * may have it; a process that changed its user meanwhile is known by /proc. */
+static bool is_our_program(struct carrier *c, const struct mp_endpoint *prog)
+{
+    struct diag_sock s;
+    struct stat st;
+    char path[32];
+    if (eng_diag_find(c->e, prog, &c->identity, &s) || s.state != TCP_SYN_SENT_STATE)
+        return false; /* already gone; a retransmitted SYN comes again */
+    if (s.uid == eng_ctl_uid(c->e, c->client))
+        return true;
+    snprintf(path, sizeof path, "/proc/%d", (int)c->pid);
+    return stat(path, &st) == 0 && st.st_uid == s.uid;
+}
+
 void eng_carrier_on_syn(struct engine *e, const struct mp_endpoint *id, const struct mp_endpoint *prog, uint32_t isn)
 {
     struct carrier *c = find(e, id, prog);
-    if (!c)
+    if (!c || (!c->syn_seen && (c->prog.port || !is_our_program(c, prog))))
         return;
     mp_time now = eng_now();
     c->syn_seen = true;

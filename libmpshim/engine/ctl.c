@@ -13,6 +13,7 @@ struct ctl_conn {
     int fd;             /* owned */
     int log_fd;         /* this client's messages; -1: the engine's own; owned */
     int verbose;
+    uid_t uid;
     uint64_t id;        /* never reused: carriers outlive their client */
 };
 
@@ -209,6 +210,13 @@ static void on_message(struct ev_loop *loop, ev_io *w, int events)
     }
 }
 
+static uid_t uid_of(int fd)
+{
+    struct ucred u;
+    socklen_t n = sizeof u;
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &u, &n) ? (uid_t)-1 : u.uid;
+}
+
 static int conn_new(struct engine *e, int fd)
 {
     struct ctl_conn *k = calloc(1, sizeof *k);
@@ -217,6 +225,7 @@ static int conn_new(struct engine *e, int fd)
     k->e = e;
     k->fd = fd;
     k->log_fd = -1;
+    k->uid = uid_of(fd);
     k->id = ++e->client_ids;
     k->next = e->conns;
     e->conns = k;
@@ -229,9 +238,8 @@ static int conn_new(struct engine *e, int fd)
 /* Only the helper's own user, and root, may use it: it opens raw sockets for whoever asks. */
 static bool peer_allowed(int fd)
 {
-    struct ucred u;
-    socklen_t n = sizeof u;
-    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &u, &n) == 0 && (u.uid == geteuid() || u.uid == 0);
+    uid_t uid = uid_of(fd);
+    return uid == geteuid() || uid == 0;
 }
 
 static void on_accept(struct ev_loop *loop, ev_io *w, int events)
@@ -268,6 +276,14 @@ void eng_ctl_stop(struct engine *e)
 }
 
 bool eng_ctl_any(const struct engine *e) { return e->conns; }
+
+uid_t eng_ctl_uid(const struct engine *e, uint64_t client)
+{
+    for (const struct ctl_conn *k = e->conns; k; k = k->next)
+        if (k->id == client)
+            return k->uid;
+    return geteuid();
+}
 
 int eng_ctl_log(const struct engine *e, uint64_t client, int level)
 {

@@ -110,7 +110,7 @@ void eng_lo_refuse(struct engine *e, const struct mp_endpoint *id, const struct 
 
 /* ---- sockdiag.c ---- */
 int eng_diag_open(void); /* fd; -1 with errno */
-struct diag_sock { int state; uint32_t inode; /* 0: no process holds it */ };
+struct diag_sock { int state; uint32_t inode; /* 0: no process holds it */ uid_t uid; /* who opened it */ };
 /* The kernel's socket with this local and remote address; a listener answers for any remote. 0, -ENOENT, -errno. */
 int eng_diag_find(struct engine *e, const struct mp_endpoint *local, const struct mp_endpoint *remote, struct diag_sock *out);
 
@@ -118,6 +118,7 @@ int eng_diag_find(struct engine *e, const struct mp_endpoint *local, const struc
 int eng_ctl_start(struct engine *e);
 void eng_ctl_stop(struct engine *e);
 bool eng_ctl_any(const struct engine *e);
+uid_t eng_ctl_uid(const struct engine *e, uint64_t client); /* its user; this engine's own where it has gone */
 int eng_ctl_log(const struct engine *e, uint64_t client, int level); /* where its messages of this level go; -1: nowhere */
 
 /* ---- listener.c ---- */

@@ -43,6 +43,7 @@ static int parse(const char *buf, size_t n, struct diag_sock *out)
     const struct inet_diag_msg *m = mnl_nlmsg_get_payload(h);
     out->state = m->idiag_state;
     out->inode = m->idiag_inode;
+    out->uid = m->idiag_uid;
     return 0;
 }
 

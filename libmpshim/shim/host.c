@@ -147,7 +147,10 @@ int shim_request(int host, struct ctl_req *q, int fd, struct ctl_rep *rep, int t
     int saved = errno;
     memset(rep, 0, sizeof *rep);
     int r = host_alive(&hosts[host]) ? request(atomic_load(&hosts[host].fd), q, sizeof *q, fd, rep, timeout_ms) : -EPIPE;
-    if (means_gone(r)) host_lost(host);
+    if (means_gone(r) && atomic_load(&hosts[host].fd) >= 0) {
+        host_lost(host);
+        if (host == SHIM_HOST_HELPER) shim_listen_again();
+    }
     errno = saved;
     return means_gone(r) ? -EPIPE : r;
 }
@@ -297,6 +300,7 @@ static bool have_helper(bool start, const char **why)
 
 /* ---- which ---- */
 
+/* Of several reasons, the one why no engine could run in this process says most. */
 static int pick(const int *order, int n, const char **why)
 {
     for (int i = 0; i < n; i++) {
@@ -304,6 +308,7 @@ static int pick(const int *order, int n, const char **why)
         if (order[i] == SHIM_HOST_HELPER && have_helper(true, why)) return SHIM_HOST_HELPER;
         if (order[i] == SHIM_HOST_PARENT && host_alive(&hosts[SHIM_HOST_PARENT])) return SHIM_HOST_PARENT;
     }
+    if (inside_failed) *why = inside_failed;
     return -1;
 }
 

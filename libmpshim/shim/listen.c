@@ -101,7 +101,7 @@ static void told(const struct shim_fd *v, int why, const char *detail)
 static int listen_by_engine(int fd, int backlog, int host)
 {
     static _Atomic uint32_t ids;
-    struct shim_fd v = {.kind = SHIM_LISTENER, .host = (uint8_t)host, .listener = atomic_fetch_add(&ids, 1) + 1, .cookie = shim_cookie(fd)};
+    struct shim_fd v = {.kind = SHIM_LISTENER, .host = (uint8_t)host, .listener = atomic_fetch_add(&ids, 1) + 1, .backlog = backlog, .cookie = shim_cookie(fd)};
     int r = filter_attach(fd);
     if (r) return (int)shim_neg(REAL(listen)(fd, backlog));
     r = (int)shim_neg(REAL(listen)(fd, backlog));
@@ -113,6 +113,38 @@ static int listen_by_engine(int fd, int backlog, int host)
     filter_detach(fd);
     if (r == 0) told(&v, why, NULL);
     return r;
+}
+
+static void listen_again(int fd, struct shim_fd *f, int host, const char *detail)
+{
+    struct shim_fd v = *f;
+    v.host = (uint8_t)(host >= 0 ? host : SHIM_HOST_ANY);
+    int why = host >= 0 ? announce(fd, host, f->backlog, &v) : CTL_NO_ENGINE;
+    if (why) {
+        filter_detach(fd);
+        atomic_store(&f->kind, SHIM_NONE);
+    } else {
+        shim_put(fd, &v);
+    }
+    told(&v, why, detail);
+}
+
+/* Without an engine a filtered listener is deaf to the outside. Found out by the first question to the engine that
+ * fails, which in a server is about a connection that the engine's end has reset. */
+void shim_listen_again(void)
+{
+    static atomic_flag busy = ATOMIC_FLAG_INIT;
+    enum ctl_why why;
+    const char *detail = NULL;
+    int host = -2;
+    if (shim_is_borrowed() || atomic_flag_test_and_set(&busy)) return;
+    for (int fd = 0; fd < shim_fd_top(); fd++) {
+        struct shim_fd *f = shim_find(fd);
+        if (!f || f->kind != SHIM_LISTENER || f->host != SHIM_HOST_HELPER || f->cookie != shim_cookie(fd)) continue;
+        if (host == -2) host = shim_host_for_listen(&why, &detail);
+        listen_again(fd, f, host, detail);
+    }
+    atomic_flag_clear(&busy);
 }
 
 int shim_listen(int fd, int backlog)

@@ -93,6 +93,7 @@ struct shim_fd {
     uint8_t pending;        /* CARRIER: connect() has not been seen to end */
     uint8_t has_truth;      /* truth_local and truth_remote are final */
     uint32_t listener;      /* LISTENER: equal for duplicates */
+    int backlog;            /* LISTENER */
     uint64_t cookie;        /* SO_COOKIE of the socket */
     FILE *file;             /* CARRIER: a stream that fdopen() made of it; flushed at exit */
     union ctl_addr identity, local;            /* CARRIER: the kernel's peer and own address, normalised (v4 if mapped) */
@@ -170,6 +171,7 @@ bool shim_is_carrier(int fd, struct shim_fd *f, union ctl_addr *identity, union 
 /* ---- calls with logic of their own; all return 0 or more, or -errno ---- */
 int shim_connect(int fd, const struct sockaddr *sa, socklen_t n);
 int shim_listen(int fd, int backlog);
+void shim_listen_again(void); /* the helper is gone: another takes its listeners, or the kernel */
 void shim_options_read(int fd, int family, struct ctl_req *req); /* sockopt.c: what the program set before connect() */
 bool shim_is_tcp(int fd, int *family);
 uint64_t shim_cookie(int fd);
