@@ -32,7 +32,7 @@ def test_without_privileges(net):
 
 
 def test_a_server_without_privileges_serves(net):
-    server = net.server.spawn_http(net.file.root, port=8001, mptcp=False, wrap=[*NOBODY, *shim()])
+    server = net.server.spawn_http(net.file.root, port=8001, mptcp=False, wrap=[*NOBODY, *shim()], congestion=None)
     assert curl(net.client, server.url(net.file.name), wrap=shim()).sha256 == net.file.sha256
 
 

@@ -196,7 +196,11 @@ void conn_sf_established(struct mpc *c, struct sf *s, mp_time now)
     c->v.timer[CT_ORPHAN] = MP_NEVER;
     pm_path(c, s);
     if (s->v.passive && !s->v.initial) st_count(c->st, MP_E_join_up, 1, c);
-    if (!s->v.initial) return;
+    if (!s->v.initial) {
+        for (struct sf *o = c->sfs; o; o = o->next)
+            if (o != s && o->v.stale && !o->v.dead) conn_reinject(c, o, now);
+        return;
+    }
     if (!conn_mp(c)) {
         c->v.fb = FB_PLAIN;
         if (c->v.why == MP_WHY_PENDING) c->v.why = MP_WHY_NO_OPTION_SYNACK;
@@ -213,7 +217,6 @@ void conn_sf_established(struct mpc *c, struct sf *s, mp_time now)
         c->v.established = true;
         conn_event(c, MP_EV_CONNECTED | MP_EV_WRITABLE);
     }
-    (void)now;
 }
 
 static void opening_failed(struct mpc *c, int err)
@@ -366,7 +369,7 @@ static void data_rexmit_tick(struct mpc *c, mp_time now)
     for (struct sf *s = c->sfs; s && !held; s = s->next) {
         if (s->v.dead) continue;
         for (struct sf_seg *g = s->seg_head; g && !held; g = g->next)
-            held = g->len && g->dsn <= c->v.snd_una && c->v.snd_una < g->dsn + g->len && !s->v.stale;
+            held = g->len && g->dsn <= c->v.snd_una && c->v.snd_una < g->dsn + g->len;
     }
     /* The peer may have fallen back (conn_opt.c): sending twice would take that way out from us. */
     bool doubt = conn_single(c) && c->sfs->v.bare_acks;

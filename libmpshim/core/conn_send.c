@@ -299,7 +299,7 @@ static bool send_reinjected(struct mpc *c, struct mp_pkt *out, mp_time now)
     struct view w;
     if (!r) return false;
     make_view(c, &w, r->from);
-    if (!w.v.n) make_view(c, &w, -1);
+    if (!w.v.n) return false; /* the one that holds it lives, and sends it again by itself */
     int i = c->sched->pick(&w.v);
     if (i < 0) return false;
     struct sf *s = w.sf[i];

@@ -113,7 +113,7 @@ void pm_sf_failed(struct mpc *c, struct sf *s, bool was_up, mp_time now)
     struct pm_retry *t = retry_of(c, &s->v.local.ip, s->v.ifindex, &s->v.remote, true);
     t->fails = was_up ? 1 : t->fails + 1;
     t->up |= was_up;
-    t->not_before = now + mp_min(MP_MS(500) << mp_min((uint64_t)t->fails, 7), MP_SEC(60));
+    t->not_before = now + mp_min(MP_MS(100) << mp_min((uint64_t)t->fails, 10), MP_SEC(60));
     if (!conn_nlive(c)) t->not_before = now; /* nothing else is left */
     if (!conn_nlive(c) && !was_up && t->fails > 1) t->not_before = now + MP_SEC(1);
     c->v.timer[CT_PM] = mp_min(c->v.timer[CT_PM], t->not_before);
@@ -221,6 +221,7 @@ void pm_remove_addr_in(struct mpc *c, uint8_t id, mp_time now)
 static void kick(struct sf *s, mp_time now)
 {
     s->v.backoff = 0;
+    if (s->v.aside) s->v.probes = 1; /* has the peer given it up meanwhile? */
     if (s->seg_head) sf_arm(s, SFT_REXMIT, now);
     if (s->v.timer[SFT_PERSIST] != MP_NEVER) sf_arm(s, SFT_PERSIST, now);
 }
@@ -243,7 +244,7 @@ void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now)
 {
     for (struct sf *s = c->sfs; s; s = s->next)
         if (!s->v.dead && s->v.ifindex == l->ifindex && mp_addr_eq(&s->v.local.ip, &l->ip)) {
-            if (s->v.backoff) kick(s, now);
+            if (s->v.backoff || s->v.aside) kick(s, now);
             s->v.prio_now |= s->v.backup_local != l->backup;
             s->v.backup_local = l->backup;
         }
@@ -255,26 +256,34 @@ void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now)
     pm_run(c, now);
 }
 
+/* Not ended: the peer may at the same time lose another path and keep just this one. Its data goes elsewhere, it is
+ * probed when the link returns, and given up only when that takes long. */
+static void set_aside(struct mpc *c, struct sf *s, mp_time now)
+{
+    s->v.aside = s->v.stale = true;
+    sf_arm(s, SFT_TIME_WAIT, now + MP_SEC(2 * c->st->set.orphan_s));
+    if (conn_any_other(c, s)) conn_reinject(c, s, now); /* else when one comes up: conn_sf_established */
+}
+
 void pm_local_removed(struct mpc *c, int ifindex, const struct mp_addr *ip, mp_time now)
 {
-    bool ended = false, others = false;
+    bool aside = false;
     if (!conn_mp(c)) return; /* plain TCP waits for the link, as the kernel's does */
-    /* With nothing on another address all of them wait, not only the last: the peer may keep another one than we. */
-    for (struct sf *s = c->sfs; s; s = s->next)
-        others |= sf_can_carry(s) && !s->v.stale && !(s->v.ifindex == ifindex && mp_addr_eq(&s->v.local.ip, ip));
     for (struct sf *s = c->sfs; s; s = s->next) {
         if (s->v.dead || s->v.ifindex != ifindex || !mp_addr_eq(&s->v.local.ip, ip)) continue;
         if (s->v.initial && !c->v.established) continue; /* its SYN goes on trying */
-        if (!others && s->v.join_done) continue;
         st_count(c->st, MP_E_subflow_link_down, 1, c);
-        ended = true;
-        sf_die(s, ENETDOWN, now);
+        aside = true;
+        if (s->v.join_done)
+            set_aside(c, s, now);
+        else
+            sf_die(s, ENETDOWN, now);
     }
-    if (ended) remove_addr(c, pm_local_id(c, ifindex, ip));
+    if (aside) remove_addr(c, pm_local_id(c, ifindex, ip));
     for (int i = 0; i < PM_MAX_REMOTE; i++) {
         struct pm_announce *a = &c->v.announce[i];
         if (!a->id || !mp_addr_eq(&a->at.ip, ip)) continue;
-        if (!ended) remove_addr(c, a->id);
+        if (!aside) remove_addr(c, a->id);
         memset(a, 0, sizeof *a);
     }
 }

@@ -144,6 +144,7 @@ struct sf {
         struct mp_cc_state cc;
         /* MPTCP */
         bool stale;
+        bool aside;             /* its link or address is gone for now */
         bool mp_capable_acked;  /* client: our third ACK or data with MP_CAPABLE was acknowledged */
         bool join_done;         /* join: fourth ACK seen (or passive: HMAC verified) */
         bool fully;             /* may carry data at connection level */

@@ -224,6 +224,8 @@ static void progress(struct sf *s, mp_time now)
     s->v.syn_tries = 0;
     s->v.probe_out = false;
     sf_arm(s, SFT_STALL, MP_NEVER);
+    if (s->v.aside && s->v.state < SF_TIME_WAIT && !s->c->v.closing) sf_arm(s, SFT_TIME_WAIT, MP_NEVER);
+    s->v.aside = false;
     if (s->v.stale) {
         s->v.stale = false;
         st_count(s->st, MP_E_subflow_unstale, 1, s->c);
@@ -328,7 +330,9 @@ void sf_on_rto(struct sf *s, mp_time now)
         if (!g->sacked && !g->lost) mark_lost(s, g);
     s->v.pipe = 0;
     if (s->v.state >= SF_ESTABLISHED) {
-        if (!s->v.in_rto) {
+        if (s->v.backoff > 1) /* RFC 5681 3.1: the same segment again: ssthresh stays */
+            s->v.cc.cwnd = s->v.mss;
+        else {
             struct mp_cc_group grp = conn_cc_group(s->c, s);
             s->c->cc->on_rto(&grp, flight, now);
         }

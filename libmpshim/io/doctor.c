@@ -63,7 +63,7 @@ static void check_rp_filter(struct report *r, struct io *io, const struct rtnl_l
     static const struct mp_addr any = { 4, { 203, 0, 113, 99 } };
     struct rtnl_route rt;
 
-    if (io_rp_filter(l->name) != 1 || !has_default(io, l->ifindex, 4, &rt)) return;
+    if (io_rp_filter(io, l) != 1 || !has_default(io, l->ifindex, 4, &rt)) return;
     if (rtnl_route_cached(io->rtnl, &any, NULL, 0, &rt) == 0 && rt.oif == l->ifindex) return;
     line(r, false, "sysctl -w net.ipv4.conf.all.rp_filter=2 (loose); else joins from outside are refused here",
          "%s: strict rp_filter hides replies on this second path; they are received by packet socket", l->name);

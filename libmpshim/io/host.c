@@ -40,14 +40,20 @@ bool io_xfrm_active(struct io *io)
     return io->xfrm;
 }
 
-int io_rp_filter(const char *ifname)
+int io_rp_filter(struct io *io, const struct rtnl_link *l)
 {
     char path[96];
-    long all = read_number("/proc/sys/net/ipv4/conf/all/rp_filter"), own;
+    mp_time now = io_now();
+    long all, own;
 
-    snprintf(path, sizeof path, "/proc/sys/net/ipv4/conf/%s/rp_filter", ifname);
+    if (io->rp_at && io->rp_ifindex == l->ifindex && now - io->rp_at < ASK_AGAIN) return io->rp;
+    all = read_number("/proc/sys/net/ipv4/conf/all/rp_filter");
+    snprintf(path, sizeof path, "/proc/sys/net/ipv4/conf/%s/rp_filter", l->name);
     own = read_number(path);
-    return (int)(own > all ? own : all);
+    io->rp_at = now;
+    io->rp_ifindex = l->ifindex;
+    io->rp = (int)(own > all ? own : all);
+    return io->rp;
 }
 
 /* RFC 3704 2.2: strict, so a packet from `remote` counts here only if the way back to it leaves here too. */
@@ -56,6 +62,6 @@ bool io_rp_hides(struct io *io, int ifindex, const struct mp_addr *local, const 
     const struct rtnl_link *l = rtnl_link(io->rtnl, ifindex);
     struct rtnl_route rt;
 
-    if (remote->family != 4 || !l || io_rp_filter(l->name) != 1) return false;
+    if (remote->family != 4 || !l || io_rp_filter(io, l) != 1) return false;
     return rtnl_route_cached(io->rtnl, remote, local, 0, &rt) || rt.oif != ifindex;
 }

@@ -121,7 +121,7 @@ struct io_flow {
     uint32_t flowlabel;
 };
 
-struct io_listen_port { uint16_t port; uint8_t families; };
+struct io_listen_port { uint16_t port; uint8_t families; /* one bit: 1 IPv4, 2 IPv6; an entry for each listener */ };
 
 struct io {
     struct ev_loop *loop;
@@ -141,8 +141,9 @@ struct io {
     bool tidy_due;
     bool no_privilege;
     uint8_t ttl4;
-    mp_time conntrack_at, xfrm_at; /* when asked last */
+    mp_time conntrack_at, xfrm_at, rp_at; /* when asked last */
     bool conntrack, xfrm;
+    int rp_ifindex, rp; /* of the interface asked about last */
     struct io_counters n;
 };
 
@@ -267,7 +268,7 @@ void io_guards_free(struct io_guards *g);
 /* ---- host.c ---- */
 bool io_conntrack_active(struct io *io);
 bool io_xfrm_active(struct io *io);
-int io_rp_filter(const char *ifname); /* the effective one: 0, 1 strict, 2 loose */
+int io_rp_filter(struct io *io, const struct rtnl_link *l); /* the effective one: 0, 1 strict, 2 loose */
 bool io_rp_hides(struct io *io, int ifindex, const struct mp_addr *local, const struct mp_addr *remote);
 
 #endif

@@ -327,7 +327,7 @@ static bool is_current(const struct io_flow *f, const struct io_sock *s, const s
 static bool is_listening(const struct io *io, uint8_t family, uint16_t port)
 {
     for (int i = 0; i < io->nlisten; i++)
-        if (io->listen[i].port == port && io->listen[i].families & (family == 4 ? 1 : 2)) return true;
+        if (io->listen[i].port == port && io->listen[i].families == (family == 4 ? 1 : 2)) return true;
     return false;
 }
 
@@ -437,10 +437,12 @@ uint32_t io_mtu(void *arg, int ifindex)
 
 /* ---- listeners ---- */
 
+static uint8_t family_bit(uint8_t family) { return family == 4 ? 1 : 2; }
+
 static bool wants_family(const struct io *io, uint8_t family)
 {
     for (int i = 0; i < io->nlisten; i++)
-        if (io->listen[i].families & (family == 4 ? 1 : 2)) return true;
+        if (io->listen[i].families & family_bit(family)) return true;
     return false;
 }
 
@@ -462,7 +464,7 @@ static int listen_on(struct io *io, int ifindex, uint8_t family)
     if (!s) return io->no_privilege ? -EPERM : 0;
     s->listening = true;
     for (int i = 0; i < io->nlisten; i++)
-        if (io->listen[i].families & (family == 4 ? 1 : 2)) io_ports_get(&s->ports, io->listen[i].port, 0xffff);
+        if (io->listen[i].families & family_bit(family)) io_ports_get(&s->ports, io->listen[i].port, 0xffff);
     return io_sock_filter(s);
 }
 
@@ -484,7 +486,7 @@ static int listen_everywhere(struct io *io)
 static void stop_listening(struct io *io, struct io_sock *s)
 {
     for (int i = 0; i < io->nlisten; i++)
-        if (io->listen[i].families & (s->family == 4 ? 1 : 2)) io_ports_put(&s->ports, io->listen[i].port, 0xffff);
+        if (io->listen[i].families & family_bit(s->family)) io_ports_put(&s->ports, io->listen[i].port, 0xffff);
     s->listening = false;
     io_sock_put(s);
 }
@@ -497,7 +499,7 @@ void io_listen_refresh(struct io *io)
 static void change_port(struct io *io, uint8_t families, uint16_t port, bool add)
 {
     for (struct io_sock *s = io->socks; s; s = s->next) {
-        if (s->kind != IO_RAW_LISTEN || s->dead || !s->listening || !(families & (s->family == 4 ? 1 : 2))) continue;
+        if (s->kind != IO_RAW_LISTEN || s->dead || !s->listening || !(families & family_bit(s->family))) continue;
         if (add && io_ports_get(&s->ports, port, 0xffff)) io_sock_filter(s);
         if (add) continue;
         io_ports_put(&s->ports, port, 0xffff);
@@ -508,23 +510,31 @@ static void change_port(struct io *io, uint8_t families, uint16_t port, bool add
 
 int io_listen(struct io *io, uint8_t families, uint16_t port)
 {
-    struct io_listen_port *v = realloc(io->listen, (size_t)(io->nlisten + 1) * sizeof *v);
+    struct io_listen_port *v = realloc(io->listen, (size_t)(io->nlisten + 2) * sizeof *v);
 
     if (!v) return -ENOMEM;
     io->listen = v;
-    change_port(io, families, port, true); /* those that listen already */
-    io->listen[io->nlisten++] = (struct io_listen_port){ port, families };
+    change_port(io, families, port, true); /* sockets that listen already */
+    for (uint8_t bit = 1; bit <= 2; bit++)
+        if (families & bit) io->listen[io->nlisten++] = (struct io_listen_port){ port, bit };
     return listen_everywhere(io);
+}
+
+/* One of those that listen on this port and family leaves. */
+static void unlisten_one(struct io *io, uint8_t bit, uint16_t port)
+{
+    int i = 0;
+
+    while (i < io->nlisten && !(io->listen[i].port == port && io->listen[i].families == bit)) i++;
+    if (i == io->nlisten) return;
+    io->listen[i] = io->listen[--io->nlisten];
+    change_port(io, bit, port, false);
 }
 
 void io_unlisten(struct io *io, uint8_t families, uint16_t port)
 {
-    int i = 0;
-
-    while (i < io->nlisten && !(io->listen[i].port == port && io->listen[i].families == families)) i++;
-    if (i == io->nlisten) return;
-    io->listen[i] = io->listen[--io->nlisten];
-    change_port(io, families, port, false);
+    for (uint8_t bit = 1; bit <= 2; bit++)
+        if (families & bit) unlisten_one(io, bit, port);
     for (struct io_sock *s = io->socks; s; s = s->next)
         if (s->kind == IO_RAW_LISTEN && s->listening && !s->dead && !wants_family(io, s->family)) stop_listening(io, s);
 }

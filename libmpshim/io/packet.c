@@ -2,7 +2,7 @@
  * for flows whose packets strict rp_filter would hide (io.c); no SYN is taken from here.
  *
  * Everything else is received from raw sockets: they get the same GRO-merged packets at the same cost, since a frame goes up
- * the host's IP path in any case, and the host's INPUT rules hold for each of them (docs/measurements.md).
+ * the host's IP path in any case, and the host's INPUT rules hold for each of them (docs/io.md).
  *
  * The sending socket is never bound: nothing is tapped, and the kernel waits for an RCU grace period (8 to 24 ms) when a
  * packet socket is bound again or closed. The receiving one is bound once, with its filter in place. */

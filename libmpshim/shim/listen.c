@@ -88,6 +88,32 @@ static int announce(int fd, int host, int backlog, struct shim_fd *v)
     return rep.result ? (rep.why ? (int)rep.why : CTL_RESOURCE) : CTL_OK;
 }
 
+/* A port may be taken only by an engine's guard: connections of a server that ended still use it, or a client got it. */
+static bool released(int fd, const union ctl_addr *at)
+{
+    int family;
+    struct ctl_req q;
+    struct ctl_rep rep;
+    if (!shim_is_tcp(fd, &family)) return false;
+    int host = shim_host_existing();
+    if (host < 0) return false;
+    bool any = false;
+    shim_req_init(&q, CTL_RELEASE_PORT);
+    q.local = *at;
+    for (host = 0; host < SHIM_HOSTS; host++)
+        any |= shim_request(host, &q, -1, &rep, 1000) == 0 && rep.result == 0;
+    return any;
+}
+
+/* The engine may have set up its guard again between the program's bind() and here. */
+static int kernel_listen(int fd, int backlog)
+{
+    union ctl_addr at;
+    int r = (int)shim_neg(REAL(listen)(fd, backlog));
+    if (r != -EADDRINUSE || !local_name(fd, &at) || !released(fd, &at)) return r;
+    return (int)shim_neg(REAL(listen)(fd, backlog));
+}
+
 static void told(const struct shim_fd *v, int why, const char *detail)
 {
     char text[64];
@@ -103,8 +129,8 @@ static int listen_by_engine(int fd, int backlog, int host)
     static _Atomic uint32_t ids;
     struct shim_fd v = {.kind = SHIM_LISTENER, .host = (uint8_t)host, .listener = atomic_fetch_add(&ids, 1) + 1, .backlog = backlog, .cookie = shim_cookie(fd)};
     int r = filter_attach(fd);
-    if (r) return (int)shim_neg(REAL(listen)(fd, backlog));
-    r = (int)shim_neg(REAL(listen)(fd, backlog));
+    if (r) return kernel_listen(fd, backlog);
+    r = kernel_listen(fd, backlog);
     int why = r ? CTL_RESOURCE : announce(fd, host, backlog, &v);
     if (why == CTL_OK && (shim_is_borrowed() || shim_put(fd, &v))) {
         told(&v, CTL_OK, NULL);
@@ -152,11 +178,11 @@ int shim_listen(int fd, int backlog)
     enum ctl_why why;
     const char *detail;
     struct shim_fd *f = shim_find(fd), v = {0};
-    if (f && f->kind == SHIM_LISTENER && f->cookie == shim_cookie(fd)) return (int)shim_neg(REAL(listen)(fd, backlog));
-    if ((f && f->kind == SHIM_KERNEL && f->cookie == shim_cookie(fd)) || !is_eligible(fd)) return (int)shim_neg(REAL(listen)(fd, backlog));
+    if (f && f->kind == SHIM_LISTENER && f->cookie == shim_cookie(fd)) return kernel_listen(fd, backlog);
+    if ((f && f->kind == SHIM_KERNEL && f->cookie == shim_cookie(fd)) || !is_eligible(fd)) return kernel_listen(fd, backlog);
     int host = shim_host_for_listen(&why, &detail);
     if (host >= 0) return listen_by_engine(fd, backlog, host);
-    int r = (int)shim_neg(REAL(listen)(fd, backlog));
+    int r = kernel_listen(fd, backlog);
     if (r == 0 && local_name(fd, &v.local)) told(&v, (int)why, detail);
     return r;
 }
@@ -169,23 +195,6 @@ int w_listen(int fd, int backlog)
 }
 
 /* ---- bind ---- */
-
-/* A port may be taken only by an engine's guard: connections of a server that ended still use it, or a client got it. */
-static bool released(int fd, const union ctl_addr *at)
-{
-    int family;
-    struct ctl_req q;
-    struct ctl_rep rep;
-    if (!shim_is_tcp(fd, &family)) return false;
-    int host = shim_host_existing();
-    if (host < 0) return false;
-    bool any = false;
-    shim_req_init(&q, CTL_RELEASE_PORT);
-    q.local = *at;
-    for (host = 0; host < SHIM_HOSTS; host++)
-        any |= shim_request(host, &q, -1, &rep, 1000) == 0 && rep.result == 0;
-    return any;
-}
 
 int w_bind(int fd, const struct sockaddr *sa, socklen_t n)
 {
