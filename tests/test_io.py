@@ -202,6 +202,23 @@ def test_full_queue_is_back_pressure_and_no_loss(peers, mode):
     assert sent["seconds"] < 2
 
 
+@pytest.mark.parametrize("mode", ["raw", "fast"])
+def test_hosts_own_queue_stays_short(peers, mode):
+    """The toy offers 2 MB at once; at 40 Mbit/s that would be 400 ms in the queue discipline."""
+    client, server = peers
+    client.run("tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "40mbit", "burst", "70k", "limit", "8m")
+    with serving(server) as got:
+        process = client.start("send", "eth0", "10.9.0.1", "10.9.0.2", PORT, 8_000_000, mode)
+        backlog = []
+        for _ in range(10):
+            time.sleep(0.12)
+            backlog.append(json.loads(client.run("tc", "-s", "-j", "qdisc", "show", "dev", "eth0"))[0]["backlog"])
+        sent = json.loads(process.communicate(timeout=LIMIT)[0])
+    assert sent["acked"] == got["received"] == 8_000_000 and sent["tx_drop"] == 0
+    assert sorted(backlog)[5] < 200_000, backlog
+    assert sent["seconds"] < 2.5
+
+
 def test_interface_that_vanishes_does_no_harm(peers):
     client, server = peers
     with serving(server) as got:

@@ -350,10 +350,15 @@ static bool send_new(struct mpc *c, struct mp_pkt *out, mp_time now)
         if (shut_window) arm_persist(c, &w, now);
         return false;
     }
-    struct sf *s = w.sf[i];
-    if (n < s->v.mss && n < queued && c->v.snd_una < c->v.snd_nxt) return false; /* window sliver */
-    if (nagle_holds(c, n, s->v.mss)) return false;
-    uint32_t len = piece(c, s, w.v.path[i].room, n);
+    struct sf *s;
+    uint32_t len;
+    do { /* a path that gathers room for a larger slice is passed over, not waited for */
+        s = w.sf[i];
+        if (n < s->v.mss && n < queued && c->v.snd_una < c->v.snd_nxt) return false; /* window sliver */
+        if (nagle_holds(c, n, s->v.mss)) return false;
+        len = piece(c, s, w.v.path[i].room, n);
+        w.v.path[i].room = 0;
+    } while (!len && (i = c->sched->pick(&w.v)) >= 0);
     if (!len) return false;
     if (c->snd_cur && c->v.snd_nxt >= c->snd_cur->dsn + c->snd_cur->len) c->snd_cur = c->snd_cur->next;
     struct mp_chunk *k = c->snd_cur = conn_chunk_at(c, c->v.snd_nxt);

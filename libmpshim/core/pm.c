@@ -121,31 +121,61 @@ void pm_sf_failed(struct mpc *c, struct sf *s, bool was_up, mp_time now)
 
 /* ---- announcing ---- */
 
-static void announce(struct mpc *c, const struct mp_local *l, mp_time now)
+/* One at a time, the next after the echo: the kernel drops what arrives while it handles one. The first subflow's family
+ * goes first, for that is the address that a host without the other family can use. */
+static void announce_next(struct mpc *c, mp_time now)
+{
+    struct pm_announce *best = NULL;
+    for (int i = 0; i < PM_MAX_REMOTE; i++) {
+        struct pm_announce *a = &c->v.announce[i];
+        if (!a->id || a->tries) continue;
+        if (!best || (a->at.ip.family == c->v.local.ip.family && best->at.ip.family != a->at.ip.family)) best = a;
+    }
+    if (!best) return;
+    best->pending = true;
+    best->tries = 1;
+    c->v.timer[CT_ADD_ADDR] = mp_min(c->v.timer[CT_ADD_ADDR], now + MP_SEC(1));
+}
+
+static bool announce_waits(const struct mpc *c)
+{
+    for (int i = 0; i < PM_MAX_REMOTE; i++)
+        if (c->v.announce[i].id && c->v.announce[i].tries == 1 && !c->v.announce[i].echoed) return true;
+    return false;
+}
+
+static void announce(struct mpc *c, const struct mp_local *l)
 {
     if (!c->v.server || !l->announce || mp_addr_eq(&l->ip, &c->v.local.ip)) return;
     uint8_t id = pm_local_id(c, l->ifindex, &l->ip);
     for (int i = 0; i < PM_MAX_REMOTE; i++) {
         struct pm_announce *a = &c->v.announce[i];
         if (a->id && a->id != id) continue;
-        *a = (struct pm_announce){ .id = id, .at = { l->ip, 0 }, .pending = true, .tries = 1 };
-        c->v.timer[CT_ADD_ADDR] = mp_min(c->v.timer[CT_ADD_ADDR], now + MP_SEC(3));
+        *a = (struct pm_announce){ .id = id, .at = { l->ip, 0 } };
         return;
     }
 }
 
+static void announce_all(struct mpc *c, mp_time now)
+{
+    for (int i = 0; i < c->st->nlocal; i++) announce(c, &c->st->local[i]);
+    announce_next(c, now);
+}
+
+/* No echo: again, five times; meanwhile the next ones have their turn (an unreachable one must not hold them up). */
 void pm_tick_add_addr(struct mpc *c, mp_time now)
 {
     mp_time again = MP_NEVER;
     if (!conn_mp(c) || c->v.closing) return;
     for (int i = 0; i < PM_MAX_REMOTE; i++) {
         struct pm_announce *a = &c->v.announce[i];
-        if (!a->id || a->echoed || a->tries >= 5) continue;
+        if (!a->id || a->echoed || !a->tries || a->tries >= 5) continue;
         a->pending = true;
         a->tries++;
-        again = now + (MP_SEC(3) << a->tries);
+        again = mp_min(again, now + (MP_SEC(1) << a->tries));
     }
     c->v.timer[CT_ADD_ADDR] = again;
+    announce_next(c, now);
 }
 
 bool pm_control_pending(const struct mpc *c)
@@ -159,7 +189,7 @@ bool pm_control_pending(const struct mpc *c)
 void pm_ready(struct mpc *c, mp_time now)
 {
     if (c->v.server)
-        for (int i = 0; i < c->st->nlocal; i++) announce(c, &c->st->local[i], now);
+        announce_all(c, now);
     else
         pm_run(c, now);
 }
@@ -189,6 +219,7 @@ void pm_add_addr_in(struct mpc *c, const struct mp_opt_add_addr *a, mp_time now)
         st_count(c->st, MP_E_add_addr_echo_in, 1, c);
         for (int i = 0; i < PM_MAX_REMOTE; i++)
             if (c->v.announce[i].id == a->addr_id) c->v.announce[i].echoed = true;
+        if (!announce_waits(c)) announce_next(c, now);
         return;
     }
     if (!c->v.peer_key_known || mp_add_addr_hmac(c->v.key_remote, c->v.key_local, a->addr_id, &a->ip, a->port) != a->hmac) {
@@ -252,7 +283,8 @@ void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now)
     for (int i = 0; i < PM_MAX_PATHS; i++)
         if (c->v.retry[i].ifindex == l->ifindex) c->v.retry[i].not_before = 0;
     withdraw_removal(c, pm_local_id(c, l->ifindex, &l->ip));
-    announce(c, l, now);
+    announce(c, l);
+    if (!announce_waits(c)) announce_next(c, now);
     pm_run(c, now);
 }
 

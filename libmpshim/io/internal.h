@@ -88,6 +88,10 @@ struct io_sock {
     uint8_t mac[6];               /* IO_PACKET_TX: the interface's */
     ev_io rd, wr;
     ev_timer retry;               /* after ENOBUFS, which no readiness event ends */
+    int sndbuf;                   /* bytes, as the kernel counts them; 0: its default or what was set at first */
+    uint64_t sent;                /* bytes since tuned_at */
+    bool was_full;                /* in that time */
+    mp_time tuned_at;
     struct io_waiting *waiting, **waiting_tail;
     int nwaiting;
 };

@@ -306,6 +306,41 @@ static void wait_for_room(struct io_sock *s, int err)
     }
 }
 
+/* ---- a short queue: what waits in the host's own queue is delay that the path does not have ----
+ *
+ * The send buffer holds QUEUE of the rate seen, so that EAGAIN tells of a slow link before its queue discipline fills. */
+#define QUEUE MP_MS(4)
+#define TUNE_EVERY MP_MS(20)
+#define PAUSE MP_MS(100)
+#define SNDBUF_MIN (128 << 10)
+#define SNDBUF_MAX (8 << 20)
+
+static void set_sndbuf(struct io_sock *s, int bytes)
+{
+    int half = bytes / 2; /* the kernel doubles it */
+
+    s->sndbuf = bytes;
+    if (setsockopt(s->fd, SOL_SOCKET, SO_SNDBUFFORCE, &half, sizeof half))
+        setsockopt(s->fd, SOL_SOCKET, SO_SNDBUF, &half, sizeof half);
+}
+
+static void tune_queue(struct io_sock *s, size_t n)
+{
+    mp_time now = io_now();
+    mp_dur since = now - s->tuned_at;
+    int want;
+
+    s->sent += n;
+    if (since < TUNE_EVERY) return;
+    /* Twice the payload, for the kernel's overhead. A pause of the sender's says nothing about the link. */
+    want = (int)mp_max(SNDBUF_MIN, mp_min(SNDBUF_MAX, s->sent * 2 * (QUEUE / 1000) / (since / 1000)));
+    if ((since < PAUSE || s->was_full) && (want > s->sndbuf + s->sndbuf / 4 || want < s->sndbuf - s->sndbuf / 4))
+        set_sndbuf(s, want);
+    s->sent = 0;
+    s->was_full = false;
+    s->tuned_at = now;
+}
+
 static size_t msg_len(const struct msghdr *m)
 {
     size_t n = 0;
@@ -345,7 +380,9 @@ int io_sock_send(struct io_sock *s, const struct msghdr *m)
     if (s->dead) return -ENODEV;
     if (s->waiting) return enqueue(s, m);
     err = send_once(s, m);
+    if (!err) tune_queue(s, msg_len(m));
     if (!is_full(err)) return err;
+    s->was_full = true;
     enqueue(s, m);
     wait_for_room(s, err);
     return 0;
@@ -366,10 +403,12 @@ static void flush_waiting(struct io_sock *s)
         int err = send_waiting(s, w);
 
         if (is_full(err)) {
+            s->was_full = true;
             wait_for_room(s, err);
             return;
         }
         if (err) s->io->n.tx_drop++;
+        else tune_queue(s, w->len);
         s->waiting = w->next;
         if (!s->waiting) s->waiting_tail = &s->waiting;
         s->nwaiting--;
