@@ -8,9 +8,11 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import socket
 import struct
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -282,6 +284,25 @@ def test_guarded_ports_come_in_blocks_and_nobody_else_gets_them(peers):
     assert len(set(ports)) == 40
     assert len({port // 16 for port in ports}) <= 4
     assert all(f":{port} " in listening for port in ports)
+
+
+def unprivileged(*caps):
+    kept = "".join(f",+{c}" for c in caps)
+    return ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", f"--inh-caps=-all{kept}",
+            f"--ambient-caps=-all{kept}", f"--bounding-set=-all{kept}"]
+
+
+@pytest.mark.needs("setpriv")
+def test_two_capabilities_are_enough_and_none_is_told(peers):
+    client, server = peers
+    with tempfile.TemporaryDirectory() as directory, serving(server) as got:
+        Path(directory).chmod(0o755)
+        program = shutil.copy(ENDPOINT, directory)  # where an unprivileged user may run it
+        words = [program, "send", "eth0", "10.9.0.1", "10.9.0.2", str(PORT), "5000000", "auto"]
+        sent = json.loads(client.run(*unprivileged("net_raw", "net_admin"), *words))
+        refused = json.loads(client.run(*unprivileged(), *words, check=False))
+    assert sent["acked"] == got["received"] == 5_000_000 and sent["to_fast"] == 1 and sent["port"] > 0
+    assert refused == {"failed": 1}
 
 
 # ---- where the fast path may not go ----

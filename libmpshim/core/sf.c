@@ -178,6 +178,14 @@ void sf_die(struct sf *s, int err, mp_time now)
 
 /* ---- predicates ---- */
 
+void sf_alive(struct sf *s)
+{
+    if (!s->v.aside) return;
+    s->v.aside = false;
+    if (s->v.state < SF_TIME_WAIT && !s->c->v.closing) sf_arm(s, SFT_TIME_WAIT, MP_NEVER);
+    if (!s->seg_head) s->v.stale = false; /* nothing of ours is waiting for an ACK there */
+}
+
 bool sf_is_open(const struct sf *s)
 {
     return !s->v.dead && !s->v.reset_pending && (s->v.state == SF_ESTABLISHED || s->v.state == SF_CLOSE_WAIT);

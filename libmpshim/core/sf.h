@@ -180,6 +180,7 @@ void sf_rtt_sample(struct sf *s, mp_dur rtt);
 mp_dur sf_rto_now(const struct sf *s);                      /* rto with backoff */
 void sf_update_mss(struct sf *s);
 bool sf_can_carry(const struct sf *s);                      /* may be given connection data */
+void sf_alive(struct sf *s);                                /* the peer was heard on it: not set aside any more */
 bool sf_is_open(const struct sf *s);                        /* synchronised, our FIN not sent, not dead */
 uint32_t sf_wire_window(struct sf *s);                      /* unscaled field for the next segment; moves rcv_adv */
 uint32_t sf_ts_now(mp_time now);

@@ -394,6 +394,7 @@ static void synced_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, m
     if (!(p->flags & MP_ACK)) return;
     s->v.last_recv = now;
     s->v.keep_probes = 0;
+    sf_alive(s);
     if (s->v.ts_on && o->has_ts && ssn <= s->v.last_ack_sent && (int32_t)(o->ts_val - s->v.ts_recent) >= 0) { /* RFC 7323 4.3 */
         s->v.ts_recent = o->ts_val;
         s->v.ts_recent_at = now;

@@ -224,8 +224,6 @@ static void progress(struct sf *s, mp_time now)
     s->v.syn_tries = 0;
     s->v.probe_out = false;
     sf_arm(s, SFT_STALL, MP_NEVER);
-    if (s->v.aside && s->v.state < SF_TIME_WAIT && !s->c->v.closing) sf_arm(s, SFT_TIME_WAIT, MP_NEVER);
-    s->v.aside = false;
     if (s->v.stale) {
         s->v.stale = false;
         st_count(s->st, MP_E_subflow_unstale, 1, s->c);

@@ -31,14 +31,16 @@ static bool can_open(int family, int type, int protocol)
     return fd >= 0 || errno == EAFNOSUPPORT;
 }
 
+#define RUN_AS_ROOT "run as root, or give the helper what it needs: setcap cap_net_raw,cap_net_admin+ep mpshim-engine"
+
 static void check_sockets(struct report *r)
 {
-    bool raw = can_open(AF_INET, SOCK_RAW, IPPROTO_TCP), packet = can_open(AF_PACKET, SOCK_RAW, 0);
+    bool raw = !io_may(IO_MAY_RAW), filter = !io_may(IO_MAY_FILTER), packet = can_open(AF_PACKET, SOCK_RAW, 0);
 
-    line(r, raw, raw ? NULL : "run as root, or give mpshim-engine the capability: setcap cap_net_raw+ep", "raw sockets: %s",
-         raw ? "allowed" : "not permitted (CAP_NET_RAW)");
-    line(r, packet, packet ? NULL : "as for raw sockets; without them everything takes the slower raw path",
-         "packet sockets: %s", packet ? "allowed" : "not permitted");
+    line(r, raw, raw ? NULL : RUN_AS_ROOT, "raw sockets: %s", raw ? "allowed" : "not permitted (CAP_NET_RAW)");
+    line(r, filter, filter ? NULL : RUN_AS_ROOT, "filters on TCP sockets: %s",
+         filter ? "allowed" : "not permitted (CAP_NET_ADMIN, on this kernel)");
+    line(r, packet, packet ? NULL : RUN_AS_ROOT, "packet sockets: %s", packet ? "allowed" : "not permitted (CAP_NET_RAW)");
 }
 
 static bool has_usable_address(const struct io *io, int ifindex, uint8_t family)

@@ -155,6 +155,8 @@ struct rtnl_link;
 mp_time io_now(void); /* CLOCK_MONOTONIC */
 
 /* ---- io.c ---- */
+enum io_privilege { IO_MAY_RAW /* CAP_NET_RAW */, IO_MAY_FILTER /* filters on TCP sockets: CAP_NET_ADMIN, or nothing */ };
+int io_may(enum io_privilege what); /* 0 or -EPERM and the like */
 void io_set_tidy(struct io *io);
 struct io_flow *io_flow_find(struct io *io, int ifindex, const struct mp_endpoint *local, const struct mp_endpoint *remote);
 /* A segment from a socket: demultiplexed, counted, given to the stack. false: the socket died of it. */

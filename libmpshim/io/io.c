@@ -44,13 +44,24 @@ static uint8_t default_ttl(void)
     return (uint8_t)ttl;
 }
 
+/* Raw sockets need CAP_NET_RAW. A filter on a TCP socket, which guards and carriers need, takes CAP_NET_ADMIN on recent
+ * kernels (seen on 6.18; older ones let everybody). */
+int io_may(enum io_privilege what)
+{
+    bool raw = what == IO_MAY_RAW;
+    int fd = socket(AF_INET, (raw ? SOCK_RAW : SOCK_STREAM) | SOCK_CLOEXEC, IPPROTO_TCP), err;
+
+    if (fd < 0) return -errno;
+    err = raw ? 0 : io_attach_drop_all(fd);
+    close(fd);
+    return err;
+}
+
 static int check_privilege(void)
 {
-    int fd = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_TCP);
+    int err = io_may(IO_MAY_RAW);
 
-    if (fd < 0) return errno;
-    close(fd);
-    return 0;
+    return -(err ? err : io_may(IO_MAY_FILTER));
 }
 
 static int io_init(struct io *io, const struct io_cfg *cfg)
