@@ -38,12 +38,12 @@ def fetch_all(net, url, wrap, n=N):
     assert done.returncode == 0 and not wrong, (done.returncode, len(wrong), done.stderr[-500:])
 
 
-def start(lab, ours):
+def start(lab, ours, *options):
     net = lab.two_path(families="v4", rate="300M", delay="2ms", queue="30ms")
     root, file = Path(net.server.scratch("www-")), make_file(MB)
     for i in range(1, N + 1):
         (root / f"f{i}").symlink_to(file.path)
-    server = net.server.spawn_http(root, mptcp=not ours, wrap=shim() if ours else (), congestion=None)
+    server = net.server.spawn_http(root, mptcp=not ours, wrap=shim(*options) if ours else (), congestion=None)
     return net, server
 
 
@@ -66,17 +66,13 @@ def test_500_from_a_kernel_server(lab):
 @pytest.mark.timing
 @pytest.mark.parametrize("client", [KERNEL, shim()], ids=["kernel", "shim"])
 def test_500_from_a_server_under_the_shim(lab, client):
-    """Two rounds: the helper's descriptors return to those of the first, its memory does not grow with them."""
-    net, server = start(lab, True)
-    fetch_all(net, server.url("f"), client, 20)
-    helper, = engines(net.server)
-    fds, threads, _ = settled(lambda: resources(helper), lambda now: False, 2)
-    server_fds, _, _ = resources(server.pid)
-    memory = []
+    """Two rounds: descriptors return to what they were after the first, memory does not grow with the second.
+    TIME_WAIT is short, for what it keeps is not a leak."""
+    net, server = start(lab, True, "--time-wait-s=1")
+    (helper,), after = engines(net.server), []
     for _ in range(2):
         fetch_all(net, server.url("f"), client)
-        now = settled(lambda: resources(helper), lambda now: now[:2] <= (fds, threads))
-        assert now[:2] <= (fds, threads)
-        assert settled(lambda: resources(server.pid)[0], lambda n: n <= server_fds) <= server_fds
-        memory.append(now[2])
-    assert memory[1] < memory[0] * 1.5, memory
+        assert settled(lambda: resources(server.pid)[0], lambda n: n < 10) < 10
+        after.append(settled(lambda: resources(helper), lambda now: now[0] < 30))
+    assert after[0][0] < 30 and after[1][:2] <= after[0][:2], after
+    assert after[1][2] < after[0][2] * 1.5, after

@@ -109,6 +109,13 @@ int conn_nlive(const struct mpc *c)
     return n;
 }
 
+static int conn_nsync(const struct mpc *c)
+{
+    int n = 0;
+    for (const struct sf *s = c->sfs; s; s = s->next) n += sf_is_open(s) && s->v.join_done;
+    return n;
+}
+
 bool conn_any_other(const struct mpc *c, const struct sf *s)
 {
     for (const struct sf *o = c->sfs; o; o = o->next)
@@ -128,6 +135,8 @@ struct mp_cc_group conn_cc_group(struct mpc *c, struct sf *self)
 }
 
 bool conn_single(const struct mpc *c) { return c->v.sf_ever == 1 && !c->v.sent_twice && c->sfs && c->sfs->v.initial; }
+
+bool conn_unheard(const struct mpc *c) { return c->v.snd_una == c->v.idsn_local + 1; }
 
 static bool tx_done(const struct mpc *c)
 {
@@ -251,12 +260,12 @@ void conn_sf_gone(struct mpc *c, struct sf *s, int err, mp_time now)
     if (!up && !s->v.passive) st_count(c->st, MP_E_join_failed, 1, c);
     if (c->v.closing || conn_finished(c)) return;
     pm_sf_failed(c, s, up, now);
+    if (c->v.timer[CT_ORPHAN] == MP_NEVER && !conn_nsync(c)) c->v.timer[CT_ORPHAN] = now + MP_SEC(c->st->set.orphan_s);
     if (conn_nlive(c)) return;
     if (!up && err == ECONNREFUSED) { /* the peer does not know the token any more */
         conn_fail(c, ECONNRESET, now);
         return;
     }
-    if (c->v.timer[CT_ORPHAN] == MP_NEVER) c->v.timer[CT_ORPHAN] = now + MP_SEC(c->st->set.orphan_s);
 }
 
 void conn_fail(struct mpc *c, int err, mp_time now)
@@ -372,7 +381,7 @@ static void data_rexmit_tick(struct mpc *c, mp_time now)
             held = g->len && g->dsn <= c->v.snd_una && c->v.snd_una < g->dsn + g->len;
     }
     /* The peer may have fallen back (conn_opt.c): sending twice would take that way out from us. */
-    bool doubt = conn_single(c) && c->sfs->v.bare_acks;
+    bool doubt = conn_single(c) && (c->sfs->v.bare_acks || conn_unheard(c));
     if (!held && doubt && ++c->v.data_rexmits > 2) {
         conn_fallback(c, c->sfs, FB_ACK_WITHOUT_DSS, MP_WHY_NO_OPTION_ACK, now);
         return;

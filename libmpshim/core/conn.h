@@ -142,6 +142,7 @@ int conn_nlive(const struct mpc *c);                    /* subflows that are syn
 struct mp_cc_group conn_cc_group(struct mpc *c, struct sf *self);
 #define conn_mp(c) ((c)->v.offered && (c)->v.fb != FB_PLAIN)
 bool conn_single(const struct mpc *c);                   /* one subflow ever, nothing sent twice: it could be plain TCP */
+bool conn_unheard(const struct mpc *c);                  /* no DATA_ACK for data of ours has ever come */
 bool conn_any_other(const struct mpc *c, const struct sf *s); /* another subflow works */
 
 /* ---- conn_send.c ---- */

@@ -26,8 +26,16 @@ static bool stripped(const struct mpc *c, struct sf *s, const struct mp_pkt *p, 
     /* Our DATA_FIN goes unheard, and this may answer a probe (or be an ACK that an ADD_ADDR was cut out of). */
     bool probed = c->v.fin_sent && c->v.data_rexmits > 1;
     s->v.bare_acks += (s->v.acked_new && s->v.snd_una > 1) || probed;
-    if (c->v.fb == FB_CONFIRMED) return conn_single(c) && s->v.bare_acks >= 3;
+    if (c->v.fb == FB_CONFIRMED) return conn_single(c) && s->v.bare_acks >= (conn_unheard(c) && !probed ? 1 : 3);
     return s->v.bare_acks > (probed ? 1 : 0);
+}
+
+/* The same on a joined subflow, which cannot fall back. */
+static bool stripped_join(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o)
+{
+    if (o->mp) s->v.bare_acks = 0;
+    if (!o->mp && !p->data.len && s->v.acked_new && s->v.snd_una > 1) s->v.bare_acks++;
+    return s->v.bare_acks >= 3;
 }
 
 static void fail_in(struct mpc *c, struct sf *s, mp_time now)
@@ -46,6 +54,10 @@ bool conn_options_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const 
         return !s->v.dead && !s->v.reset_pending;
     }
     if (!s->v.initial && !s->v.fully) return true;
+    if (!s->v.initial && stripped_join(s, p, o)) { /* RFC 8684 3.7 */
+        sf_abort(s, MP_RST_MIDDLEBOX, false, now);
+        return false;
+    }
     if (o->mp & MP_OPT_HAS(MP_DSS)) dss_in(c, s, p, o, now);
     if ((o->mp & MP_OPT_HAS(MP_JOIN)) && s->v.passive) s->v.ack_now = true; /* third ACK again: ours was lost */
     if (o->mp & MP_OPT_HAS(MP_ADD_ADDR)) pm_add_addr_in(c, &o->add_addr, now);

@@ -79,7 +79,7 @@ static void join(struct mpc *c, const struct mp_local *l, const struct pm_remote
 static bool may_join(const struct mpc *c)
 {
     /* Clients open subflows; a server's clients are often behind a NAT, and it tells its addresses instead. */
-    return !c->v.server && conn_mp(c) && c->v.fb == FB_CONFIRMED && !c->v.closing && !c->v.err && !c->v.fin_acked;
+    return !c->v.server && conn_mp(c) && c->v.fb == FB_CONFIRMED && !c->v.closing && !c->v.err && !(c->v.fin_acked && c->v.fin_consumed);
 }
 
 /* Looks at one pair; returns when it may be tried, MP_NEVER if there is nothing to do. */

@@ -56,6 +56,7 @@ struct sf_seg {
     uint16_t map_len, map_csum; /* len with DATA_FIN; 0: none */
     bool map_fin;
     bool syn, fin, sacked, lost, probed;
+    bool infinite;          /* carries the infinite mapping, again when sent again */
     bool lent;              /* also sent on another subflow, opportunistically */
     uint8_t sent_count;
     mp_time sent;           /* latest transmission */

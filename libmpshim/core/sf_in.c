@@ -183,7 +183,9 @@ static bool seq_ok(const struct sf *s, mp_ssn ssn, uint32_t seglen)
 static void rst_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_ssn ssn, mp_time now)
 {
     struct mpc *c = s->c;
-    if (ssn != s->v.rcv_nxt) { /* RFC 5961 3 */
+    /* The key proves the peer, wherever the reset falls: it may have overtaken data. */
+    bool proven = (o->mp & MP_OPT_HAS(MP_FASTCLOSE)) && conn_mp(c) && c->v.peer_key_known && o->fastclose_key == c->v.key_local;
+    if (ssn != s->v.rcv_nxt && !proven) { /* RFC 5961 3 */
         challenge(s);
         return;
     }

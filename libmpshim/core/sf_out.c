@@ -274,11 +274,12 @@ static void add_mapping(struct sf *s, struct mp_opts *o, const struct sf_seg *g)
     o->dss.csum = g->map_csum;
 }
 
-static void add_infinite(struct mpc *c, struct mp_opts *o, const struct sf_seg *g)
+static void add_infinite(struct mpc *c, struct mp_opts *o, struct sf_seg *g)
 {
     o->mp |= MP_OPT_HAS(MP_DSS);
     o->dss = (struct mp_opt_dss){ .has_map = true, .dsn64 = true, .dsn = g->dsn, .ssn = (uint32_t)g->start, .has_csum = c->v.csum };
     c->v.infinite_pending = false;
+    g->infinite = true;
     st_count(c->st, MP_E_infinite_out, 1, c);
 }
 
@@ -292,12 +293,12 @@ static void emit_seg(struct sf *s, struct mp_pkt *out, struct sf_seg *g, bool fr
     base(s, out, g->start, flags);
     payload(out, g);
     add_timestamps(s, &o, now);
-    if (conn_mp(c) || c->v.infinite_pending) {
+    if (conn_mp(c) || c->v.infinite_pending || g->infinite) {
         if (conn_mp(c)) add_data_ack(c, &o);
         if (g->len && fresh && !c->v.tx_plain) make_mapping(s, g, data_fin, out);
         if (g->len && g->map_len)
             add_mapping(s, &o, g);
-        else if (g->len && c->v.infinite_pending)
+        else if (g->len && (c->v.infinite_pending || g->infinite))
             add_infinite(c, &o, g);
     }
     uint32_t full = (uint32_t)mp_min(g->len, s->v.mss), hdr = s->v.local.ip.family == 4 ? 40 : 60;
