@@ -298,10 +298,10 @@ def test_two_capabilities_are_enough_and_none_is_told(peers):
     with tempfile.TemporaryDirectory() as directory, serving(server) as got:
         Path(directory).chmod(0o755)
         program = shutil.copy(ENDPOINT, directory)  # where an unprivileged user may run it
-        words = [program, "send", "eth0", "10.9.0.1", "10.9.0.2", str(PORT), "5000000", "auto"]
+        words = [program, "send", "eth0", "10.9.0.1", "10.9.0.2", str(PORT), "9000000", "auto"]
         sent = json.loads(client.run(*unprivileged("net_raw", "net_admin"), *words))
         refused = json.loads(client.run(*unprivileged(), *words, check=False))
-    assert sent["acked"] == got["received"] == 5_000_000 and sent["to_fast"] == 1 and sent["port"] > 0
+    assert sent["acked"] == got["received"] == 9_000_000 and sent["to_fast"] == 1 and sent["port"] > 0
     assert refused == {"failed": 1}
 
 
@@ -320,8 +320,8 @@ def test_flow_stays_raw_where_connections_are_tracked(peers):
     client.ip("neigh", "replace", "10.9.0.2", "dev", "eth0", "lladdr", mac(server, "eth0"))
     server.ip("neigh", "replace", "10.9.0.1", "dev", "eth0", "lladdr", mac(client, "eth0"))
     with serving(server) as got:
-        sent = send(client, 5_000_000)
-    assert sent["acked"] == got["received"] == 5_000_000
+        sent = send(client, 9_000_000)
+    assert sent["acked"] == got["received"] == 9_000_000
     assert sent["to_fast"] == 0
 
 

@@ -285,6 +285,26 @@ void conn_fail(struct mpc *c, int err, mp_time now)
 
 /* ---- closing, RFC 8684 3.3.3 ---- */
 
+/* What a finished connection need not keep through TIME_WAIT. */
+static void trim(struct mpc *c)
+{
+    while (c->spare) {
+        struct mp_chunk *k = c->spare;
+        c->spare = k->next;
+        chunk_put(c->st, k);
+    }
+    if (c->rxq_n || !c->v.released) return;
+    free(c->rxq);
+    c->rxq = NULL;
+    c->rxq_cap = c->rxq_head = 0;
+    for (struct sf *s = c->sfs; s; s = s->next) {
+        if (s->v.nmap) continue;
+        free(s->map);
+        s->map = NULL;
+        s->v.map_cap = s->v.map_head = 0;
+    }
+}
+
 static void close_subflows(struct mpc *c, mp_time now)
 {
     if (c->v.closing) return;
@@ -327,6 +347,7 @@ void conn_reap(struct mpc *c, mp_time now)
         sf_free(s);
     }
     (void)now;
+    if (c->v.shut || c->v.err) trim(c);
     if (c->sfs || !c->v.released) return;
     if (conn_finished(c) || !conn_mp(c) || c->v.closing) conn_free(c);
 }
@@ -370,6 +391,15 @@ static void data_fin_tick(struct mpc *c, mp_time now)
     c->v.timer[CT_DATA_FIN] = now + mp_min(slowest_rto(c) << mp_min((uint64_t)c->v.data_rexmits, 8), MP_SEC(60));
 }
 
+/* Is the byte at dsn, or the rest of its mapping, still on its way? With checksums the peer cannot take the one before
+ * the other. */
+static bool holds(const struct sf_seg *g, mp_dsn dsn)
+{
+    if (!g->len) return false;
+    if (g->dsn <= dsn && dsn < g->dsn + g->len) return true;
+    return g->map_len && g->map_dsn <= dsn && dsn < g->map_dsn + g->map_len;
+}
+
 /* RFC 8684 3.3.6: the subflows are satisfied, the connection is not: somebody on the way acknowledged what he lost. */
 static void data_rexmit_tick(struct mpc *c, mp_time now)
 {
@@ -378,10 +408,10 @@ static void data_rexmit_tick(struct mpc *c, mp_time now)
     for (struct sf *s = c->sfs; s && !held; s = s->next) {
         if (s->v.dead) continue;
         for (struct sf_seg *g = s->seg_head; g && !held; g = g->next)
-            held = g->len && g->dsn <= c->v.snd_una && c->v.snd_una < g->dsn + g->len;
+            held = holds(g, c->v.snd_una);
     }
     /* The peer may have fallen back (conn_opt.c): sending twice would take that way out from us. */
-    bool doubt = conn_single(c) && (c->sfs->v.bare_acks || conn_unheard(c));
+    bool doubt = conn_single(c) && c->sfs->v.bare_acks;
     if (!held && doubt && ++c->v.data_rexmits > 2) {
         conn_fallback(c, c->sfs, FB_ACK_WITHOUT_DSS, MP_WHY_NO_OPTION_ACK, now);
         return;

@@ -82,28 +82,86 @@ static bool may_join(const struct mpc *c)
     return !c->v.server && conn_mp(c) && c->v.fb == FB_CONFIRMED && !c->v.closing && !c->v.err && !(c->v.fin_acked && c->v.fin_consumed);
 }
 
-/* Looks at one pair; returns when it may be tried, MP_NEVER if there is nothing to do. */
-static mp_time try_pair(struct mpc *c, const struct mp_local *l, const struct pm_remote *r, mp_time now)
+/* How much a pair would add: 2 an interface without any subflow, 1 a peer address without any when the peer has more
+ * addresses than we have interfaces, 0 nothing new. Several subflows of one connection over the same two interfaces
+ * compete with each other, and coupled windows keep the losers small for seconds. */
+static int pair_worth(const struct mpc *c, const struct mp_local *l, const struct pm_remote *r)
+{
+    bool if_used = false, remote_used = false;
+    for (const struct sf *s = c->sfs; s; s = s->next) {
+        if (s->v.dead || s->v.reset_pending || s->v.aside || s->v.state > SF_CLOSE_WAIT || s->v.fin_queued) continue;
+        if_used |= s->v.ifindex == l->ifindex;
+        remote_used |= mp_addr_eq(&s->v.remote.ip, &r->at.ip);
+    }
+    if (!if_used) return remote_used ? 2 : 3;
+    return remote_used ? 0 : 1;
+}
+
+static int count_interfaces(const struct mpc *c, uint8_t family)
+{
+    int n = 0;
+    for (int i = 0; i < c->st->nlocal; i++) n += c->st->local[i].ip.family == family;
+    return n;
+}
+
+static int count_remotes(const struct mpc *c, uint8_t family)
+{
+    int n = 0;
+    for (int i = 0; i < PM_MAX_REMOTE; i++) n += c->v.remotes[i].used && c->v.remotes[i].at.ip.family == family;
+    return n;
+}
+
+/* May this pair be tried, now or at *when? */
+static bool pair_usable(struct mpc *c, const struct mp_local *l, const struct pm_remote *r, mp_time *when)
 {
     struct mp_stack *st = c->st;
-    if (!r->used || r->at.ip.family != l->ip.family || pair_in_use(c, l, &r->at)) return MP_NEVER;
-    if (r->id == 0 && c->v.no_join_initial) return MP_NEVER; /* RFC 8684 3.1 C flag */
-    if (!st->ops.route(st->arg, l->ifindex, &l->ip, &r->at.ip)) return MP_NEVER;
+    if (!r->used || r->at.ip.family != l->ip.family || pair_in_use(c, l, &r->at)) return false;
+    if (r->id == 0 && c->v.no_join_initial) return false; /* RFC 8684 3.1 C flag */
+    if (!st->ops.route(st->arg, l->ifindex, &l->ip, &r->at.ip)) return false;
     struct pm_retry *t = retry_of(c, &l->ip, l->ifindex, &r->at, false);
-    if (t && t->not_before > now) return t->not_before;
-    if (conn_nlive(c) >= (int)st->set.max_subflows) return MP_NEVER;
-    join(c, l, r, now);
-    t = retry_of(c, &l->ip, l->ifindex, &r->at, false);
-    return t && t->not_before > now ? t->not_before : MP_NEVER;
+    *when = t ? t->not_before : 0;
+    return true;
+}
+
+/* The best pair that may be tried now; *again is lowered to when another one may. */
+static int best_pair(struct mpc *c, const struct mp_local **l, const struct pm_remote **r, mp_time *again, mp_time now)
+{
+    int best = 0;
+    for (int i = 0; i < PM_MAX_REMOTE; i++)
+        for (int j = 0; j < c->st->nlocal; j++) {
+            const struct mp_local *lj = &c->st->local[j];
+            const struct pm_remote *ri = &c->v.remotes[i];
+            mp_time when;
+            if (!pair_usable(c, lj, ri, &when)) continue;
+            int worth = pair_worth(c, lj, ri);
+            if (worth == 1 && count_remotes(c, ri->at.ip.family) <= count_interfaces(c, ri->at.ip.family)) worth = 0;
+            if (!worth) continue;
+            if (when > now) {
+                *again = mp_min(*again, when);
+                continue;
+            }
+            /* The connection's own family first: the peer surely has it. */
+            worth = worth * 2 + (ri->at.ip.family == c->v.remote.ip.family);
+            if (worth <= best) continue;
+            best = worth;
+            *l = lj;
+            *r = ri;
+        }
+    return best;
 }
 
 void pm_run(struct mpc *c, mp_time now)
 {
     mp_time again = MP_NEVER;
+    const struct mp_local *l;
+    const struct pm_remote *r;
     c->v.timer[CT_PM] = MP_NEVER;
     if (!may_join(c)) return;
-    for (int r = 0; r < PM_MAX_REMOTE; r++)
-        for (int l = 0; l < c->st->nlocal; l++) again = mp_min(again, try_pair(c, &c->st->local[l], &c->v.remotes[r], now));
+    for (int tries = 0; tries < PM_MAX_PATHS && conn_nlive(c) < (int)c->st->set.max_subflows; tries++) {
+        again = MP_NEVER;
+        if (!best_pair(c, &l, &r, &again, now)) break;
+        join(c, l, r, now);
+    }
     c->v.timer[CT_PM] = again;
 }
 
@@ -275,7 +333,12 @@ void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now)
 {
     for (struct sf *s = c->sfs; s; s = s->next)
         if (!s->v.dead && s->v.ifindex == l->ifindex && mp_addr_eq(&s->v.local.ip, &l->ip)) {
-            if (s->v.backoff || s->v.aside) kick(s, now);
+            /* Back: a subflow that was set aside has lost its window and perhaps its peer; with another one working, a
+             * fresh one is faster than waiting for the old one's retransmissions, ours or the peer's. */
+            if (s->v.aside && !c->v.server && conn_any_other(c, s))
+                sf_abort(s, MP_RST_PERFORMANCE, true, now);
+            else if (s->v.backoff || s->v.aside)
+                kick(s, now);
             s->v.prio_now |= s->v.backup_local != l->backup;
             s->v.backup_local = l->backup;
         }

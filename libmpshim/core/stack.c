@@ -64,6 +64,15 @@ void mp_stack_free(struct mp_stack *st)
 }
 
 int mp_stack_live(const struct mp_stack *s) { return s->nconn; }
+int mp_stack_closing(const struct mp_stack *s)
+{
+    int n = 0;
+    for (const struct mpc *c = s->all; c; c = c->next)
+        for (const struct sf *f = c->sfs; f; f = f->next)
+            n += !f->v.dead && (f->v.reset_pending || f->v.fin_queued) && f->v.state >= SF_ESTABLISHED && f->v.state != SF_TIME_WAIT;
+    return n;
+}
+
 struct mpc *mp_stack_first(struct mp_stack *s) { return s->all; }
 struct mpc *mp_stack_next(struct mpc *c) { return c->next; }
 

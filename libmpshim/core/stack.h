@@ -150,6 +150,7 @@ struct mpc *mp_stack_first(struct mp_stack *s); /* iterate all connections */
 struct mpc *mp_stack_next(struct mpc *c);
 uint64_t mp_stack_counter(const struct mp_stack *s, int counter); /* core/event.h */
 int mp_stack_live(const struct mp_stack *s); /* connections not yet free */
+int mp_stack_closing(const struct mp_stack *s); /* subflows that exchange their last FINs: before TIME_WAIT */
 
 /* ---- save and load (docs/architecture.md): one list of fields, plain data ---- */
 int mpc_save(const struct mpc *c, FILE *f);                     /* 0 or -errno */

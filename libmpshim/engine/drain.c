@@ -14,9 +14,9 @@ struct drain {
     struct engine *e;
 };
 
-/* All data was acknowledged: connections that are closing get this long to finish in order, so that the peer is not
- * left to find out by a reset. */
-#define CLOSE_GRACE MP_MS(100)
+/* All data was acknowledged: connections that are closing get this long to finish in order, for with this process go
+ * its port guards, and the kernel would answer the peer's last FINs with resets. Mostly it is one round trip. */
+#define CLOSE_GRACE MP_MS(500)
 
 static void drain_end(struct drain *d, int result)
 {
@@ -56,7 +56,7 @@ static bool drain_step(struct drain *d, mp_time now)
     }
     if (!d->done_since)
         d->done_since = now;
-    if (!eng_carriers_delivered(d->e, true) && now - d->done_since < CLOSE_GRACE)
+    if ((!eng_carriers_delivered(d->e, true) || mp_stack_closing(d->e->stack)) && now - d->done_since < CLOSE_GRACE)
         return false;
     drain_end(d, 0);
     return true;
