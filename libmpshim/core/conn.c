@@ -388,7 +388,7 @@ static void data_fin_tick(struct mpc *c, mp_time now)
         for (struct sf *s = c->sfs; s; s = s->next) s->v.probes = 1;
     } else
         conn_send_data_fin(c);
-    c->v.timer[CT_DATA_FIN] = now + mp_min(slowest_rto(c) << mp_min((uint64_t)c->v.data_rexmits, 8), MP_SEC(60));
+    c->v.timer[CT_DATA_FIN] = now + mp_min(slowest_rto(c) << mp_min((uint64_t)c->v.data_rexmits, conn_single(c) ? 4 : 8), MP_SEC(60));
 }
 
 /* Is the byte at dsn, or the rest of its mapping, still on its way? With checksums the peer cannot take the one before
