@@ -25,6 +25,7 @@ struct mpc *conn_new(struct mp_stack *st, bool server, mp_time now)
     c->v.csum = !server && st->set.checksum;
     c->v.rcvbuf = (uint64_t)st->set.rcvbuf_kb * 1024;
     c->v.sndbuf = (uint64_t)st->set.sndbuf_kb * 1024;
+    c->v.rcv_space = 1024 * 1024;
     c->cc = mp_cc_find(st->set.cc);
     if (!c->cc) c->cc = mp_cc_all[0];
     c->sched = mp_sched_find(st->set.scheduler);

@@ -104,7 +104,11 @@ struct mpc {
         bool mp_fail_pending; mp_dsn mp_fail_dsn;
         bool fastclose_out;
         bool closing;                  /* subflow FINs are on their way */
-        uint64_t rcvbuf, sndbuf;
+        uint64_t rcvbuf, sndbuf;       /* limits, bytes */
+        uint64_t rcv_space;            /* the window offered now, <= rcvbuf: conn_recv.c autotune */
+        uint64_t rx_total, rx_mark;    /* new bytes received ever / at rx_mark_at */
+        mp_time rx_mark_at;
+        double rx_rate;                /* bytes per ns, the recent maximum */
         uint8_t tos;
         uint32_t keepidle_s, keepintvl_s, keepcnt, user_timeout_ms;
         int sf_ids, sf_ever;
@@ -162,6 +166,7 @@ bool conn_fin_due(const struct mpc *c);
 /* ---- conn_recv.c ---- */
 bool conn_sf_mapping(struct mpc *c, struct sf *s, const struct mp_opts *o, uint32_t paylen, mp_ssn ssn, mp_time now); /* false: take no bytes of this segment */
 bool conn_sf_data(struct mpc *c, struct sf *s, mp_ssn ssn, struct mp_slice *d, mp_time now); /* in-order subflow bytes; false: subflow ended */
+uint64_t conn_rcv_space(const struct mpc *c);           /* bytes of window to offer */
 uint64_t conn_rcv_edge(struct mpc *c);                  /* moves and returns the window's right edge */
 void conn_peer_fin(struct mpc *c, mp_dsn at, mp_time now);
 void conn_plain_eof(struct mpc *c, mp_time now);

@@ -10,9 +10,32 @@ uint16_t mp_dss_csum(uint64_t sum, mp_dsn dsn, uint32_t ssn, uint16_t len);
 
 /* ---- window ---- */
 
+uint64_t conn_rcv_space(const struct mpc *c) { return mp_min(c->v.rcv_space, c->v.rcvbuf); }
+
+/* The window follows what the paths deliver: four times the rate times the longest propagation delay (60 ms
+ * at the least, for hosts are late too). Enough for full rate and one loss recovery; not so much that the sender fills
+ * every queue on the way, nor its own: Linux hands a subflow all that the window allows, and what waits there is in
+ * front of what must be sent again when another path dies (930 KB, 150 ms at 50 Mbit/s, with a window of 8 MB). */
+#define RCV_SPACE_MIN (1024u * 1024)
+static void autotune(struct mpc *c, uint32_t bytes, mp_time now)
+{
+    mp_dur rtt = 0;
+    c->v.rx_total += bytes;
+    if (now - c->v.rx_mark_at < MP_MS(10)) return;
+    for (const struct sf *s = c->sfs; s; s = s->next)
+        if (sf_can_carry(s) && !s->v.stale) rtt = mp_max(rtt, s->v.min_rtt);
+    mp_dur span = now - c->v.rx_mark_at;
+    if (span < rtt) return;
+    double rate = (double)(c->v.rx_total - c->v.rx_mark) / (double)span;
+    c->v.rx_rate = rate > c->v.rx_rate * 0.95 ? rate : c->v.rx_rate * 0.95;
+    c->v.rx_mark = c->v.rx_total;
+    c->v.rx_mark_at = now;
+    c->v.rcv_space = mp_max(RCV_SPACE_MIN, (uint64_t)(c->v.rx_rate * (double)mp_max(4 * rtt, MP_MS(60))));
+}
+
 uint64_t conn_rcv_edge(struct mpc *c)
 {
-    uint64_t space = c->v.rcvbuf > c->v.rxq_bytes ? c->v.rcvbuf - c->v.rxq_bytes : 0;
+    uint64_t most = conn_rcv_space(c), space = most > c->v.rxq_bytes ? most - c->v.rxq_bytes : 0;
     uint64_t edge = c->v.rcv_nxt + space;
     if (edge > c->v.rcv_edge) c->v.rcv_edge = edge; /* never back: RFC 9293 3.8.6.2.2 */
     return c->v.rcv_edge;
@@ -172,6 +195,7 @@ static void receive(struct mpc *c, mp_dsn dsn, struct mp_slice d, mp_time now)
         if (dsn >= edge) return;
         mp_slice_cut(&d, (uint32_t)(edge - dsn));
     }
+    autotune(c, d.len, now);
     if (dsn > c->v.rcv_nxt) {
         st_count(c->st, MP_E_ooo_conn, d.len, c);
         if (mp_rangemap_insert(&c->ooo, dsn, &d, 0) < 0) st_count(c->st, MP_E_no_memory, 1, c);

@@ -433,7 +433,7 @@ static bool send_opportunistic(struct mpc *c, struct mp_pkt *out, bool late, mp_
     struct sf *s = w.sf[i];
     struct sf_seg *g = oldest_elsewhere(c, s, &holder);
     if (!g) return false;
-    bool head = blocked && g->dsn <= c->v.snd_una;
+    bool head = blocked && g->dsn <= c->v.snd_una && holder->v.srtt > 2 * s->v.srtt;
     mp_time due = g->sent + holder->v.srtt; /* the ACK here would come at now + srtt */
     if (!head && !g->lost && now + s->v.srtt >= due && now < overdue(holder, g)) return false;
     mp_dsn from = mp_max(g->dsn, c->v.snd_una);

@@ -524,7 +524,8 @@ static bool window_update_due(const struct sf *s)
     if (edge <= s->v.adv_edge) return false;
     uint64_t left = s->v.adv_edge > c->v.rcv_nxt ? s->v.adv_edge - c->v.rcv_nxt : 0;
     /* RFC 9293 3.8.6.2.2: not in small steps; early enough that the sender does not stop. */
-    return edge - s->v.adv_edge >= c->v.rcvbuf / 2 || (left < c->v.rcvbuf / 4 && edge - s->v.adv_edge >= c->v.rcvbuf / 8);
+    uint64_t space = conn_rcv_space(c);
+    return edge - s->v.adv_edge >= space / 2 || (left < space / 4 && edge - s->v.adv_edge >= space / 8);
 }
 
 static bool control_due(struct sf *s)
