@@ -6,9 +6,6 @@
 
 #include "core/crypto.h"
 
-struct mpc *conn_link(struct mp_stack *st, struct mpc *c);
-void st_accepted(struct mpc *c);
-
 /* ---- making ---- */
 
 struct mpc *conn_new(struct mp_stack *st, bool server, mp_time now)

@@ -6,8 +6,6 @@
 
 #include "core/wire.h"
 
-uint16_t mp_dss_csum(uint64_t sum, mp_dsn dsn, uint32_t ssn, uint16_t len);
-
 /* ---- window ---- */
 
 uint64_t conn_rcv_space(const struct mpc *c) { return mp_min(c->v.rcv_space, c->v.rcvbuf); }

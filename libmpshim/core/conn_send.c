@@ -162,7 +162,6 @@ static void acked(struct mpc *c, mp_dsn ack, mp_time now)
 void conn_data_ack(struct mpc *c, struct sf *s, uint64_t ack, bool is64, mp_time now)
 {
     mp_dsn a = is64 ? ack : mp_expand32(c->v.snd_una, (uint32_t)ack);
-    (void)s;
     if (a > c->v.snd_nxt + (c->v.fin_sent && c->v.snd_nxt == c->v.snd_end)) {
         st_count(c->st, MP_E_data_ack_unsent, 1, c);
         return;
@@ -322,13 +321,12 @@ static bool nagle_holds(const struct mpc *c, uint64_t n, uint32_t mss)
     return !c->v.nodelay && c->v.snd_una < c->v.snd_nxt;
 }
 
-static void arm_persist(struct mpc *c, struct view *w, mp_time now)
+static void arm_persist(struct view *w, mp_time now)
 {
     for (int i = 0; i < w->v.n; i++)
         if (w->sf[i]->seg_head) return; /* an ACK is still to come */
     for (int i = 0; i < w->v.n; i++)
         if (w->sf[i]->v.timer[SFT_PERSIST] == MP_NEVER) sf_arm(w->sf[i], SFT_PERSIST, now + sf_rto_now(w->sf[i]));
-    (void)c;
 }
 
 static bool send_new(struct mpc *c, struct mp_pkt *out, mp_time now)
@@ -339,7 +337,7 @@ static bool send_new(struct mpc *c, struct mp_pkt *out, mp_time now)
     make_view(c, &w, -1);
     uint64_t n = mp_min(queued, w.v.conn_window);
     if (!n) {
-        arm_persist(c, &w, now);
+        arm_persist(&w, now);
         return false;
     }
     int i = c->sched->pick(&w.v);
@@ -347,7 +345,7 @@ static bool send_new(struct mpc *c, struct mp_pkt *out, mp_time now)
         note_limited(&w);
         bool shut_window = true;
         for (int j = 0; j < w.v.n; j++) shut_window &= w.sf[j]->v.snd_una + w.sf[j]->v.snd_wnd <= w.sf[j]->v.snd_nxt;
-        if (shut_window) arm_persist(c, &w, now);
+        if (shut_window) arm_persist(&w, now);
         return false;
     }
     struct sf *s;

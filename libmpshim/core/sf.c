@@ -123,7 +123,6 @@ void sf_accept_syn(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o
     sf_set_state(s, SF_SYN_RCVD, now);
 }
 
-void sf_synack_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now);
 void sf_synack_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now)
 {
     take_syn_options(s, p, o, now);

@@ -123,7 +123,6 @@ struct sf {
         bool dsack; mp_ssn dsack_l, dsack_r;
         uint32_t map_head, nmap, map_cap;
         uint32_t nhold; uint64_t hold_bytes;
-        uint64_t last_ts_echo;
         /* RTT, RTO (RFC 6298) */
         mp_dur srtt, rttvar, rto, min_rtt;
         int backoff;          /* consecutive time-outs */
@@ -136,17 +135,14 @@ struct sf {
         uint64_t sacked_bytes;
         mp_ssn round_end;     /* a new round trip begins when this is acked */
         bool probe_out; mp_ssn probe_end; /* TLP in flight */
-        uint64_t limited;     /* limited transmit allowance, bytes */
-        uint64_t prr_delivered, prr_out, prr_flight; /* RFC 6937 */
         bool cwnd_limited;
-        uint32_t undo_marker_valid; mp_ssn undo_rexmits; uint32_t first_rexmit_ts; /* Eifel, RFC 3522 */
+        uint32_t rexmit_ts;   /* timestamp of the first retransmission of this recovery; 0: none yet (RFC 3522) */
         mp_time last_sent, last_recv, last_progress;
         mp_time penalised;    /* M2: when its window was last halved for holding the connection up */
         struct mp_cc_state cc;
         /* MPTCP */
         bool stale;
         bool aside;             /* its link or address is gone for now */
-        bool mp_capable_acked;  /* client: our third ACK or data with MP_CAPABLE was acknowledged */
         bool join_done;         /* join: fourth ACK seen (or passive: HMAC verified) */
         bool fully;             /* may carry data at connection level */
         bool send_capable_ack;  /* client: put MP_CAPABLE into the next pure ACK */
@@ -170,6 +166,7 @@ struct sf *sf_new(struct mp_stack *st, struct mpc *c, const struct mp_endpoint *
 void sf_free(struct sf *s);
 void sf_connect(struct sf *s, mp_time now);                 /* -> SYN_SENT */
 void sf_accept_syn(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now); /* -> SYN_RCVD */
+void sf_synack_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now); /* takes the options of the answer */
 void sf_close(struct sf *s, mp_time now);                   /* FIN after what is queued on it */
 void sf_abort(struct sf *s, uint8_t reason, bool transient, mp_time now); /* RST with MP_TCPRST, then dead */
 void sf_die(struct sf *s, int err, mp_time now);            /* no packet any more; the connection is told */
@@ -202,6 +199,8 @@ uint64_t sf_room(const struct sf *s);                       /* bytes congestion 
 
 /* ---- segments out (sf_out.c) ---- */
 bool sf_poll(struct sf *s, struct mp_pkt *out, mp_time now); /* control, retransmissions, ACKs; not new data */
+/* RFC 8684 3.3.1: the checksum over pseudo-header (64-bit DSN, SSN, length with DATA_FIN, zero) and data, whose sum is given. */
+uint16_t mp_dss_csum(uint64_t sum, mp_dsn dsn, uint32_t ssn, uint16_t len);
 bool sf_send_data(struct sf *s, struct mp_pkt *out, mp_dsn dsn, struct mp_chunk *from, uint32_t len, bool data_fin, mp_time now);
 
 #endif

@@ -5,9 +5,6 @@
 
 #include "core/crypto.h"
 
-void sf_synack_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now);
-void st_accepted(struct mpc *c);
-
 /* RFC 5961: an ACK that makes an honest peer resynchronise and tells an attacker nothing. */
 static void challenge(struct sf *s)
 {

@@ -96,8 +96,7 @@ static void enter_recovery(struct sf *s, mp_time now)
     s->v.in_recovery = true;
     s->v.cc.in_recovery = true;
     s->v.recovery_point = s->v.snd_nxt;
-    s->v.prr_delivered = s->v.prr_out = 0;
-    s->v.prr_flight = s->v.pipe;
+    s->v.rexmit_ts = 0;
     st_count(s->st, MP_E_recovery, 1, s->c);
     struct mp_cc_group g = conn_cc_group(s->c, s);
     s->c->cc->on_loss(&g, now);
@@ -203,6 +202,7 @@ static bool leave_recovery(struct sf *s)
 {
     if (!(s->v.in_recovery || s->v.in_rto) || s->v.snd_una < s->v.recovery_point) return false;
     s->v.in_recovery = s->v.in_rto = s->v.cc.in_recovery = false;
+    s->v.rexmit_ts = 0;
     return true;
 }
 
@@ -214,6 +214,24 @@ static void resume_recovery(struct sf *s, mp_time now)
             enter_recovery(s, now);
             return;
         }
+}
+
+/* RFC 3522: the ACK that moves the window was drawn by the original, sent before our first retransmission: nothing was
+ * lost, only late. */
+static void undo_if_spurious(struct sf *s, const struct mp_opts *o, mp_time now)
+{
+    if (!s->v.rexmit_ts || !s->v.ts_on || !o->has_ts || (int32_t)(o->ts_ecr - s->v.rexmit_ts) >= 0) return;
+    st_count(s->st, MP_E_spurious, 1, s->c);
+    for (struct sf_seg *g = s->seg_head; g; g = g->next)
+        if (g->lost && !g->sacked) {
+            g->lost = false;
+            s->v.pipe += seg_bytes(g);
+        }
+    s->v.in_recovery = s->v.in_rto = s->v.cc.in_recovery = false;
+    s->v.rexmit_ts = 0;
+    s->v.reordering_seen = true;
+    struct mp_cc_group g = conn_cc_group(s->c, s);
+    if (s->c->cc->on_undo) s->c->cc->on_undo(&g, now);
 }
 
 /* Time-outs count from the latest sign of life; a stale subflow that moves again is trusted again. */
@@ -270,6 +288,7 @@ void sf_on_ack(struct sf *s, mp_ssn ack, const struct mp_opts *o, mp_time now)
     }
     if (!advanced && !f.delivered) return;
     progress(s, now);
+    if (advanced && (s->v.in_recovery || s->v.in_rto)) undo_if_spurious(s, o, now);
     bool left = leave_recovery(s);
     if (o->nsack || s->v.sacked_bytes || s->v.in_recovery) detect_loss(s, now);
     if (left) resume_recovery(s, now);
@@ -335,6 +354,7 @@ void sf_on_rto(struct sf *s, mp_time now)
             s->c->cc->on_rto(&grp, flight, now);
         }
         s->v.in_rto = true;
+        if (s->v.backoff == 1) s->v.rexmit_ts = 0;
         s->v.recovery_point = s->v.snd_nxt;
         s->v.rack_xmit = 0;
         if (!s->v.stale && conn_any_other(s->c, s)) {

@@ -227,8 +227,6 @@ static void payload(struct mp_pkt *out, const struct sf_seg *g)
     out->len = g->len;
 }
 
-/* RFC 8684 3.3.1: the checksum over pseudo-header (64-bit DSN, SSN, length with DATA_FIN, zero) and data. */
-uint16_t mp_dss_csum(uint64_t sum, mp_dsn dsn, uint32_t ssn, uint16_t len);
 uint16_t mp_dss_csum(uint64_t sum, mp_dsn dsn, uint32_t ssn, uint16_t len)
 {
     sum += (dsn >> 48) + (dsn >> 32 & 0xffff) + (dsn >> 16 & 0xffff) + (dsn & 0xffff) + (ssn >> 16) + (ssn & 0xffff) + len;
@@ -367,6 +365,7 @@ static bool emit_rexmit(struct sf *s, struct mp_pkt *out, mp_time now)
     g->lost = false;
     g->probed = false;
     s->v.bytes_retrans += g->len;
+    if (!s->v.rexmit_ts && (s->v.in_recovery || s->v.in_rto)) s->v.rexmit_ts = sf_ts_now(now);
     st_count(s->st, MP_E_seg_rexmit, 1, s->c);
     emit_seg(s, out, g, false, false, now);
     if (s->v.timer[SFT_REXMIT] == MP_NEVER) sf_arm_rexmit(s, now);

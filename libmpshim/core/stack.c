@@ -234,7 +234,6 @@ mp_time mp_stack_deadline(const struct mp_stack *st)
 
 /* ---- connection lists ---- */
 
-struct mpc *conn_link(struct mp_stack *st, struct mpc *c); /* conn.c calls it through conn_new */
 struct mpc *conn_link(struct mp_stack *st, struct mpc *c)
 {
     if (!heap_add(st, c)) return NULL;
@@ -631,14 +630,12 @@ static void syn_in(struct mp_stack *st, struct mp_pkt *p, const struct mp_opts *
     }
     s->v.initial = true;
     c->v.remotes[0] = (struct pm_remote){ .id = 0, .used = true, .at = p->src };
-    c->v.events |= 0;
     st_count(st, MP_E_syn_in, 1, c);
     l->pending++;
     sf_accept_syn(s, p, o, now);
     conn_touch(c);
 }
 
-void st_accepted(struct mpc *c);
 void st_accepted(struct mpc *c)
 {
     for (struct listener *l = c->st->listeners; l; l = l->next)

@@ -46,7 +46,9 @@ void st_token_add(struct mp_stack *st, struct mpc *c);
 void st_token_del(struct mp_stack *st, struct mpc *c);
 void st_heap_fix(struct mp_stack *st, struct mpc *c, mp_time at);
 struct mp_chunk *st_chunk_new(struct mp_stack *st);
-void st_conn_gone(struct mpc *c);
+struct mpc *conn_link(struct mp_stack *st, struct mpc *c); /* into all lists; NULL: no memory */
+void st_conn_gone(struct mpc *c);                          /* out of all lists */
+void st_accepted(struct mpc *c);                           /* one less waits at its listener */
 /* An outgoing subflow of c: port, flow, struct; NULL with *err. Not yet in SYN_SENT. */
 struct sf *st_sf_open(struct mpc *c, int ifindex, const struct mp_addr *local, const struct mp_endpoint *remote, mp_time now, int *err);
 
