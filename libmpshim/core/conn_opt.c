@@ -22,9 +22,9 @@ static bool stripped(const struct mpc *c, struct sf *s, const struct mp_pkt *p, 
     if (o->mp) s->v.bare_acks = 0;
     /* The client repeats its third ACK however often we send a DATA_FIN: it has seen no DSS of ours. */
     if (c->v.server && c->v.fb == FB_UNCONFIRMED && o->mp == MP_OPT_HAS(MP_CAPABLE) && c->v.fin_sent && c->v.data_rexmits > 3) return true;
-    if (!s->v.initial || o->mp || (p->flags & MP_FIN)) return false;
+    if (!s->v.initial || o->mp) return false;
     /* Our DATA_FIN goes unheard, and this may answer a probe (or be an ACK that an ADD_ADDR was cut out of). */
-    bool probed = c->v.fin_sent && c->v.data_rexmits > 1 && !p->data.len;
+    bool probed = c->v.fin_sent && c->v.data_rexmits > 1 && !p->data.len && !(p->flags & MP_FIN);
     s->v.bare_acks += (s->v.acked_new && s->v.snd_una > 1) || probed;
     if (c->v.fb == FB_CONFIRMED) return conn_single(c) && s->v.bare_acks >= (conn_unheard(c) && !probed ? 1 : 3);
     return s->v.bare_acks > (probed ? 1 : 0);

@@ -216,8 +216,8 @@ void conn_reinject(struct mpc *c, struct sf *s, mp_time now)
         conn_reinject_range(c, g->dsn, g->dsn + g->len, s->v.id);
         c->v.reinjected_bytes += g->len;
     }
-    if (s->v.dead)
-        for (struct sf_seg *g = s->seg_head; g; g = g->next) /* sacked, but never delivered in order */
+    if (s->v.dead || s->v.stale)
+        for (struct sf_seg *g = s->seg_head; g; g = g->next) /* sacked, but not delivered: the gap before it stays */
             if (g->len && g->sacked && g->dsn + g->len > c->v.snd_una) conn_reinject_range(c, g->dsn, g->dsn + g->len, s->v.id);
     c->st->counter[MP_E_reinjected] += c->v.reinjected_bytes - before;
     conn_touch(c);

@@ -138,6 +138,7 @@ struct sf {
         bool cwnd_limited;
         uint32_t rexmit_ts;   /* timestamp of the first retransmission of this recovery; 0: none yet (RFC 3522) */
         mp_time last_sent, last_recv, last_progress;
+        mp_time misfit_at;    /* when a segment without data that does not fit was last answered; 0: never */
         mp_time penalised;    /* M2: when its window was last halved for holding the connection up */
         struct mp_cc_state cc;
         /* MPTCP */

@@ -12,6 +12,15 @@ static void challenge(struct sf *s)
     s->v.ack_now = true;
 }
 
+/* A segment that does not fit is answered; one without data seldom, or two ends whose numbers have come apart (a box
+ * that began to rewrite them) would answer each other's answers for ever (RFC 5961 7; Linux: 500 ms). */
+static void answer_misfit(struct sf *s, uint32_t seglen, mp_time now)
+{
+    if (!seglen && s->v.misfit_at && now - s->v.misfit_at < MP_MS(500)) return;
+    if (!seglen) s->v.misfit_at = now;
+    s->v.ack_now = true;
+}
+
 /* ---- opening ---- */
 
 static void established(struct sf *s, mp_time now)
@@ -345,7 +354,8 @@ static bool ack_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o
     mp_ssn ack = mp_expand32(s->v.snd_una, p->ack - s->v.iss);
     if (ack > s->v.snd_nxt || (s->v.snd_una < (1u << 30) && (int64_t)ack < 0)) { /* RFC 5961 5 */
         st_count(s->st, MP_E_ack_unsent, 1, s->c);
-        challenge(s);
+        st_count(s->st, MP_E_challenge_ack, 1, s->c);
+        answer_misfit(s, p->data.len, now);
         return false;
     }
     if (s->v.state == SF_SYN_RCVD) {
@@ -386,7 +396,7 @@ static void synced_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, m
             s->v.dsack_l = ssn;
             s->v.dsack_r = ssn + p->data.len;
         }
-        s->v.ack_now = true;
+        answer_misfit(s, seglen, now);
         /* An old duplicate may still be the peer asking for a lost ACK of ours; its ACK field is not used. */
         return;
     }
