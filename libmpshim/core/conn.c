@@ -8,9 +8,15 @@
 
 /* ---- making ---- */
 
+static void give_back(struct mp_stack *st, struct mpc *c)
+{
+    if (st->ops.conn_free) st->ops.conn_free(st->arg, c);
+    else free(c);
+}
+
 struct mpc *conn_new(struct mp_stack *st, bool server, mp_time now)
 {
-    struct mpc *c = calloc(1, sizeof *c);
+    struct mpc *c = st->ops.conn_alloc ? st->ops.conn_alloc(st->arg, sizeof *c) : calloc(1, sizeof *c);
     if (!c) return NULL;
     c->st = st;
     c->v.server = server;
@@ -34,7 +40,7 @@ struct mpc *conn_new(struct mp_stack *st, bool server, mp_time now)
     for (int i = 0; i < CT_COUNT; i++) c->v.timer[i] = MP_NEVER;
     mp_rangemap_init(&c->ooo, st_rand32(st));
     if (!conn_link(st, c)) {
-        free(c);
+        give_back(st, c);
         return NULL;
     }
     return c;
@@ -72,7 +78,7 @@ void conn_free(struct mpc *c)
     }
     free_queue(c);
     st_conn_gone(c);
-    free(c);
+    give_back(c->st, c);
 }
 
 void conn_new_keys(struct mpc *c)

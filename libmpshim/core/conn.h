@@ -110,6 +110,7 @@ struct mpc {
         mp_time rx_mark_at;
         double rx_rate;                /* bytes per ns, the recent maximum */
         uint8_t tos;
+        uint8_t families;              /* server: of addresses where the listener can be reached, 1 v4, 2 v6; 0: only its own */
         uint32_t keepidle_s, keepintvl_s, keepcnt, user_timeout_ms;
         int sf_ids, sf_ever;
         struct pm_remote remotes[PM_MAX_REMOTE];

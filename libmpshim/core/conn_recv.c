@@ -386,12 +386,20 @@ void conn_flush_held(struct mpc *c, struct sf *s, mp_time now)
     sf_drop_held(s);
 }
 
+/* A join that we have answered: the peer may hold it for established already, and then does not fall back. */
+static bool join_coming(const struct mpc *c)
+{
+    for (const struct sf *s = c->sfs; s; s = s->next)
+        if (!s->v.initial && !s->v.dead && s->v.state == SF_SYN_RCVD) return true;
+    return false;
+}
+
 /* RFC 8684 3.7: with other subflows this one is reset; the only one goes on as plain TCP and delivers what came. */
 static bool csum_bad(struct mpc *c, struct sf *s, const struct sf_mapping *m, mp_time now)
 {
     st_count(c->st, MP_E_csum_bad, 1, c);
     c->v.mp_fail_dsn = m->dsn;
-    if (c->v.sf_ever > 1) {
+    if (c->v.sf_ever > 1 || join_coming(c)) {
         c->v.mp_fail_pending = true;
         conn_fallback(c, s, FB_CSUM_BAD_MULTI, MP_WHY_CHECKSUM, now);
         sf_drop_held(s);

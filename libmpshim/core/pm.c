@@ -206,6 +206,7 @@ static bool announce_waits(const struct mpc *c)
 static void announce(struct mpc *c, const struct mp_local *l)
 {
     if (!c->v.server || !l->announce || mp_addr_eq(&l->ip, &c->v.local.ip)) return;
+    if (!(c->v.families & (l->ip.family == 4 ? 1 : 2))) return; /* nobody listens there: the kernel would refuse */
     uint8_t id = pm_local_id(c, l->ifindex, &l->ip);
     for (int i = 0; i < PM_MAX_REMOTE; i++) {
         struct pm_announce *a = &c->v.announce[i];

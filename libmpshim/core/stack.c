@@ -444,9 +444,8 @@ struct sf *st_sf_open(struct mpc *c, int ifindex, const struct mp_addr *local, c
         }
         struct sf *s = sf_make(c, ifindex, &l, remote, false, now);
         if (s) return s;
-        st->ops.port_put(st->arg, local->family, l.port);
+        st->ops.port_put(st->arg, local->family, l.port); /* refused, or the 4-tuple is somebody's outside of the stack */
         *err = EACCES;
-        return NULL;
     }
     return NULL;
 }
@@ -619,6 +618,7 @@ static void syn_in(struct mp_stack *st, struct mp_pkt *p, const struct mp_opts *
     struct mpc *c = conn_new(st, true, now);
     if (!c) return;
     c->owner = l->owner;
+    c->v.families = l->at.ip.family ? 0 : (uint8_t)l->families;
     c->v.local = p->dst;
     c->v.remote = p->src;
     c->v.fb = FB_PLAIN;

@@ -35,6 +35,9 @@ struct mp_stack_ops {
     void (*port_put)(void *arg, uint8_t family, uint16_t port);
     /* Trace line of an event of core/events.def (see core/event.h); may be NULL. */
     void (*trace)(void *arg, int event, const struct mpc *c, const char *text);
+    /* Zeroed memory for a connection, which holds its keys: always of the same size. Both NULL: calloc(), free(). */
+    void *(*conn_alloc)(void *arg, size_t size);
+    void (*conn_free)(void *arg, void *p);
 };
 
 struct mp_stack *mp_stack_new(const struct mp_stack_ops *ops, void *arg, const struct mp_settings *set);
