@@ -17,6 +17,7 @@
 #   DIR      linked with                     run by make check
 #   unit     libmpcore.a                     in the plain and the sanitizer build
 #   sim      libmpsim.a libmpcore.a          in the plain and the sanitizer build
+#   fuzz     core/ (control: engine/)     over tests/fuzz/corpus, in the sanitizer build; "make fuzz" runs libFuzzer
 #   io       io/, core/                      no: they need a network namespace; pytest runs them
 #   engine   engine/ (no main), io/, core/   no: likewise
 #   shim     libc                            no: likewise (programs to run under libmpshim.so)
@@ -32,7 +33,7 @@ JOBS := $(shell nproc)
 SHELL = /bin/sh
 
 # Targets that need no configuration: they make it themselves or do without.
-no_config := help clean distclean check demo bench bootstrap border fmt lint
+no_config := fuzz coverage help clean distclean check demo bench bootstrap border fmt lint
 goals := $(or $(MAKECMDGOALS),all)
 ifneq ($(filter-out $(no_config),$(goals)),)
 include build/config.mk
@@ -91,11 +92,12 @@ t_sim := $(call test_programs,sim)
 t_io := $(call test_programs,io)
 t_engine := $(call test_programs,engine)
 t_shim := $(call test_programs,shim)
+t_fuzz := $(filter-out $(B)/tests/fuzz_replay,$(call test_programs,fuzz))
 t_lab := $(patsubst tests/lab/%.c,$(B)/tests/%,$(wildcard tests/lab/*.c))
 test_all := $(t_unit) $(t_sim) $(t_io) $(t_engine) $(t_shim) $(t_lab)
 
-.PHONY: all tests install uninstall check check-c check-asan check-python demo bench bootstrap border replay
-.PHONY: fmt lint clean distclean help
+.PHONY: matrix all tests install uninstall check check-c check-asan check-python demo bench bootstrap border replay
+.PHONY: fuzz fmt lint coverage clean distclean help
 
 all: $(B)/libmpcore.a $(lib_engine) $(lib_shim) $(helper) $(tools) $(here) ## the libraries, the helper and ./mptcp-run (default)
 
@@ -118,6 +120,16 @@ tests: all $(test_all) ## every test program, not run
 replay: $(B)/tests/sim_run ## one simulated run bit for bit, traced: make replay SEED=7 [ARGS="--pcap run.pcap"]
 	@[ -n "$(SEED)" ] || { echo "usage: make replay SEED=number [ARGS=...]" >&2; exit 2; }
 	$(B)/tests/sim_run --seed $(SEED) --trace $(ARGS)
+
+matrix: $(B)/tests/sim_matrix ## each kind of middlebox against simulated connections: writes docs/box-matrix.md
+	$(B)/tests/sim_matrix --write docs/box-matrix.md
+
+fuzz: ## libFuzzer on every target, FUZZ_SECONDS each (60); needs clang; totals go to docs/fuzzing.md
+	@tools/bootstrap.sh --fuzz
+	@tools/fuzz.sh $(TARGETS)
+
+coverage: ## line coverage of core/ by its unit and simulation tests, per file (gcov); builds in build/cov
+	@+MAKE="$(MAKE)" JOBS="$(JOBS)" tools/coverage.sh
 
 install: all ## into prefix, below DESTDIR
 	install -d $(DESTDIR)$(libdir)/libmpshim $(DESTDIR)$(bindir)
@@ -148,7 +160,7 @@ fmt: ## clang-format over all C files, in place
 	$(Q)find libmpshim tests -name '*.[ch]' | xargs clang-format -i
 
 clean: ## what was built; the configuration stays
-	rm -rf build/obj build/asan build/tests build/gen build/*.a build/*.so build/mpshim-engine $(addprefix build/,$(notdir $(tools))) $(notdir $(tools))
+	rm -rf build/obj build/asan build/cov build/tests build/gen build/*.a build/*.so build/mpshim-engine $(addprefix build/,$(notdir $(tools))) $(notdir $(tools))
 
 distclean: ## everything that is not a source
 	rm -rf build $(notdir $(tools))
@@ -171,7 +183,7 @@ $(B)/libmpsim.a: $(sim_o)
 
 # The engine binds its own symbols to itself: the programs it is loaded into carry other libraries' names.
 $(B)/libmpshim-engine.so: $(engine_o) $(io_o) $(core_o)
-	$(call say,LD)$(LINK) -shared $(if $(SANITIZE),,$(LDDEFS)) -Wl,-Bsymbolic -Wl,-z,relro,-z,now -o $@ $^ $(ENGINE_LIBS)
+	$(call say,LD)$(LINK) -shared $(if $(SANITIZE),,$(LDDEFS)) -Wl,-soname,$(@F) -Wl,-Bsymbolic -Wl,-z,relro,-z,now -o $@ $^ $(ENGINE_LIBS)
 
 $(B)/gen/shim.map: $(wildcard libmpshim/shim/*.def libmpshim/shim/*.map) tools/gen-map.sh
 	@mkdir -p $(@D)
@@ -201,6 +213,13 @@ $(t_engine): $(B)/tests/engine_%: $(B)/obj/tests/engine/%.o $(call test_lib,engi
 	$(link_test) $(ENGINE_LIBS)
 $(t_shim): $(B)/tests/shim_%: $(B)/obj/tests/shim/%.o $(call test_lib,shim)
 	$(link_test) -ldl
+# Fuzz targets without libFuzzer: they run over the kept corpora. The control target holds engine.c in itself.
+$(B)/obj/tests/fuzz/%.o: EXTRA = -Itests/unit -Itests/fuzz $(EV_CFLAGS) $(MNL_CFLAGS) $(JSON_CFLAGS)
+fuzz_core := $(filter-out %_control,$(t_fuzz))
+$(fuzz_core): $(B)/tests/fuzz_%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/replay.o $(call test_lib,fuzz) $(B)/libmpcore.a
+	$(link_test) $(CORE_LIBS)
+$(filter %_control,$(t_fuzz)): $(B)/tests/fuzz_%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/replay.o $(filter-out %/engine.o,$(engine_o)) $(B)/libmpcore.a
+	$(link_test) $(ENGINE_LIBS)
 $(t_lab): $(B)/tests/%: $(B)/obj/tests/lab/%.o
 	$(link_test)
 

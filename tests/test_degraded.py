@@ -1,5 +1,9 @@
 """Where something is missing the program still runs, on plain TCP, and mptcp-run says what is missing."""
 
+import fcntl
+import subprocess
+import time
+
 import pytest
 
 from lab import make_file
@@ -43,10 +47,39 @@ def test_with_lo_down(net, engine):
     assert "loopback" in got.told
 
 
-def test_with_lo_down_under_a_running_helper(net):
+@pytest.mark.parametrize("engine", ["auto", "helper"])
+def test_with_lo_down_under_a_running_helper(net, engine):
     fetch(net, shim("--engine=helper"))
     net.client.ip("link", "set", "lo", "down")
-    assert "loopback" in fetch(net, shim("-v", "--engine=helper")).told
+    assert "loopback" in fetch(net, shim("-v", f"--engine={engine}")).told
+    net.client.ip("link", "set", "lo", "up")
+    assert "MPTCP over eth0" in fetch(net, shim("-v", f"--engine={engine}")).told
+
+
+def test_a_program_goes_on_when_lo_goes_down_and_comes_back(net):
+    """Its engine lives inside it: asked at each connection."""
+    code = """
+import socket, sys
+for line in sys.stdin:
+    s = socket.create_connection(("10.10.1.1", 8000), 10); s.close(); print("connected", flush=True)
+"""
+    p = net.client.popen(shim("-v", "--engine=inside", "/usr/bin/python3", "-c", code), stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    for state in "up", "down", "up":
+        net.client.ip("link", "set", "lo", state)
+        p.stdin.write("again\n")
+        p.stdin.flush()
+        assert p.stdout.readline() == "connected\n"
+    _, told = p.communicate(timeout=20)
+    assert told.count("kernel TCP: the loopback interface is down") == 1
+    assert told.count("connected, MPTCP over eth0") == 2
+
+
+@pytest.mark.parametrize("engine", ["inside", "helper"])
+def test_a_server_with_lo_down_serves_on_kernel_tcp(net, engine):
+    net.server.ip("link", "set", "lo", "down")
+    server = net.server.spawn_http(net.file.root, port=8001, mptcp=False, wrap=shim(f"--engine={engine}"), congestion=None)
+    assert curl(net.client, server.url(net.file.name), timeout=20).sha256 == net.file.sha256
 
 
 BROKEN = ["CC=nonsense", "RCVBUF_KB=x", "ENGINE=moon", "CHECKSUM=maybe", "IO=carrier-pigeon"]
@@ -63,7 +96,17 @@ def test_a_broken_setting_is_told_and_left_out(net, setting):
 @pytest.mark.parametrize("setting", BROKEN)
 def test_a_broken_setting_is_left_out_by_the_library(net, setting):
     name, value = setting.split("=")
-    fetch(net, (), env={f"MPSHIM_{name}": value, "LD_PRELOAD": MPTCP_RUN.resolve().parent / "libmpshim.so"})
+    env = {f"MPSHIM_{name}": value, "LD_PRELOAD": MPTCP_RUN.resolve().parent / "libmpshim.so"}
+    fetch(net, (), env=env)
+    got = fetch(net, (), env={**env, "MPSHIM_VERBOSE": "1"})
+    assert got.told.count(f"MPSHIM_{name}={value}: not possible; possible: ") == 1
+    assert "MPTCP over eth0" in got.told
+
+
+def test_a_broken_setting_is_told_once(net):
+    done = net.client.run(shim("-v", "sh", "-c", "true; sh -c 'env; true'"), env={"MPSHIM_CC": "nonsense", "MPSHIM_CHECKSUM": "0"})
+    assert done.stderr.count("MPSHIM_CC=nonsense") == 1
+    assert "MPSHIM_CC" not in done.stdout and "MPSHIM_CHECKSUM=0" in done.stdout
 
 
 def test_a_wrong_option_is_refused(net):
@@ -113,6 +156,43 @@ def test_check_names_lo_and_the_rest(net):
     assert "eth0" in said
 
 
+def test_check_tells_everything_in_spite_of_several_faults(net):
+    net.client.ip("link", "set", "lo", "down")
+    net.client.ip("link", "set", "eth1", "down")
+    status, said = check(net, *NOBODY)
+    assert status == 1
+    for what in ("CAP_NET_RAW", "CAP_NET_ADMIN", "ip link set lo up", "ip link set eth1 up", "eth0: a path: 10.10.1.2/24",
+                 "rp_filter", "MISSING 1 path", "connection tracking", "kernel: Linux", "packet sockets"):
+        assert what in said, said
+
+
+def test_check_heeds_settings(net):
+    status, said = check(net)
+    assert status == 0
+    done = net.client.run(shim("--check", "--interfaces=-eth1"), check=False)
+    assert done.returncode == 1 and "eth1: not used: excluded by the user" in done.stdout
+
+
+def test_check_names_gateways(lab):
+    _, said = check(lab.two_routers())
+    assert said.count("default route via 10.") == 2
+
+
+def test_check_names_a_policy_rule(lab):
+    net = lab.two_routers()
+    assert "policy rule's" not in check(net)[1]
+    net.client.ip("route", "add", "default", "dev", "eth1", "table", "77")
+    net.client.ip("rule", "add", "lookup", "77", "pref", "100")
+    assert "policy rule's (eth1)" in check(net)[1]
+
+
+def test_check_names_connection_tracking(net):
+    assert "connection tracking: not active" in check(net)[1]
+    net.client.nft("table inet t { chain c { type filter hook output priority 0; ct state invalid drop; }; }")
+    fetch(net, ())
+    assert "connection tracking: active" in check(net)[1]
+
+
 def test_check_names_strict_rp_filter(lab):
     net = lab.two_routers(rp_filter=1)
     _, said = check(net)
@@ -123,3 +203,69 @@ def test_excluded_interfaces_carry_nothing(net):
     with Watch(net) as seen:
         fetch(net, shim("--interfaces=-eth1"))
     assert seen.moved(net.client, "eth1") < 1000
+
+
+# -- what -v tells at the end
+
+def test_a_path_whose_join_was_refused_is_not_told(net):
+    net.server.run(["ip", "mptcp", "limits", "set", "subflows", "0", "add_addr_accepted", "0"])
+    told = fetch(net, shim("-v")).told
+    assert "MPTCP over eth0 (10.10.1.2)" in told and "eth1" not in told
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_the_helper_tells_the_last_line_with_all_bytes(lab, kill):
+    """The program ends before its data has left: the line waits a moment for the connection's end."""
+    net = lab.two_path(families="v4", rate="20M", delay="10ms")
+    file = make_file(SIZE)
+    server = net.server.spawn_http(file.root)
+    end = "os.kill(os.getpid(), 9)" if kill else "os._exit(0)"
+    code = f"""
+import os, socket, time
+s = socket.create_connection(("10.10.1.1", {server.port}))
+s.sendall(b"GET / HTTP/1.0\\r\\n" + b"x: " + b"y" * 200000 + b"\\r\\n\\r\\n"); {end}
+"""
+    done = net.client.run(shim("-v", "--engine=helper", "--interfaces=eth0", "/usr/bin/python3", "-c", code), check=False)
+    last = done.stderr.splitlines()[-1]
+    assert "200.0 kB sent" in last, done.stderr
+
+
+# -- files of helpers that were killed
+
+def helper(tmp_path, name="ctl-77"):
+    tmp_path.chmod(0o700)
+    engine = MPTCP_RUN.resolve().parent / "mpshim-engine"
+    return [engine, "--foreground", "--ctl", tmp_path / name, "--idle", "1"]
+
+
+def test_a_helper_removes_what_killed_ones_left(net, tmp_path):
+    for name in "ctl-1", "ctl-1.lock", "ctl-2", "ctl-2.lock", "ctl-x.lock", "note.lock":
+        (tmp_path / name).touch()
+    with open(tmp_path / "ctl-2.lock") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        net.client.run(helper(tmp_path), timeout=20)
+    assert {path.name for path in tmp_path.iterdir()} == {"ctl-2", "ctl-2.lock", "ctl-x.lock", "note.lock"}
+
+
+def test_a_helper_takes_the_place_of_a_killed_one(net, tmp_path):
+    first = net.client.popen(helper(tmp_path))
+    wait_for(lambda: (tmp_path / "ctl-77").exists())
+    first.kill()
+    first.wait(10)
+    assert (tmp_path / "ctl-77").exists()
+    net.client.run(helper(tmp_path), timeout=20)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_of_many_helpers_serves(net, tmp_path):
+    """Started at once on one socket: one serves, the others leave at once, and nothing stays behind."""
+    started = [net.client.popen(helper(tmp_path)) for _ in range(8)]
+    assert all(process.wait(20) == 0 for process in started)
+    assert not list(tmp_path.iterdir())
+
+
+def wait_for(what, timeout=5):
+    end = time.monotonic() + timeout
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.01)

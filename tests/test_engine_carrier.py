@@ -424,6 +424,13 @@ def test_port_is_guarded_while_connections_live_and_given_up_on_request(engine):
         l2.bind(("0.0.0.0", port))
     assert engine.ctl.ask(ctl.RELEASE_PORT, local=ctl.pack("0.0.0.0", port)).result == 0
     l2.bind(("0.0.0.0", port))
+    engine.ctl.tell(ctl.UNLISTEN)  # the listeners are looked at: not yet time for the guard
+    engine.ctl.status()
+    l2.listen()
+    l2.close()
+    time.sleep(2.2)
+    with pytest.raises(OSError):   # nobody came: guarded again
+        socket.create_server(("0.0.0.0", port))
     s.close()
     c.close()
     engine.settled()

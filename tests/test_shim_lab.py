@@ -109,11 +109,17 @@ s = socket.socket(); s.settimeout(10); print(name(s.connect_ex(("203.0.113.1", 8
 """)
 
 
-@pytest.mark.xfail(reason="a neighbour that does not answer is not yet told to the engine: ETIMEDOUT, later")
-def test_neighbour_unreachable(net):
-    same(net, """
-s = socket.socket(); s.settimeout(10); print(name(s.connect_ex(("10.10.1.77", 80))))
+@pytest.mark.parametrize("far, route", [("10.10.1.77", ""), ("198.18.0.1", "198.18.0.0/24 via 10.10.1.78"), ("fd00:10:1::77", "")])
+def test_neighbour_unreachable(net, far, route):
+    """The host, or the gateway to it, does not answer on our own link."""
+    if route:
+        net.client.ip("route", "add", *route.split())
+    out = same(net, f"""
+a = time.monotonic()
+s = socket.socket(socket.AF_INET6 if ":" in "{far}" else socket.AF_INET); s.settimeout(10)
+print(name(s.connect_ex(("{far}", 80))), time.monotonic() - a < 6)
 """)
+    assert out == "EHOSTUNREACH True\n"
 
 
 def test_connect_again_after_refused(net):

@@ -1,11 +1,12 @@
 #!/bin/sh
 # Installs what building (and, with --tests, testing) libmpshim needs, if something is missing and we are root on
 # a system with apt-get; otherwise says what to install. Quiet when all is there.
-tests=0
+tests=0 fuzz=0
 for arg; do
     case $arg in
     --tests) tests=1 ;;
-    *) echo "usage: tools/bootstrap.sh [--tests]" >&2; exit 2 ;;
+    --fuzz) fuzz=1 ;;
+    *) echo "usage: tools/bootstrap.sh [--tests] [--fuzz]" >&2; exit 2 ;;
     esac
 done
 
@@ -34,6 +35,10 @@ if [ $tests = 1 ]; then
     need_program nginx nginx-light
     need_program tcpdump tcpdump
     need_program openssl openssl
+fi
+if [ $fuzz = 1 ]; then # only for "make fuzz"
+    need_program clang clang
+    need libclang-rt-14-dev
 fi
 [ -n "$missing" ] || exit 0
 

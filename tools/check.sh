@@ -43,14 +43,28 @@ programs() # DIRECTORY PATTERN...
     [ $failed = 0 ]
 }
 
+# The inputs that fuzzing kept, each target over its own.
+corpora() # DIRECTORY
+{
+    failed=0
+    for d in tests/fuzz/corpus/*/; do
+        t=$1/tests/fuzz_$(basename "$d")
+        timeout 120 "$t" "$d" > "$t.log" 2>&1 && tail -n 1 "$t.log" && continue
+        failed=$((failed + 1))
+        echo "FAILED: $t $d"
+        tail -n 40 "$t.log"
+    done
+    [ $failed = 0 ]
+}
+
 [ -f build/config.mk ] || ./configure || exit
 step "build" "$MAKE" --no-print-directory -j"$JOBS" tests || { printf '\n%s\n' "$summary"; exit 1; }
 [ $status = 0 ] || { echo "the build failed" >&2; exit 1; }
 step "border" tools/check-border.sh
 step "unit, simulation" programs build unit sim
 if grep -q '^HAVE_ASAN = 1' build/config.mk; then
-    asan_programs=$(for f in tests/unit/*.c tests/sim/*.c; do
-        [ -f "$f" ] || continue
+    asan_programs=$(for f in tests/unit/*.c tests/sim/*.c tests/fuzz/*.c; do
+        [ -f "$f" ] && [ "$f" != tests/fuzz/replay.c ] || continue
         d=${f%/*}
         n=${f##*/}
         echo "build/asan/tests/${d##*/}_${n%.c}"
@@ -58,6 +72,7 @@ if grep -q '^HAVE_ASAN = 1' build/config.mk; then
     # shellcheck disable=SC2086
     step "build, sanitized" "$MAKE" --no-print-directory -j"$JOBS" ASAN=1 $asan_programs
     step "unit, simulation, sanitized" programs build/asan unit sim
+    step "fuzz corpora, sanitized" corpora build/asan
 else
     echo "no sanitizers here: that part is left out"
 fi

@@ -210,8 +210,11 @@ void conn_sf_established(struct mpc *c, struct sf *s, mp_time now)
     pm_path(c, s);
     if (s->v.passive && !s->v.initial) st_count(c->st, MP_E_join_up, 1, c);
     if (!s->v.initial) {
-        for (struct sf *o = c->sfs; o; o = o->next)
-            if (o != s && o->v.stale && !o->v.dead) conn_reinject(c, o, now);
+        for (struct sf *o = c->sfs; o; o = o->next) {
+            if (o == s || o->v.dead) continue;
+            o->v.stale |= o->v.backoff >= PM_RESCUE; /* nobody could stand in for it before */
+            if (o->v.stale) conn_reinject(c, o, now);
+        }
         return;
     }
     if (!conn_mp(c)) {
@@ -410,7 +413,7 @@ static void data_rexmit_tick(struct mpc *c, mp_time now)
     if (c->v.snd_una >= c->v.snd_nxt || c->v.tx_plain) return;
     bool held = false;
     for (struct sf *s = c->sfs; s && !held; s = s->next) {
-        if (s->v.dead) continue;
+        if (s->v.dead || (s->v.stale && conn_any_other(c, s))) continue; /* its data went elsewhere already */
         for (struct sf_seg *g = s->seg_head; g && !held; g = g->next)
             held = holds(g, c->v.snd_una);
     }

@@ -182,6 +182,8 @@ void conn_capable_in(struct mpc *c, struct sf *s, const struct mp_opts *o, mp_ti
 /* ---- pm.c ---- */
 void pm_ready(struct mpc *c, mp_time now);              /* fully established: announce, join */
 void pm_run(struct mpc *c, mp_time now);                /* open what is missing */
+enum { PM_RESCUE = 3 }; /* time-outs in a row of the only subflow after which a second one is tried over its own path */
+void pm_rescue(struct mpc *c, const struct sf *s, mp_time now);
 void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now);
 void pm_local_removed(struct mpc *c, int ifindex, const struct mp_addr *ip, mp_time now);
 void pm_add_addr_in(struct mpc *c, const struct mp_opt_add_addr *a, mp_time now);

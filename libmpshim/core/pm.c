@@ -150,6 +150,24 @@ static int best_pair(struct mpc *c, const struct mp_local **l, const struct pm_r
     return best;
 }
 
+/* The only subflow is not answered any more: a middlebox may have forgotten it (a NAT's entry expired, a firewall began
+ * to rewrite its numbers), and a fresh one over the same path would work. If the path itself is dead, it costs SYNs. */
+void pm_rescue(struct mpc *c, const struct sf *s, mp_time now)
+{
+    if (!may_join(c) || conn_nlive(c) >= (int)c->st->set.max_subflows) return;
+    for (const struct sf *o = c->sfs; o; o = o->next)
+        if (o != s && !o->v.dead) return; /* one is there or on its way */
+    for (int i = 0; i < PM_MAX_REMOTE; i++)
+        for (int j = 0; j < c->st->nlocal; j++) {
+            const struct mp_local *l = &c->st->local[j];
+            const struct pm_remote *r = &c->v.remotes[i];
+            if (!r->used || !mp_endpoint_eq(&r->at, &s->v.remote) || (r->id == 0 && c->v.no_join_initial)) continue;
+            if (l->ifindex != s->v.ifindex || !mp_addr_eq(&l->ip, &s->v.local.ip)) continue;
+            join(c, l, r, now);
+            return;
+        }
+}
+
 void pm_run(struct mpc *c, mp_time now)
 {
     mp_time again = MP_NEVER;

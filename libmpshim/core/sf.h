@@ -104,6 +104,8 @@ struct sf {
         bool ts_on, sack_on;
         uint32_t mss;         /* payload bytes a segment, options at their largest taken off */
         uint32_t peer_mss, mtu;
+        uint32_t mtu_before;  /* before time-outs made us suspect that large packets vanish; 0: not suspected */
+        mp_time mtu_again;    /* when large ones are tried again, if mtu_before */
         uint64_t pipe;        /* bytes in flight: sent, not sacked, not lost */
         bool fin_queued, fin_sent, fin_acked, fin_received;
         mp_ssn fin_ssn_in;
@@ -139,6 +141,7 @@ struct sf {
         uint32_t rexmit_ts;   /* timestamp of the first retransmission of this recovery; 0: none yet (RFC 3522) */
         mp_time last_sent, last_recv, last_progress;
         mp_time misfit_at;    /* when a segment without data that does not fit was last answered; 0: never */
+        uint32_t misfits;     /* segments that do not fit, long after the last one that did */
         mp_time penalised;    /* M2: when its window was last halved for holding the connection up */
         struct mp_cc_state cc;
         /* MPTCP */

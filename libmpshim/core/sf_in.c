@@ -16,6 +16,8 @@ static void challenge(struct sf *s)
  * that began to rewrite them) would answer each other's answers for ever (RFC 5961 7; Linux: 500 ms). */
 static void answer_misfit(struct sf *s, uint32_t seglen, mp_time now)
 {
+    /* Nothing else comes any more: the peer, if a server, cannot open a fresh subflow itself. */
+    if (now - s->v.last_recv > MP_SEC(1) && ++s->v.misfits == 3) pm_rescue(s->c, s, now);
     if (!seglen && s->v.misfit_at && now - s->v.misfit_at < MP_MS(500)) return;
     if (!seglen) s->v.misfit_at = now;
     s->v.ack_now = true;
@@ -107,7 +109,7 @@ static void syn_sent_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o,
         initial_synack_options(s, o, now);
     else
         join_synack_options(s, o, now);
-    if (s->v.reset_pending) return;
+    if (s->v.reset_pending || s->v.dead) return; /* refused: in SYN_SENT that ends it at once */
     s->v.join_done = s->v.initial;
     s->v.fully = s->v.initial;
     sf_update_mss(s);
@@ -325,8 +327,8 @@ static void fin_acked(struct sf *s, mp_time now)
     switch (s->v.state) {
     case SF_FIN_WAIT_1:
         sf_set_state(s, SF_FIN_WAIT_2, now);
-        /* A subflow's FIN is only housekeeping: a peer that never sends its own is not waited for. */
-        if (conn_mp(s->c)) sf_arm(s, SFT_TIME_WAIT, now + MP_SEC(s->st->set.time_wait_s));
+        /* A subflow's FIN is only housekeeping (also where a DATA_FIN came before the fallback): a peer that never sends its own is not waited for. */
+        if (conn_mp(s->c) || s->c->v.fin_consumed) sf_arm(s, SFT_TIME_WAIT, now + MP_SEC(s->st->set.time_wait_s));
         break;
     case SF_CLOSING:
         sf_set_state(s, SF_TIME_WAIT, now);
@@ -402,6 +404,7 @@ static void synced_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, m
     }
     if (!(p->flags & MP_ACK)) return;
     s->v.last_recv = now;
+    s->v.misfits = 0;
     s->v.keep_probes = 0;
     sf_alive(s);
     if (s->v.ts_on && o->has_ts && ssn <= s->v.last_ack_sent && (int32_t)(o->ts_val - s->v.ts_recent) >= 0) { /* RFC 7323 4.3 */

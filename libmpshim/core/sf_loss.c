@@ -179,6 +179,7 @@ static void cumulative(struct sf *s, mp_ssn ack, struct ack_facts *f, mp_time no
         s->v.bytes_acked += g->len;
         sf_seg_drop(s, g);
     }
+    if (!s->seg_head) s->v.pipe = 0; /* a SYN/ACK that was to be sent again left its byte */
 }
 
 static void sack_block(struct sf *s, mp_ssn left, mp_ssn right, struct ack_facts *f, mp_time now)
@@ -234,6 +235,15 @@ static void undo_if_spurious(struct sf *s, const struct mp_opts *o, mp_time now)
     if (s->c->cc->on_undo) s->c->cc->on_undo(&g, now);
 }
 
+/* The path may have changed: large segments again; if they still vanish, it costs two time-outs. */
+static void retry_mtu(struct sf *s)
+{
+    s->v.mtu = s->v.mtu_before;
+    s->v.mtu_before = 0;
+    s->v.mtu_again = MP_NEVER;
+    sf_update_mss(s);
+}
+
 /* Time-outs count from the latest sign of life; a stale subflow that moves again is trusted again. */
 static void progress(struct sf *s, mp_time now)
 {
@@ -242,6 +252,7 @@ static void progress(struct sf *s, mp_time now)
     s->v.syn_tries = 0;
     s->v.probe_out = false;
     sf_arm(s, SFT_STALL, MP_NEVER);
+    if (s->v.mtu_before && now >= s->v.mtu_again) retry_mtu(s);
     if (s->v.stale) {
         s->v.stale = false;
         st_count(s->st, MP_E_subflow_unstale, 1, s->c);
@@ -336,11 +347,36 @@ static bool give_up(struct sf *s, mp_time now)
     return true;
 }
 
+/* RFC 4821 7.7: time-outs in a row of a large segment may mean that the path swallows large packets and no ICMP tells.
+ * 1280 bytes pass where IPv6 does, and nearly everywhere. If a small one is not answered either, it was not its size. */
+static void suspect_mtu(struct sf *s, mp_time now)
+{
+    uint32_t was = s->v.mtu;
+    if (s->v.state < SF_ESTABLISHED || s->v.backoff < 2) return;
+    if (s->v.mtu_before) {
+        retry_mtu(s);
+        return;
+    }
+    if (was <= 1280) return;
+    s->v.mtu = 1280;
+    sf_update_mss(s);
+    if (s->seg_head->len > s->v.mss) {
+        s->v.mtu_before = was;
+        s->v.mtu_again = now + MP_SEC(600); /* RFC 4821 7.3 */
+        st_count(s->st, MP_E_mtu_lowered, 1, s->c);
+    } else {
+        s->v.mtu = was;
+        sf_update_mss(s);
+    }
+}
+
 void sf_on_rto(struct sf *s, mp_time now)
 {
     if (!s->seg_head || give_up(s, now)) return;
     st_count(s->st, MP_E_rto, 1, s->c);
     s->v.backoff++;
+    suspect_mtu(s, now);
+    if (s->v.backoff == PM_RESCUE && s->v.state >= SF_ESTABLISHED) pm_rescue(s->c, s, now);
     s->v.in_recovery = s->v.cc.in_recovery = false;
     uint64_t flight = s->v.snd_nxt - s->v.snd_una; /* what was lost before counts: it was sent too */
     for (struct sf_seg *g = s->seg_head; g; g = g->next)

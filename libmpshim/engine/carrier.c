@@ -646,7 +646,11 @@ int eng_carrier_connect(struct engine *e, uint64_t client, const struct ctl_req 
     *why = CTL_BAD_REQUEST;
     if (!eng_from_sa(&q->remote, &remote) || !remote.port)
         return -EINVAL;
-    int err = eligible(e, &remote, &local, &ifindex, why);
+    *why = CTL_NO_LOOPBACK;
+    int err = eng_lo_is_up(e);
+    if (err)
+        return err;
+    err = eligible(e, &remote, &local, &ifindex, why);
     if (err)
         return err;
     *why = CTL_RESOURCE;
@@ -784,7 +788,6 @@ void eng_carrier_setopt(struct engine *e, const struct ctl_req *q)
     eng_touch(e);
 }
 
-/* The client's log closes with it: what there is to say of its connections is said now, though they go on closing. */
 void eng_carriers_tell(struct engine *e, uint64_t client)
 {
     for (struct carrier *c = e->all; c; c = c->next)
@@ -792,6 +795,14 @@ void eng_carriers_tell(struct engine *e, uint64_t client)
             c->told = true;
             eng_verdict_end(e, client, c->mpc, c->err);
         }
+}
+
+bool eng_carriers_untold(const struct engine *e, uint64_t client)
+{
+    for (const struct carrier *c = e->all; c; c = c->next)
+        if (c->client == client && c->mpc && !c->told)
+            return true;
+    return false;
 }
 
 /* ---- draining ---- */

@@ -15,6 +15,8 @@ struct ctl_conn {
     int verbose;
     uid_t uid;
     uint64_t id;        /* never reused: carriers outlive their client */
+    ev_timer last;      /* the client has gone; its log waits for the last lines */
+    mp_time until;
 };
 
 enum { CTL_FDS = 4, CTL_BATCH = 64 /* messages a turn */ };
@@ -162,6 +164,8 @@ static void msg_done(struct ctl_msg *m)
             close(m->fd[i]);
 }
 
+#define LAST_LINES MP_MS(300) /* whoever reads the client's log waits for its end, so not for long */
+
 static void conn_free(struct ctl_conn *k)
 {
     for (struct ctl_conn **p = &k->e->conns; *p; p = &(*p)->next)
@@ -170,25 +174,58 @@ static void conn_free(struct ctl_conn *k)
             break;
         }
     ev_io_stop(k->e->loop, &k->io);
-    close(k->fd);
+    ev_timer_stop(k->e->loop, &k->last);
+    if (k->fd >= 0)
+        close(k->fd);
     if (k->log_fd >= 0)
         close(k->log_fd);
     free(k);
 }
 
-static void conn_ended(struct ctl_conn *k)
+/* The client's log closes: what there is to say of its connections is said now, though some go on closing. */
+static void log_ended(struct ctl_conn *k)
 {
     struct engine *e = k->e;
-    if (k->log_fd >= 0) {
-        eng_carriers_on_ready(e); /* the program's last bytes are counted too */
-        eng_carriers_run(e);
-        eng_carriers_tell(e, k->id);
-    }
+    eng_carriers_tell(e, k->id);
     conn_free(k);
     if (!e->is_listening)
         e->leaving = !e->conns;
-    eng_port_check(e, 0); /* its listeners may have gone with the process */
     eng_sweep_at(e, eng_now());
+}
+
+static void on_last(struct ev_loop *loop, ev_timer *w, int events)
+{
+    (void)loop, (void)events;
+    struct ctl_conn *k = w->data;
+    if (eng_now() >= k->until || !eng_carriers_untold(k->e, k->id))
+        log_ended(k);
+}
+
+/* Connections that are still closing tell of all that they carried, and how they ended, if they end soon. */
+static void await_last_lines(struct ctl_conn *k)
+{
+    close(k->fd);
+    k->fd = -1;
+    k->until = eng_now() + LAST_LINES;
+    ev_timer_init(&k->last, on_last, 0.005, 0.005);
+    k->last.data = k;
+    ev_timer_start(k->e->loop, &k->last);
+}
+
+static void conn_ended(struct ctl_conn *k)
+{
+    struct engine *e = k->e;
+    ev_io_stop(e->loop, &k->io);
+    if (k->log_fd >= 0) {
+        eng_carriers_on_ready(e); /* the program's last bytes are counted too */
+        eng_carriers_run(e);
+        eng_touch(e);
+    }
+    if (k->log_fd >= 0 && e->is_listening && eng_carriers_untold(e, k->id))
+        await_last_lines(k);
+    else
+        log_ended(k);
+    eng_port_check(e, 0); /* its listeners may have gone with the process */
 }
 
 static void on_message(struct ev_loop *loop, ev_io *w, int events)

@@ -5,7 +5,8 @@
  * identity.c loopback names             lowire.c    seeing SYNs and answering them with an error, over lo
  * listener.c listening ports            sockdiag.c  what the kernel knows of a socket
  * verdict.c  -v lines, plain peers      status.c    JSON for people and tools
- * drain.c    the end of a process       addr.c      address forms */
+ * drain.c    the end of a process       addr.c      address forms
+ * secret.c   memory for keys */
 #ifndef ENG_ENG_H
 #define ENG_ENG_H
 
@@ -24,6 +25,14 @@ struct port;
 struct ctl_conn;
 struct drain;
 
+struct eng_secrets { /* secret.c */
+    size_t size;                /* of a slot; 0: none was asked for yet */
+    struct secret_map *maps;    /* owned */
+    struct secret_free *free;
+    uint8_t *fresh;             /* slots never given out */
+    int nfresh;
+};
+
 #define ENG_HASH 1024 /* carrier table buckets, a power of two */
 #define ENG_RANDOM 1024
 
@@ -31,6 +40,7 @@ struct engine {
     struct ev_loop *loop;       /* owned */
     struct io *io;              /* owned */
     struct mp_stack *stack;     /* owned */
+    struct eng_secrets secrets; /* the stack's connections lie there */
     struct mp_settings set;
     struct io_cfg iocfg;
     char **strings;             /* owned copies of the setting strings, NULL-terminated */
@@ -100,6 +110,7 @@ int eng_identity_socket(struct engine *e, const struct mp_endpoint *id);
 struct mp_endpoint eng_identity_any(struct engine *e, bool v6); /* address without port */
 
 /* ---- lowire.c ---- */
+int eng_lo_is_up(struct engine *e);      /* 0, -ENETDOWN or -errno */
 int eng_lo_open(struct engine *e);       /* 0 or -errno */
 int eng_lo_need6(struct engine *e);      /* opens the IPv6 side on first use; 0 or -errno */
 void eng_lo_close(struct engine *e);
@@ -107,6 +118,11 @@ void eng_lo_read(struct engine *e);      /* takes SYNs that wait; calls eng_carr
 /* Answers the SYN (of sequence number isn) that prog sent to id so that connect() fails with err, where
  * TCP can say it: ECONNREFUSED, EHOSTUNREACH, ENETUNREACH; anything else is said as ECONNREFUSED. */
 void eng_lo_refuse(struct engine *e, const struct mp_endpoint *id, const struct mp_endpoint *prog, uint32_t isn, int err);
+
+/* ---- secret.c ---- */
+void *eng_secret_alloc(struct eng_secrets *s, size_t n); /* zeroed; n as at the first call; NULL: no memory */
+void eng_secret_free(struct eng_secrets *s, void *p);
+void eng_secrets_fini(struct eng_secrets *s);
 
 /* ---- sockdiag.c ---- */
 int eng_diag_open(void); /* fd; -1 with errno */
@@ -147,6 +163,7 @@ void eng_carriers_free(struct engine *e);
 void eng_carrier_query(struct engine *e, const struct ctl_req *req, struct ctl_rep *rep);
 void eng_carrier_setopt(struct engine *e, const struct ctl_req *req);
 void eng_carriers_tell(struct engine *e, uint64_t client); /* writes the last lines of this client's connections */
+bool eng_carriers_untold(const struct engine *e, uint64_t client); /* such lines are to come */
 void eng_carriers_poke(struct engine *e);        /* look for ends that the loop has not heard of */
 /* Everything that programs wrote to sockets that they have closed was acknowledged (and_closed: and the connections
  * have ended); those still open are not counted. */

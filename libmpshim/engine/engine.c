@@ -5,7 +5,6 @@
  * re-enters anything. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <net/if.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -14,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -23,6 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "engine/ctlpath.h"
 #include "engine/eng.h"
 
 enum { PUMP_ROUNDS = 16, FREED_EXIT_LINGER_S = 60 };
@@ -108,10 +108,13 @@ static void op_trace(void *arg, int event, const struct mpc *c, const char *text
                 (unsigned long long)(eng_now() / MP_MS(1) % 1000), (const void *)c, event, text);
 }
 
+static void *op_conn_alloc(void *arg, size_t n) { return eng_secret_alloc(&((struct engine *)arg)->secrets, n); }
+static void op_conn_free(void *arg, void *p) { eng_secret_free(&((struct engine *)arg)->secrets, p); }
+
 static const struct mp_stack_ops stack_ops = {
     .random = op_random, .flow_open = op_flow_open, .flow_close = op_flow_close, .slice_max = op_slice_max,
     .writable = op_writable, .route = op_route, .mtu = op_mtu, .port_get = op_port_get, .port_put = op_port_put,
-    .trace = op_trace,
+    .trace = op_trace, .conn_alloc = op_conn_alloc, .conn_free = op_conn_free,
 };
 
 /* ---- the pump ---- */
@@ -345,6 +348,8 @@ static void engine_free(struct engine *e)
     eng_port_free_all(e);
     eng_plain_free(e);
     net_close(e);
+    eng_secrets_fini(&e->secrets);
+    explicit_bzero(e->rnd, sizeof e->rnd);
     if (e->loop)
         ev_loop_destroy(e->loop);
     int fds[] = { e->alarm_fd, e->epfd, e->diag_fd, e->log_fd, e->ctl_fd };
@@ -378,17 +383,6 @@ static struct engine *engine_new(const struct eng_cfg *cfg, int *err, const char
         return NULL;
     }
     return e;
-}
-
-static int lo_is_up(void)
-{
-    struct ifreq ifr = { .ifr_name = "lo" };
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return -errno;
-    int r = ioctl(fd, SIOCGIFFLAGS, &ifr) ? -errno : ifr.ifr_flags & IFF_UP ? 0 : -ENETDOWN;
-    close(fd);
-    return r;
 }
 
 static void watch_fd(struct engine *e, ev_io *w, void (*cb)(struct ev_loop *, ev_io *, int), int fd)
@@ -440,7 +434,7 @@ static int net_open_stack(struct engine *e, const char **why)
 
 static int net_open(struct engine *e, const char **why)
 {
-    int err = lo_is_up();
+    int err = eng_lo_is_up(e);
     if (err) {
         *why = "the loopback interface (lo) is down";
         return err;
@@ -562,10 +556,25 @@ static void started(struct start *s, int err)
     pthread_mutex_unlock(&s->lock);
 }
 
+/* Copies of keys stay on the stack for a while. With -vv it is dumped all the same, for who looks for a fault here. */
+static void stack_in_dumps(int advice)
+{
+    pthread_attr_t a;
+    void *at;
+    size_t n;
+    if (pthread_getattr_np(pthread_self(), &a))
+        return;
+    if (pthread_attr_getstack(&a, &at, &n) == 0)
+        (void)madvise(at, n, advice);
+    pthread_attr_destroy(&a);
+}
+
 static void *engine_thread(void *arg)
 {
     struct start *s = arg;
     struct engine *e = s->e;
+    if (e->verbose < 2)
+        stack_in_dumps(MADV_DONTDUMP);
     if (s->thread_begin)
         s->thread_begin();
     prctl(PR_SET_NAME, "mpshim-engine");
@@ -579,6 +588,7 @@ static void *engine_thread(void *arg)
     if (!err)
         engine_run(e);
     engine_free(e);
+    stack_in_dumps(MADV_DODUMP); /* it may become another thread's */
     return NULL;
 }
 
@@ -651,17 +661,17 @@ int mpshim_engine_main(const struct eng_cfg *cfg)
     const char *why = "";
     int err = 0;
     struct engine *e = engine_new(cfg, &err, &why);
-    if (!e) {
-        dprintf(2, "mpshim-engine: %s\n", why);
-        return 1;
-    }
-    err = engine_open(e, &why);
-    if (err)
+    if (e)
+        err = engine_open(e, &why);
+    if (err) {
         dprintf(2, "mpshim-engine: %s: %s\n", why, strerror(-err));
-    else if (cfg->ready)
-        cfg->ready(cfg->ready_arg);
-    if (!err)
+        if (cfg->failed)
+            cfg->failed(cfg->ready_arg, why);
+    } else {
+        if (cfg->ready)
+            cfg->ready(cfg->ready_arg);
         engine_run(e);
+    }
     engine_free(e);
     return err ? 1 : 0;
 }
@@ -674,33 +684,73 @@ static void check_line(void *arg, bool ok, const char *what, const char *remedy)
 {
     struct check *k = arg;
     k->bad += !ok;
-    dprintf(k->fd, "  %s %s\n", ok ? "ok     " : "MISSING", what);
-    if (!ok && remedy)
+    dprintf(k->fd, "  %s %s\n", !ok ? "MISSING" : remedy ? "note   " : "ok     ", what);
+    if (remedy)
         dprintf(k->fd, "          -> %s\n", remedy);
+}
+
+/* The host's facts, whatever the engine may and may not. */
+static void check_host(struct engine *e, struct check *k)
+{
+    int err = 0;
+    struct io_cfg cfg = e->iocfg;
+    cfg.look_only = true;
+    struct io *io = io_new(e->loop, &e->stack, &cfg, &err);
+    if (!io)
+        check_line(k, false, "links and routes cannot be read (rtnetlink)", "a kernel with CONFIG_NETLINK; no seccomp filter against AF_NETLINK");
+    io_doctor(io, check_line, k);
+    if (io)
+        io_free(io);
+}
+
+/* Carriers are followed by it: who connects, who has gone. */
+static void check_sockdiag(struct engine *e, struct check *k)
+{
+    struct mp_endpoint at = { .ip = { 4, { 127, 0, 0, 1 } }, .port = 1 }, from = at;
+    struct diag_sock s;
+    int err = eng_diag_find(e, &at, &from, &s);
+    bool ok = err == 0 || err == -ENOENT;
+    check_line(k, ok, ok ? "socket diagnosis (sock_diag): works" : "socket diagnosis (sock_diag): not in this kernel",
+               ok ? NULL : "modprobe tcp_diag");
+}
+
+static void check_helper(struct check *k)
+{
+    char path[108], text[160];
+    int err = mpshim_ctl_path(path, sizeof path);
+    snprintf(text, sizeof text, "the helper's control socket: %s", err ? strerror(-err) : path);
+    check_line(k, !err, text, err ? "its directory must be yours alone: rm -r it, or set XDG_RUNTIME_DIR" : NULL);
+}
+
+/* The whole, as a program would start it; what fails for a reason told above is not told again. */
+static void check_start(struct engine *e, struct check *k)
+{
+    const char *why = "";
+    int err = net_open(e, &why);
+    if (!err)
+        check_line(k, true, "the engine starts", NULL);
+    else if (!k->bad)
+        check_line(k, false, why, strerror(-err));
 }
 
 static void check_engine(struct engine *e, struct check *k)
 {
     const char *why = "";
     int err = loop_open(e, &why);
-    if (!err)
-        err = net_open(e, &why);
     if (err) {
-        char text[256];
-        snprintf(text, sizeof text, "%s: %s", why, strerror(-err));
-        check_line(k, false, text,
-                   err == -EPERM ? "run as root, or: setcap cap_net_raw+ep on mpshim-engine and use --engine=helper"
-                   : err == -ENETDOWN ? "ip link set lo up" : NULL);
+        check_line(k, false, why, strerror(-err));
         return;
     }
-    check_line(k, true, "engine: raw sockets, loopback", NULL);
-    io_doctor(e->io, check_line, k);
+    check_host(e, k);
+    check_sockdiag(e, k);
+    check_helper(k);
+    check_start(e, k);
 }
 
-int mpshim_engine_check(int fd)
+int mpshim_engine_check(int fd, const char *const *settings)
 {
     struct check k = { .fd = fd };
-    struct eng_cfg cfg = { .ctl_fd = -1, .log_fd = -1 };
+    struct eng_cfg cfg = { .ctl_fd = -1, .log_fd = -1, .settings = settings };
     const char *why = "";
     int err = 0;
     struct engine *e = engine_new(&cfg, &err, &why);

@@ -16,6 +16,7 @@ struct eng_cfg {
     int idle_exit_s;     /* helper: end when nothing was alive that long; 0: never */
     void (*ready)(void *arg); /* helper: called when it serves; NULL: none */
     void *ready_arg;
+    void (*failed)(void *arg, const char *why); /* helper: called with ready_arg when it cannot serve; NULL: none */
 };
 
 /* inside: starts the engine thread (signals blocked, own file table by unshare(CLONE_FILES|CLONE_FS), every descriptor
@@ -24,7 +25,8 @@ struct eng_cfg {
 ENGINE_API int mpshim_engine_start(const struct eng_cfg *cfg, const char **why);
 /* helper: the same engine on this thread; returns the exit status. */
 ENGINE_API int mpshim_engine_main(const struct eng_cfg *cfg);
-/* mptcp-run --check: prints one line per check with a remedy; 0: all well. */
-ENGINE_API int mpshim_engine_check(int fd);
+/* mptcp-run --check: prints one line per fact, with a remedy where one is needed; settings as in struct eng_cfg, or NULL.
+ * 0: several paths can be used; 1: something is missing. */
+ENGINE_API int mpshim_engine_check(int fd, const char *const *settings);
 
 #endif

@@ -3,6 +3,7 @@
  * Started by the shim on demand. Forks itself away from its starter, so that no program ever reaps it, takes the
  * lock of its control socket, and says on --ready-fd when it serves. */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -28,6 +29,7 @@ struct args {
     char ctl[PATH_ROOM];
     int idle_s, ready_fd, verbose;
     bool foreground;
+    bool dir_is_ours; /* closed to everybody else */
     const char *settings[SETTINGS_MAX + 1];
     int nsettings;
 };
@@ -37,7 +39,7 @@ static const char usage[] =
     "The helper of libmpshim: carries TCP connections of programs started by mptcp-run. Started on demand.\n"
     "  --ctl PATH      control socket (default: one per user and network namespace)\n"
     "  --idle SECONDS  end when nothing was alive that long (default 10; 0: never)\n"
-    "  --ready-fd N    write one byte there when serving\n"
+    "  --ready-fd N    write \"1\" there when serving, or why not\n"
     "  --foreground    stay with the terminal, messages to standard error\n";
 
 static int bad_usage(const char *what)
@@ -139,6 +141,15 @@ static struct sockaddr_un address(const char *path)
     return a;
 }
 
+/* Anything but a first byte '1' is the reason, in words, for the one who waits. */
+static void failed(void *arg, const char *why)
+{
+    struct args *a = arg;
+    if (a->ready_fd >= 0 && write(a->ready_fd, why, strlen(why)) >= 0)
+        close(a->ready_fd);
+    a->ready_fd = -1;
+}
+
 static bool somebody_serves(const char *path)
 {
     struct sockaddr_un a = address(path);
@@ -149,24 +160,84 @@ static bool somebody_serves(const char *path)
     return r;
 }
 
-/* The lock decides who serves; it goes with the process. fd, or -EAGAIN: another one serves already. */
-static int lock(const char *path)
+static void lock_name(char name[PATH_ROOM + 8], const char *path) { snprintf(name, PATH_ROOM + 8, "%s.lock", path); }
+
+/* A lock counts only while its file still has its name: the one who holds it may remove it. */
+static bool is_named(int fd, const char *name)
+{
+    struct stat mine, there;
+    return fstat(fd, &mine) == 0 && stat(name, &there) == 0 && mine.st_ino == there.st_ino && mine.st_dev == there.st_dev;
+}
+
+/* fd; -EAGAIN: held by another; -errno. */
+static int try_lock(const char *path)
 {
     char name[PATH_ROOM + 8];
-    struct timespec pause = { .tv_nsec = 50 * 1000 * 1000 };
-    snprintf(name, sizeof name, "%s.lock", path);
+    lock_name(name, path);
     int fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         return -errno;
-    for (int i = 0; i < LOCK_TRIES; i++) {
-        if (flock(fd, LOCK_EX | LOCK_NB) == 0)
-            return fd;
-        if (somebody_serves(path))
-            break;
-        nanosleep(&pause, NULL); /* it is starting, or ending */
-    }
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0 && is_named(fd, name))
+        return fd;
     close(fd);
     return -EAGAIN;
+}
+
+/* The lock decides who serves; it goes with the process. fd, or -EAGAIN: another one serves already. */
+static int lock(const char *path)
+{
+    struct timespec pause = { .tv_nsec = 50 * 1000 * 1000 };
+    int fd = try_lock(path);
+    for (int i = 1; i < LOCK_TRIES && fd == -EAGAIN && !somebody_serves(path); i++) {
+        nanosleep(&pause, NULL); /* it is starting, or ending */
+        fd = try_lock(path);
+    }
+    return fd;
+}
+
+static void remove_both(const char *path)
+{
+    char name[PATH_ROOM + 8];
+    unlink(path);
+    lock_name(name, path);
+    unlink(name); /* last: who holds it speaks for the socket */
+}
+
+/* Helpers that were killed leave their files, and nobody comes back for those of a network namespace that is gone. */
+static void remove_if_stale(const char *path)
+{
+    int fd = try_lock(path);
+    if (fd < 0)
+        return;
+    remove_both(path);
+    close(fd);
+}
+
+/* "ctl-4026531840" */
+static bool is_socket_name(const char *name)
+{
+    return strncmp(name, "ctl-", 4) == 0 && name[4] && !name[4 + strspn(name + 4, "0123456789")];
+}
+
+/* Beside our own socket, which nobody else may write to; sockets first made their locks, so those with a lock are all. */
+static void remove_stale(const char *own)
+{
+    char dir[PATH_ROOM], path[PATH_ROOM];
+    size_t n = (size_t)(strrchr(own, '/') - own);
+    memcpy(dir, own, n);
+    dir[n] = 0;
+    DIR *d = opendir(dir);
+    for (struct dirent *f; d && (f = readdir(d));) {
+        char *end = strstr(f->d_name, ".lock");
+        if (!end || end[5])
+            continue;
+        *end = 0;
+        if (is_socket_name(f->d_name) && strcmp(f->d_name, own + n + 1) &&
+            snprintf(path, sizeof path, "%s/%s", dir, f->d_name) < (int)sizeof path)
+            remove_if_stale(path);
+    }
+    if (d)
+        closedir(d);
 }
 
 static int serve_on(const char *path)
@@ -190,6 +261,12 @@ static int complain(const char *what, int err)
     return 1;
 }
 
+static int cannot(struct args *a, const char *what, int err)
+{
+    failed(a, what);
+    return complain(what, err);
+}
+
 static int run(struct args *a)
 {
     int lock_fd = lock(a->ctl);
@@ -198,16 +275,18 @@ static int run(struct args *a)
         return 0;
     }
     if (lock_fd < 0)
-        return complain("cannot lock the control socket", lock_fd);
+        return cannot(a, "cannot lock the control socket", lock_fd);
     int fd = serve_on(a->ctl);
     if (fd < 0)
-        return complain(a->ctl, fd);
+        return cannot(a, "cannot make the control socket", fd);
     struct eng_cfg cfg = {
         .ctl_fd = fd, .is_listening = 1, .verbose = a->verbose, .settings = a->settings, .idle_exit_s = a->idle_s,
-        .log_fd = a->foreground ? dup(2) : -1, .ready = ready, .ready_arg = a,
+        .log_fd = a->foreground ? dup(2) : -1, .ready = ready, .failed = failed, .ready_arg = a,
     };
+    if (a->dir_is_ours)
+        remove_stale(a->ctl);
     int status = mpshim_engine_main(&cfg);
-    unlink(a->ctl);
+    remove_both(a->ctl); /* the lock is still held */
     return status;
 }
 
@@ -223,6 +302,7 @@ int main(int argc, char **argv)
     r = mpshim_ctl_dir(a.ctl);
     if (r < 0 && (own_place || r != -EPERM)) /* a path that was asked for may lie in a directory that others can enter */
         return complain("no safe place for the control socket", r);
+    a.dir_is_ours = r == 0;
     if (!a.foreground)
         detach();
     secure();

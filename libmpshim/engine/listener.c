@@ -17,12 +17,14 @@ struct port {
     bool live;               /* the program's listener exists; the stack and io/ answer */
     int conns;
     int guard_fd;            /* -1: none; owned */
+    mp_time no_guard_until;  /* a program is taking the port */
     pid_t pid;
     uint64_t client;
 };
 
 enum { TCP_LISTEN_STATE = 10 };
 #define CHECK_EVERY MP_SEC(1)
+#define GUARD_OFF MP_SEC(1) /* between a program's bind() and its listen(), which a guard would refuse */
 
 /* ---- is it still there? ---- */
 
@@ -98,6 +100,8 @@ static void guard_off(struct port *p)
 
 static void guard_on(struct port *p)
 {
+    if (eng_now() < p->no_guard_until)
+        return; /* the next check asks again */
     int on = 1, off = !(p->families & 1);
     union ctl_addr a;
     socklen_t n = eng_to_sa(&p->at, AF_INET, &a);
@@ -152,7 +156,7 @@ void eng_port_refused(struct port *p)
 
 void eng_port_check(struct engine *e, mp_time now)
 {
-    if (now && now - e->ports_checked < CHECK_EVERY)
+    if (now && now - e->ports_checked < CHECK_EVERY / 2) /* the sweep comes every second or so */
         return;
     e->ports_checked = now ? now : eng_now();
     struct port *p = e->ports, *next;
@@ -166,8 +170,10 @@ void eng_port_check(struct engine *e, mp_time now)
 void eng_port_release(struct engine *e, uint16_t number)
 {
     for (struct port *p = e->ports; p; p = p->next)
-        if (p->at.port == number && !p->live)
+        if (p->at.port == number && !p->live) {
             guard_off(p); /* the program that binds it guards it from now on */
+            p->no_guard_until = eng_now() + GUARD_OFF;
+        }
 }
 
 void eng_port_free_all(struct engine *e)
@@ -246,6 +252,9 @@ int eng_port_listen(struct engine *e, uint64_t client, const struct ctl_req *q, 
         *why = CTL_LOCAL_ROUTE;
         return -EOPNOTSUPP;
     }
+    *why = CTL_NO_LOOPBACK;
+    if ((err = eng_lo_is_up(e)))
+        return err; /* the listener stays as it is: open to the interfaces */
     *why = CTL_RESOURCE;
     struct port *p = find_or_new(e, &at, families);
     if (!p)

@@ -15,6 +15,7 @@ static const char *megabytes(uint64_t n, char buf[32])
     return buf;
 }
 
+enum { PATHS_MAX = 16 };
 struct text { char b[900]; size_t n; };
 
 static void add(struct text *t, const char *s)
@@ -24,6 +25,24 @@ static void add(struct text *t, const char *s)
         n = sizeof t->b - 1 - t->n;
     memcpy(t->b + t->n, s, n);
     t->b[t->n += n] = 0;
+}
+
+static bool was_used(const struct mpc_path_info *p) { return p->live || p->bytes_sent || p->bytes_received; }
+
+/* Those that are up or carried something: not the ones whose join was refused or never answered. A connection that
+ * ended without a byte was on its first path. */
+static int used_paths(const struct mpc *m, const struct mp_addr *first, struct mpc_path_info v[PATHS_MAX])
+{
+    int n = mpc_get_paths(m, v, PATHS_MAX), used = 0;
+    for (int i = 0; i < n; i++)
+        if (was_used(&v[i]))
+            v[used++] = v[i];
+    for (int i = 0; i < n && !used; i++)
+        if (mp_addr_eq(&v[i].local, first)) {
+            v[0] = v[i];
+            used = 1;
+        }
+    return used;
 }
 
 static void add_paths(struct text *t, const struct mpc_path_info *v, int n)
@@ -70,7 +89,7 @@ static void add_kind(struct text *t, const struct mpc_info *i)
 void eng_verdict_open(struct engine *e, uint64_t client, struct mpc *m)
 {
     struct mpc_info i;
-    struct mpc_path_info p[8];
+    struct mpc_path_info p[PATHS_MAX];
     struct text t = { .n = 0 };
     char ep[64];
     int log = eng_ctl_log(e, client, 1);
@@ -78,21 +97,21 @@ void eng_verdict_open(struct engine *e, uint64_t client, struct mpc *m)
         return;
     mpc_get_info(m, &i);
     add_kind(&t, &i);
-    add_paths(&t, p, mpc_get_paths(m, p, 8));
+    add_paths(&t, p, used_paths(m, &i.local.ip, p));
     eng_log(log, "mptcp-run: %s: %s %s", eng_ep_text(&i.remote, ep), i.server ? "accepted," : "connected,", t.b);
 }
 
 void eng_verdict_end(struct engine *e, uint64_t client, struct mpc *m, int err)
 {
     struct mpc_info i;
-    struct mpc_path_info p[8];
+    struct mpc_path_info p[PATHS_MAX];
     struct text t = { .n = 0 };
     char ep[64];
     int log = eng_ctl_log(e, client, 1);
     if (log < 0)
         return;
     mpc_get_info(m, &i);
-    int n = mpc_get_paths(m, p, 8);
+    int n = used_paths(m, &i.local.ip, p);
     if (i.established) {
         add_kind(&t, &i);
         add_paths(&t, p, n);

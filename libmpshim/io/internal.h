@@ -103,6 +103,7 @@ struct io_hop {
     struct mp_addr ip;
     uint8_t mac[6];
     bool known;
+    bool failed;              /* the kernel gave up looking for it; until io_hop_failed has told the flows */
     uint32_t refs;
 };
 
@@ -114,6 +115,8 @@ struct io_flow {
     bool passive;
     bool tx_fast;             /* moved: `fast` is open, and used while the link header is known */
     bool hop_tried;
+    bool syn_sent;
+    bool opening;             /* our SYN was repeated and nothing came back: `hop` is asked for, its failure is told */
     struct io_sock *raw;      /* counted, as the next two */
     struct io_sock *fast;     /* NULL before the move */
     struct io_sock *hidden;   /* IO_PACKET_RX where strict rp_filter would drop what comes in; else NULL */
@@ -163,6 +166,7 @@ struct io_flow *io_flow_find(struct io *io, int ifindex, const struct mp_endpoin
 bool io_deliver(struct io_sock *s, struct mp_pkt *p, mp_time now);
 void io_kick(struct io *io);
 void io_link_gone(struct io *io, int ifindex);
+void io_hops_failed(struct io *io); /* the kernel gave up looking for neighbours marked so */
 void io_link_changed(struct io *io, const struct rtnl_link *l); /* its hardware address, perhaps */
 void io_listen_refresh(struct io *io);
 

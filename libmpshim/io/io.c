@@ -6,7 +6,7 @@
 
 #include "io/internal.h"
 
-#define FAST_AFTER (4u << 20)          /* bytes sent before a flow is worth a packet socket: 16 ms when it is closed, 3000 raw packets */
+#define FAST_AFTER (4u << 20)          /* bytes sent before a packet socket pays: closing it takes as long, 16 ms */
 #define FAST_AFTER_OPEN (256u << 10)   /* if there is one on this interface */
 #define FAST_NOT_HERE (64u << 20)      /* bytes until a host with connection tracking is asked again */
 #define SILENCE MP_MS(300)             /* without an answer a segment goes raw: the kernel looks for the neighbour */
@@ -66,7 +66,7 @@ static int check_privilege(void)
 
 static int io_init(struct io *io, const struct io_cfg *cfg)
 {
-    int err = check_privilege();
+    int err = cfg->look_only ? 0 : check_privilege();
 
     if (err) return err;
     io->cfg = *cfg;
@@ -371,6 +371,7 @@ bool io_deliver(struct io_sock *s, struct mp_pkt *p, mp_time now)
         return true;
     }
     f->last_rx = now;
+    f->opening = false;
     to_stack(s, p, now); /* may close f, and with it s */
     return !s->dead;
 }
@@ -409,6 +410,38 @@ static void output_failed(struct io *io, struct io_flow *f, const struct mp_pkt 
     if (*io->stack) mp_stack_net_error(*io->stack, f, err == EACCES ? EPERM : err, 0, false, mtu, io_now());
 }
 
+/* A host on our own link that does not answer ARP or neighbour discovery: the kernel tells its own sockets by an ICMP
+ * error to itself, over lo, where a socket bound to the interface does not hear it. Events about neighbours tell as
+ * much. Few connections need them: they are asked for when a SYN is repeated, and the kernel takes 3 s to give up. */
+static void syn_goes_out(struct io *io, struct io_flow *f)
+{
+    if (f->syn_sent && !f->passive) {
+        f->opening = true;
+        hop_known(io, f);
+    }
+    f->syn_sent = true;
+}
+
+static struct io_flow *opening_in_vain(const struct io *io)
+{
+    for (uint32_t i = 0; i < io->nflow_slots; i++)
+        for (struct io_flow *f = io->flow[i]; f; f = f->hash_next)
+            if (f->opening && f->hop && f->hop->failed) return f;
+    return NULL;
+}
+
+/* RFC 1122 4.2.3.9: a soft error, but one that ends an attempt to open, as in the kernel. */
+void io_hops_failed(struct io *io)
+{
+    struct io_flow *f;
+
+    while ((f = opening_in_vain(io))) { /* anew each time: the stack may close flows meanwhile */
+        f->opening = false;
+        if (*io->stack) mp_stack_net_error(*io->stack, f, EHOSTUNREACH, 0, false, 0, io_now());
+    }
+    for (struct io_hop *h = io->hops; h; h = h->next) h->failed = false;
+}
+
 void io_output(struct io *io, const struct mp_pkt *p)
 {
     struct io_flow *f = p->flow;
@@ -419,6 +452,7 @@ void io_output(struct io *io, const struct mp_pkt *p)
         return;
     }
     f->sent += p->len;
+    if ((p->flags & (MP_SYN | MP_ACK)) == MP_SYN) syn_goes_out(io, f);
     if (f->sent >= f->next_try && !(p->flags & MP_SYN)) consider_fast(io, f);
     err = goes_fast(io, f, p) ? io_packet_output(io, f, p) : io_raw_output(io, f, p);
     if (err) output_failed(io, f, p, -err);
@@ -436,7 +470,7 @@ bool io_writable(void *arg, void *flow)
     struct io_flow *f = flow;
 
     (void)arg;
-    return !io_sock_blocked(f->tx_fast ? f->fast : f->raw);
+    return !io_sock_blocked(f->tx_fast && !f->fast->dead ? f->fast : f->raw);
 }
 
 uint32_t io_mtu(void *arg, int ifindex)

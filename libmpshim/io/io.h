@@ -22,6 +22,7 @@ struct io_cfg {
     const char *interfaces; /* comma list to use, NULL: all suitable; "-eth3" excludes */
     const char *backup;     /* comma list of interfaces that are backup */
     bool virtual_ok;        /* use docker/veth/bridge-only interfaces too (names or kinds normally left out) */
+    bool look_only;         /* for io_doctor(): needs no privilege, opens no flow */
     /* A batch of packets was given to the stack, or paths changed: the engine pumps its queues. */
     void (*kick)(void *arg);
     void *arg;
@@ -55,7 +56,8 @@ int io_route_lookup(struct io *io, const struct mp_addr *remote, struct mp_addr 
 /* Says mp_stack_local_add for every suitable address, and goes on telling changes; call once after the stack exists. */
 void io_paths_start(struct io *io);
 
-/* One line per interface/privilege problem for --check and -v; returns lines written through put(). */
+/* What --check tells, a line for each put(): ok false: something is missing, and the remedy; ok with a remedy: a limit that
+ * may be meant so. io NULL: privileges and kernel only. Returns the number of lines. */
 int io_doctor(struct io *io, void (*put)(void *arg, bool ok, const char *what, const char *remedy), void *arg);
 
 /* cBPF "drop everything" / "only what came over lo" on a TCP socket; 0 or -errno. */

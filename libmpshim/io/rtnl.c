@@ -31,6 +31,7 @@ struct rtnl {
     bool telling;      /* io_paths_start was called */
     bool hears_neighbours;
     bool changed;      /* links or addresses, since the stack was told */
+    bool in_events, hop_failed;
     struct rtnl_cache cache;
 };
 
@@ -200,6 +201,8 @@ static void on_neighbour(struct rtnl *r, const struct nlmsghdr *nlh)
         if (h->ifindex != nd->ndm_ifindex || !mp_addr_eq(&h->ip, &ip)) continue;
         h->known = nlh->nlmsg_type == RTM_NEWNEIGH && nd->ndm_state & NUD_USABLE && mac && mnl_attr_get_payload_len(mac) == 6;
         if (h->known) memcpy(h->mac, mnl_attr_get_payload(mac), 6);
+        /* Only as an event: what an answer tells may be older than the SYN that waits now. */
+        if (r->in_events && nlh->nlmsg_type == RTM_NEWNEIGH && nd->ndm_state & NUD_FAILED) h->failed = r->hop_failed = true;
     }
 }
 
@@ -377,12 +380,10 @@ const char *rtnl_link_refused(const struct io *io, const struct rtnl_link *l)
     if (l->flags & IFF_LOOPBACK) return "loopback";
     if (in_list(io->cfg.interfaces, l->name, true, NULL)) return "excluded by the user";
     if (only_named && !named) return "not among the interfaces the user named";
+    if (!named && !io->cfg.virtual_ok && l->master) return "part of a bridge, bond or VRF";
+    if (!named && !io->cfg.virtual_ok && is_host_internal(l)) return "inside this host (containers, virtual machines)";
     if (!(l->flags & IFF_UP)) return "down";
-    if (!rtnl_link_is_up(l)) return "no carrier";
-    if (named || io->cfg.virtual_ok) return NULL;
-    if (l->master) return "part of a bridge, bond or VRF";
-    if (is_host_internal(l)) return "inside this host (containers, virtual machines)";
-    return NULL;
+    return rtnl_link_is_up(l) ? NULL : "no carrier";
 }
 
 const char *rtnl_addr_refused(const struct io *io, const struct rtnl_addr *a)
@@ -487,14 +488,19 @@ static void on_events(struct ev_loop *loop, ev_io *w, int revents)
     ssize_t n;
 
     (void)loop, (void)revents;
+    r->in_events = true;
     while ((n = mnl_socket_recvfrom(r->events, buf, sizeof buf)) > 0 || (n < 0 && (errno == ENOBUFS || errno == EINTR))) {
         if (n > 0) mnl_cb_run(buf, (size_t)n, 0, 0, on_message, r);
         else if (errno == ENOBUFS) load(r); /* events were lost: everything anew */
     }
-    if (!r->changed) return;
-    tell_stack(r);
-    io_listen_refresh(r->io);
-    io_kick(r->io);
+    r->in_events = false;
+    if (r->hop_failed) io_hops_failed(r->io);
+    if (r->changed) {
+        tell_stack(r);
+        io_listen_refresh(r->io);
+    }
+    if (r->changed || r->hop_failed) io_kick(r->io);
+    r->changed = r->hop_failed = false;
 }
 
 static struct mnl_socket *open_socket(int flags)

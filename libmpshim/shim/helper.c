@@ -126,17 +126,22 @@ static char **environment(void)
     return e;
 }
 
-/* One byte: it serves. End of file: it could not. */
+static char failure[128]; /* what the helper said; written under the lock of host.c */
+
+/* A byte '1': it serves. Words: why it cannot. End of file: it died. */
 static int await_ready(int fd)
 {
     struct timespec left = {READY_TIMEOUT_MS / 1000, 0};
     struct pollfd p = {.fd = fd, .events = POLLIN};
-    char byte;
+    char said[96];
     long r;
     do r = shim_neg(syscall(SYS_ppoll, &p, 1, &left, NULL, 0));
     while (r == -EINTR);
     if (r == 0) return -ETIMEDOUT;
-    return r > 0 && syscall(SYS_read, fd, &byte, 1) == 1 ? 0 : -ECHILD;
+    long n = r > 0 ? syscall(SYS_read, fd, said, sizeof said) : 0;
+    if (n > 0 && said[0] == '1') return 0;
+    snprintf(failure, sizeof failure, "mpshim-engine could not start%s%.*s", n > 0 ? ": " : "", n > 0 ? (int)n : 0, said);
+    return -ECHILD;
 }
 
 static int launch(const char *program, const char *path)
@@ -181,6 +186,6 @@ int shim_helper_connect(bool start, const char **detail)
         return *detail = "no privilege for raw sockets (CAP_NET_RAW), and mpshim-engine has none either", -EPERM;
     r = launch(program, path);
     fd = connect_to(path); /* also if another process was faster */
-    if (fd < 0) *detail = r == -ETIMEDOUT ? "mpshim-engine does not get ready" : "mpshim-engine could not start";
+    if (fd < 0) *detail = r == -ETIMEDOUT ? "mpshim-engine does not get ready" : r == -ECHILD ? failure : "mpshim-engine could not be started";
     return fd;
 }

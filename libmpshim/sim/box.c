@@ -1,43 +1,28 @@
 /* sim/box.c: see box.h. */
-#include "sim/box.h"
+#include "sim/box_int.h"
 
-#include <stdlib.h>
-
-#include "core/opt.h"
-
-enum { OPT_EOL = 0, OPT_NOP = 1, OPT_SACK = 5, OPT_MPTCP = 30 };
-
-/* What a box remembers of one connection, named by what the client sends. */
-struct sim_box_flow {
-    struct mp_endpoint client, server;
-    uint16_t nat_port;
-    uint32_t seq_add[2];     /* SEQ: added to the numbers of packets of that direction */
-    uint32_t next[2];        /* HOLES: the next sequence number expected */
-    bool seen[2];
-    struct sim_box_flow *list;
-};
-
-static void emit(struct sim_box *b, int dir, struct sim_pkt *p)
+void box_emit(struct sim_box *b, int dir, struct sim_pkt *p)
 {
     struct sim_node *out = b->half[dir]->node.out;
     if (out) sim_send(out, p);
     else sim_pkt_free(b->sim, p);
 }
 
-static void touch(struct sim_box *b, int dir, const char *what, const struct sim_pkt *p)
+void box_touch(struct sim_box *b, int dir, const char *what, const struct sim_pkt *p)
 {
     b->touched++;
+    if (!b->first_at) b->first_at = b->sim->now;
     sim_trace_pkt(b->sim, &b->half[dir]->node, what, &p->h);
 }
 
-static void drop(struct sim_box *b, int dir, struct sim_pkt *p)
+void box_drop(struct sim_box *b, int dir, struct sim_pkt *p)
 {
-    touch(b, dir, "drop", p);
+    box_touch(b, dir, "drop", p);
     sim_pkt_free(b->sim, p);
 }
 
 /* Calls back for each option of the header. Broken lists end the walk. */
-static uint8_t *next_option(struct mp_pkt *h, uint8_t *at)
+uint8_t *box_next_option(struct mp_pkt *h, uint8_t *at)
 {
     uint8_t *end = h->opt + h->optlen;
     if (!at) at = h->opt;
@@ -56,26 +41,40 @@ static bool is_mptcp(const uint8_t *o, uint32_t subtypes)
 
 static bool has_mptcp(struct mp_pkt *h)
 {
-    for (uint8_t *o = next_option(h, NULL); o; o = next_option(h, o))
+    for (uint8_t *o = box_next_option(h, NULL); o; o = box_next_option(h, o))
         if (is_mptcp(o, UINT32_MAX)) return true;
     return false;
 }
 
-/* Turns options into NOPs, as boxes do that keep the header's length. */
-static bool strip(struct mp_pkt *h, uint32_t subtypes)
+/* Takes n bytes at o out of the header; NOPs at the end keep its length a multiple of four. */
+static void cut_out(struct mp_pkt *h, uint8_t *o)
+{
+    uint8_t n = o[1], *end = h->opt + h->optlen;
+    memmove(o, o + n, (size_t)(end - o - n));
+    h->optlen -= n;
+    while (h->optlen % 4) h->opt[h->optlen++] = OPT_NOP;
+}
+
+/* Removes options, or turns them into NOPs, as boxes do that keep the header's length. */
+static bool strip(struct mp_pkt *h, uint32_t subtypes, bool out)
 {
     bool did = false;
-    for (uint8_t *o = next_option(h, NULL); o; o = next_option(h, o)) {
-        if (!is_mptcp(o, subtypes)) continue;
-        memset(o, OPT_NOP, o[1]);
+    for (uint8_t *o = box_next_option(h, NULL); o;) {
+        if (!is_mptcp(o, subtypes)) {
+            o = box_next_option(h, o);
+            continue;
+        }
         did = true;
+        if (out) cut_out(h, o);
+        else memset(o, OPT_NOP, o[1]);
+        o = out ? box_next_option(h, NULL) : box_next_option(h, o);
     }
     return did;
 }
 
 /* ---- flows ---- */
 
-static struct sim_box_flow *flow_of(struct sim_box *b, int dir, const struct mp_pkt *h, bool make)
+struct sim_box_flow *box_flow_of(struct sim_box *b, int dir, const struct mp_pkt *h, bool make)
 {
     const struct mp_endpoint *client = dir == 0 ? &h->src : &h->dst, *server = dir == 0 ? &h->dst : &h->src;
     for (struct sim_box_flow *f = b->flows; f; f = f->list)
@@ -96,7 +95,7 @@ static struct sim_box_flow *flow_of(struct sim_box *b, int dir, const struct mp_
 static struct sim_box_flow *flow_of_nat_port(struct sim_box *b, const struct mp_pkt *h)
 {
     for (struct sim_box_flow *f = b->flows; f; f = f->list)
-        if (f->nat_port == h->dst.port && mp_endpoint_eq(&f->server, &h->src)) return f;
+        if (!f->forgotten && f->nat_port == h->dst.port && mp_endpoint_eq(&f->server, &h->src)) return f;
     return NULL;
 }
 
@@ -104,8 +103,8 @@ static struct sim_box_flow *flow_of_nat_port(struct sim_box *b, const struct mp_
 
 static void strip_if(struct sim_box *b, int dir, struct sim_pkt *p, bool applies, uint32_t subtypes)
 {
-    if (applies && strip(&p->h, subtypes)) touch(b, dir, "strip", p);
-    emit(b, dir, p);
+    if (applies && strip(&p->h, subtypes, b->cfg.cut_out)) box_touch(b, dir, "strip", p);
+    box_emit(b, dir, p);
 }
 
 static bool is_syn(const struct sim_pkt *p) { return (p->h.flags & (MP_SYN | MP_ACK)) == MP_SYN; }
@@ -125,71 +124,92 @@ static void box_strip_add_addr(struct sim_box *b, int d, struct sim_pkt *p)
 
 static void box_drop_syn(struct sim_box *b, int dir, struct sim_pkt *p)
 {
-    if (p->h.flags & MP_SYN && has_mptcp(&p->h)) drop(b, dir, p);
-    else emit(b, dir, p);
+    if (p->h.flags & MP_SYN && has_mptcp(&p->h)) box_drop(b, dir, p);
+    else box_emit(b, dir, p);
 }
 
 static void box_nat(struct sim_box *b, int dir, struct sim_pkt *p)
 {
     if (p->h.dst.ip.family != b->cfg.nat_ip.family) {
-        emit(b, dir, p);
+        box_emit(b, dir, p);
         return;
     }
-    struct sim_box_flow *f = dir == 0 ? flow_of(b, 0, &p->h, true) : flow_of_nat_port(b, &p->h);
-    if (!f) {
-        drop(b, dir, p); /* a NAT has no entry for what nobody inside opened */
+    struct sim_box_flow *f = dir == 0 ? box_flow_of(b, 0, &p->h, true) : flow_of_nat_port(b, &p->h);
+    if (f && dir == 0 && is_syn(p)) f->forgotten = false; /* a new connection with an old one's ports */
+    if (!f || f->forgotten) {
+        box_drop(b, dir, p); /* a NAT has no entry for what nobody inside opened */
         return;
     }
     if (dir == 0) p->h.src = (struct mp_endpoint){b->cfg.nat_ip, f->nat_port};
     else p->h.dst = f->client;
-    touch(b, dir, "nat", p);
-    emit(b, dir, p);
+    /* Those that change in mid-connection count from then on. */
+    if (b->cfg.what == SIM_BOX_NAT) box_touch(b, dir, "nat", p);
+    box_emit(b, dir, p);
 }
 
-static uint32_t load32(const uint8_t *p)
+/* At its time, once. */
+static bool nat_event(struct sim_box *b, int dir, const struct sim_pkt *p)
 {
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+    if (b->sim->now < b->cfg.from || b->counted[0]) return false;
+    b->counted[0] = 1;
+    box_touch(b, dir, "nat", p);
+    return true;
 }
 
-static void store32(uint8_t *p, uint32_t v)
+static void box_nat_rebind(struct sim_box *b, int dir, struct sim_pkt *p)
 {
-    p[0] = (uint8_t)(v >> 24);
-    p[1] = (uint8_t)(v >> 16);
-    p[2] = (uint8_t)(v >> 8);
-    p[3] = (uint8_t)v;
+    if (nat_event(b, dir, p))
+        for (struct sim_box_flow *f = b->flows; f; f = f->list) f->nat_port += 20000;
+    box_nat(b, dir, p);
 }
 
-static void box_seq(struct sim_box *b, int dir, struct sim_pkt *p)
+static void box_nat_expire(struct sim_box *b, int dir, struct sim_pkt *p)
 {
-    struct sim_box_flow *f = flow_of(b, dir, &p->h, true);
-    p->h.seq += f->seq_add[dir];
-    if (p->h.flags & MP_ACK) p->h.ack -= f->seq_add[!dir];
-    for (uint8_t *o = next_option(&p->h, NULL); o; o = next_option(&p->h, o)) {
+    if (nat_event(b, dir, p))
+        for (struct sim_box_flow *f = b->flows; f; f = f->list) f->forgotten = true;
+    box_nat(b, dir, p);
+}
+
+/* Both halves have to do with one direction's numbers: its packets, and the ACKs of them. */
+static void seq(struct sim_box *b, int dir, struct sim_pkt *p, bool sacks)
+{
+    struct sim_box_flow *f = box_flow_of(b, dir, &p->h, true);
+    uint32_t add = box_acts(b, dir) ? f->seq_add[dir] : 0, sub = box_acts(b, !dir) ? f->seq_add[!dir] : 0;
+    p->h.seq += add;
+    if (p->h.flags & MP_ACK) p->h.ack -= sub;
+    for (uint8_t *o = box_next_option(&p->h, NULL); o && sacks; o = box_next_option(&p->h, o)) {
         if (*o != OPT_SACK) continue;
-        for (int i = 2; i + 4 <= o[1]; i += 4) store32(o + i, load32(o + i) - f->seq_add[!dir]);
+        for (int i = 2; i + 4 <= o[1]; i += 4) store32(o + i, load32(o + i) - sub);
     }
-    touch(b, dir, "seq", p);
-    emit(b, dir, p);
+    if (add || sub) box_touch(b, dir, "seq", p);
+    box_emit(b, dir, p);
 }
 
-static void box_split(struct sim_box *b, int dir, struct sim_pkt *p)
+static void box_seq(struct sim_box *b, int dir, struct sim_pkt *p) { seq(b, dir, p, true); }
+static void box_seq_no_sack(struct sim_box *b, int dir, struct sim_pkt *p) { seq(b, dir, p, false); }
+
+static void split(struct sim_box *b, int dir, struct sim_pkt *p, bool first_only)
 {
     uint32_t cut = b->cfg.size;
     if (p->h.len <= cut || p->h.flags & MP_SYN) {
-        emit(b, dir, p);
+        box_emit(b, dir, p);
         return;
     }
-    touch(b, dir, "split", p);
+    box_touch(b, dir, "split", p);
     struct sim_pkt *rest = sim_pkt_dup(b->sim, p);
+    if (first_only) strip(&rest->h, UINT32_MAX, true);
     mp_slice_skip(&rest->h.data, cut);
     rest->h.len -= cut;
     rest->h.seq += cut;
     mp_slice_cut(&p->h.data, cut);
     p->h.len = cut;
     p->h.flags &= (uint8_t) ~(MP_FIN | MP_PSH);
-    emit(b, dir, p);
-    box_split(b, dir, rest);
+    box_emit(b, dir, p);
+    split(b, dir, rest, first_only);
 }
+
+static void box_split(struct sim_box *b, int dir, struct sim_pkt *p) { split(b, dir, p, false); }
+static void box_split_first(struct sim_box *b, int dir, struct sim_pkt *p) { split(b, dir, p, true); }
 
 static bool can_merge(const struct sim_box *b, const struct sim_pkt *a, const struct sim_pkt *p, bool any)
 {
@@ -203,7 +223,7 @@ static void release(struct sim_box *b, int dir)
 {
     struct sim_pkt *p = b->held[dir];
     b->held[dir] = NULL;
-    if (p) emit(b, dir, p);
+    if (p) box_emit(b, dir, p);
 }
 
 static struct sim_pkt *merged(struct sim_box *b, struct sim_pkt *a, struct sim_pkt *p)
@@ -225,12 +245,12 @@ static struct sim_pkt *merged(struct sim_box *b, struct sim_pkt *a, struct sim_p
 static void merge(struct sim_box *b, int dir, struct sim_pkt *p, bool any)
 {
     struct sim_pkt *a = b->held[dir];
-    if (a && can_merge(b, a, p, any)) {
+    if (a && (!b->cfg.most || b->touched < b->cfg.most) && can_merge(b, a, p, any)) {
         mp_time until = a->at;
         p = merged(b, a, p);
         p->at = until;
         b->held[dir] = p;
-        touch(b, dir, "merge", p);
+        box_touch(b, dir, "merge", p);
     } else {
         release(b, dir);
         p->at = b->sim->now + b->cfg.hold;
@@ -249,25 +269,25 @@ static void box_payload(struct sim_box *b, int dir, struct sim_pkt *p)
     if (p->h.len && i >= b->cfg.first && (i - b->cfg.first) % b->cfg.nth == 0) {
         uint8_t *d = sim_pkt_own_payload(b->sim, p);
         d[p->h.len / 2] ^= 0x20;
-        touch(b, dir, "payload", p);
+        box_touch(b, dir, "payload", p);
     }
-    emit(b, dir, p);
+    box_emit(b, dir, p);
 }
 
 static void box_holes(struct sim_box *b, int dir, struct sim_pkt *p)
 {
-    struct sim_box_flow *f = flow_of(b, dir, &p->h, true);
+    struct sim_box_flow *f = box_flow_of(b, dir, &p->h, true);
     uint32_t end = p->h.seq + p->h.len + !!(p->h.flags & MP_SYN) + !!(p->h.flags & MP_FIN);
     if (p->h.flags & MP_SYN || !f->seen[dir]) {
         f->seen[dir] = true;
         f->next[dir] = end;
     } else if (p->h.len && (int32_t)(p->h.seq - f->next[dir]) > 0) {
-        drop(b, dir, p);
+        box_drop(b, dir, p);
         return;
     } else if ((int32_t)(end - f->next[dir]) > 0) {
         f->next[dir] = end;
     }
-    emit(b, dir, p);
+    box_emit(b, dir, p);
 }
 
 static const struct sim_box_kind kinds[SIM_BOX_COUNT] = {
@@ -278,15 +298,41 @@ static const struct sim_box_kind kinds[SIM_BOX_COUNT] = {
     [SIM_BOX_STRIP_ADD_ADDR] = {"strip-add-addr", box_strip_add_addr},
     [SIM_BOX_DROP_SYN] = {"drop-syn", box_drop_syn},
     [SIM_BOX_NAT] = {"nat", box_nat},
-    [SIM_BOX_SEQ] = {"seq", box_seq},
+    [SIM_BOX_SEQ] = {"seq", box_seq, .sees_all = true},
     [SIM_BOX_SPLIT] = {"split", box_split},
     [SIM_BOX_MERGE] = {"merge", box_merge},
     [SIM_BOX_MERGE_ANY] = {"merge-any", box_merge_any},
     [SIM_BOX_PAYLOAD] = {"payload", box_payload},
     [SIM_BOX_HOLES] = {"holes", box_holes},
+    [SIM_BOX_NAT_REBIND] = {"nat-rebind", box_nat_rebind, .sees_all = true},
+    [SIM_BOX_NAT_EXPIRE] = {"nat-expire", box_nat_expire, .sees_all = true},
+    [SIM_BOX_SEQ_NO_SACK] = {"seq-no-sack", box_seq_no_sack, .sees_all = true},
+    [SIM_BOX_SPLIT_FIRST] = {"split-first", box_split_first},
+    [SIM_BOX_ALG] = {"alg", box_alg, .sees_all = true},
+    [SIM_BOX_PROXY] = {"proxy", box_proxy, .sees_all = true},
+    [SIM_BOX_ACK_UNSEEN] = {"ack-unseen", box_ack_unseen, .sees_all = true},
+    [SIM_BOX_CLAMP] = {"clamp", box_clamp, .sees_all = true},
+    [SIM_BOX_DUP] = {"dup", box_dup},
+    [SIM_BOX_DELAY] = {"delay", box_delay},
+    [SIM_BOX_REORDER] = {"reorder", box_reorder},
+    [SIM_BOX_CORRUPT] = {"corrupt", box_corrupt},
+    [SIM_BOX_BIG] = {"big", box_big},
 };
 
 const char *sim_box_name(enum sim_box_what what) { return kinds[what].name; }
+bool sim_box_is_nat(enum sim_box_what what)
+{
+    return what == SIM_BOX_NAT || what == SIM_BOX_NAT_REBIND || what == SIM_BOX_NAT_EXPIRE;
+}
+
+void box_later(struct sim_box *b, int dir, struct sim_pkt *p, mp_time at)
+{
+    p->at = at;
+    struct sim_pkt **l = &b->later[dir];
+    while (*l && (*l)->at <= at) l = &(*l)->next;
+    p->next = *l;
+    *l = p;
+}
 
 /* ---- the node ---- */
 
@@ -294,22 +340,30 @@ static void half_forward(struct sim_node *n, struct sim_pkt *p)
 {
     struct sim_box_half *h = (struct sim_box_half *)n;
     struct sim_box *b = h->box;
-    bool works = n->sim->now >= b->cfg.from && (!b->cfg.dirs || b->cfg.dirs >> h->dir & 1);
-    if (works) b->kind->forward(b, h->dir, p);
-    else emit(b, h->dir, p);
+    if (b->kind->sees_all || box_acts(b, h->dir)) b->kind->forward(b, h->dir, p);
+    else box_emit(b, h->dir, p);
 }
 
 static mp_time half_next_run_at(const struct sim_node *n)
 {
     const struct sim_box_half *h = (const struct sim_box_half *)n;
-    const struct sim_pkt *p = h->box->held[h->dir];
-    return p ? p->at : MP_NEVER;
+    const struct sim_pkt *p = h->box->held[h->dir], *q = h->box->later[h->dir];
+    mp_time t = mp_min(p ? p->at : MP_NEVER, q ? q->at : MP_NEVER);
+    return h->box->cfg.what == SIM_BOX_PROXY ? mp_min(t, box_proxy_next(h->box, h->dir)) : t;
 }
 
 static void half_run(struct sim_node *n)
 {
     struct sim_box_half *h = (struct sim_box_half *)n;
-    release(h->box, h->dir);
+    struct sim_box *b = h->box;
+    if (b->held[h->dir] && b->held[h->dir]->at <= n->sim->now) release(b, h->dir);
+    while (b->later[h->dir] && b->later[h->dir]->at <= n->sim->now) {
+        struct sim_pkt *p = b->later[h->dir];
+        b->later[h->dir] = p->next;
+        p->next = NULL;
+        box_emit(b, h->dir, p);
+    }
+    if (b->cfg.what == SIM_BOX_PROXY) box_proxy_run(b, h->dir);
 }
 
 static void half_free(struct sim_node *n)
@@ -317,11 +371,17 @@ static void half_free(struct sim_node *n)
     struct sim_box_half *h = (struct sim_box_half *)n;
     struct sim_box *b = h->box;
     if (b->held[h->dir]) sim_pkt_free(n->sim, b->held[h->dir]);
+    while (b->later[h->dir]) {
+        struct sim_pkt *p = b->later[h->dir];
+        b->later[h->dir] = p->next;
+        sim_pkt_free(n->sim, p);
+    }
     free(h);
     if (--b->halves_left) return;
     while (b->flows) {
         struct sim_box_flow *f = b->flows;
         b->flows = f->list;
+        for (int dir = 0; dir < 2; dir++) box_proxy_free(b, &f->proxy[dir]);
         free(f);
     }
     free(b);
@@ -339,7 +399,7 @@ struct sim_box *sim_box_new(struct sim *s, const char *name, const struct sim_bo
     b->kind = &kinds[cfg->what];
     b->halves_left = 2;
     if (!b->cfg.nth) b->cfg.nth = 1;
-    if (!b->cfg.size) b->cfg.size = cfg->what == SIM_BOX_SPLIT ? 700 : 16000;
+    if (!b->cfg.size) b->cfg.size = cfg->what == SIM_BOX_SPLIT || cfg->what == SIM_BOX_SPLIT_FIRST ? 700 : 16000;
     if (!b->cfg.hold) b->cfg.hold = MP_US(300);
     for (int dir = 0; dir < 2; dir++) {
         struct sim_box_half *h = calloc(1, sizeof *h);

@@ -23,18 +23,35 @@ enum sim_box_what {
     SIM_BOX_MERGE_ANY,    /* consecutive segments become one with the first's options: mappings get lost */
     SIM_BOX_PAYLOAD,      /* changes a byte of each cfg.nth data packet, and mends the TCP checksum (an ALG) */
     SIM_BOX_HOLES,        /* drops data that comes after a hole in the sequence (5 % of paths in IMC'11) */
+    SIM_BOX_NAT_REBIND,   /* NAT; from cfg.from on each flow has another port, and the old one leads nowhere */
+    SIM_BOX_NAT_EXPIRE,   /* NAT; at cfg.from it forgets all flows, and lets only SYNs make new ones */
+    SIM_BOX_SEQ_NO_SACK,  /* SEQ that leaves SACK blocks as they are */
+    SIM_BOX_SPLIT_FIRST,  /* SPLIT with the MPTCP options on the first part only */
+    SIM_BOX_ALG,          /* inserts cfg.size bytes (SIM_BOX_MARK) into the data of each flow once, and mends the numbers */
+    SIM_BOX_PROXY,        /* acknowledges data ahead of the receiver, and then delivers it itself */
+    SIM_BOX_ACK_UNSEEN,   /* drops ACKs of data that it has not seen */
+    SIM_BOX_CLAMP,        /* no window larger than cfg.size bytes in packets of that direction */
+    SIM_BOX_DUP,          /* each cfg.nth packet comes again after cfg.hold */
+    SIM_BOX_DELAY,        /* each packet comes cfg.hold later */
+    SIM_BOX_REORDER,      /* each cfg.nth packet comes cfg.hold later */
+    SIM_BOX_CORRUPT,      /* each cfg.nth packet fails its TCP checksum at the receiver */
+    SIM_BOX_BIG,          /* IP packets of more than cfg.size bytes vanish, and no ICMP tells */
     SIM_BOX_COUNT
 };
+
+#define SIM_BOX_MARK 0xa5 /* ALG: each byte that it inserts */
 
 struct sim_box_cfg {
     enum sim_box_what what;
     uint8_t dirs;          /* bit 0: packets away from the client, bit 1: towards it; 0: both */
     struct mp_addr nat_ip; /* NAT */
-    uint32_t size;         /* SPLIT: bytes kept in the first part; MERGE: most payload bytes of the result */
-    mp_dur hold;           /* MERGE: how long a segment waits for the next */
-    uint32_t nth;          /* PAYLOAD: each nth data packet */
-    uint32_t first;        /* PAYLOAD: after this many data packets */
-    mp_time from;          /* does nothing before; 0: always works */
+    uint32_t size;         /* SPLIT: bytes kept in the first part; MERGE: most payload bytes of the result; others above */
+    mp_dur hold;           /* MERGE: how long a segment waits for the next; DUP, DELAY, REORDER */
+    uint32_t nth;          /* PAYLOAD: each nth data packet; DUP, REORDER, CORRUPT: each nth packet */
+    uint32_t first;        /* PAYLOAD, ALG: after this many data packets */
+    uint32_t most;         /* MERGE: so many merges only; 0: no limit */
+    bool cut_out;          /* STRIP: the option is taken out and the header shortened, not overwritten by NOPs */
+    mp_time from;          /* does nothing before (NAT_*: is a NAT before); 0: always works */
 };
 
 struct sim_box_half {
@@ -53,16 +70,20 @@ struct sim_box {
     uint64_t counted[2]; /* data packets seen, by direction */
     struct sim_box_flow *flows; /* owned */
     struct sim_pkt *held[2];    /* MERGE; owned */
+    struct sim_pkt *later[2];   /* packets that wait, by time; owned */
+    mp_time first_at;    /* when it first touched a packet; 0: never */
 };
 
 struct sim_box_kind {
     const char *name;
     void (*forward)(struct sim_box *b, int dir, struct sim_pkt *p); /* takes ownership */
+    bool sees_all; /* is given all packets of both directions at all times, and asks itself whether to act */
 };
 
 /* Makes a box; packets away from the client leave to out0, those towards it to out1. */
 struct sim_box *sim_box_new(struct sim *s, const char *name, const struct sim_box_cfg *cfg, struct sim_node *out0,
                             struct sim_node *out1);
 const char *sim_box_name(enum sim_box_what what);
+bool sim_box_is_nat(enum sim_box_what what); /* cfg.nat_ip is its address */
 
 #endif

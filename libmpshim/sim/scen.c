@@ -15,6 +15,8 @@ struct run {
     struct sim_box *box[SIM_SCEN_PATHS][SIM_SCEN_BOXES];
     struct sim_link *bottleneck[2];
     int next_change;
+    bool box_acted;                               /* box[0][0] has touched a packet */
+    uint64_t before_bytes[SIM_SCEN_PATHS][2];     /* what the links had delivered then */
 };
 
 static const char *ip_text(char buf[48], bool server, int iface, bool v6)
@@ -59,7 +61,7 @@ static void build_routes(struct run *r, int i, bool server, struct sim_node *via
     for (int k = 0; k < peer->iface[theirs].nip; k++)
         sim_host_route(r->host[server], mine, sim_addr_text(&peer->iface[theirs].ip[k], text), via);
     for (int k = 0; server && k < p->nbox; k++)
-        if (p->box[k].what == SIM_BOX_NAT) sim_host_route(r->host[1], mine, sim_addr_text(&p->box[k].nat_ip, text), via);
+        if (sim_box_is_nat(p->box[k].what)) sim_host_route(r->host[1], mine, sim_addr_text(&p->box[k].nat_ip, text), via);
 }
 
 /* ICMP "fragmentation needed" to the host that sent the packet. */
@@ -172,6 +174,7 @@ static void build_host(struct run *r, bool server)
     h->batch = r->sc->batch;
     sim_app_init(&r->app[server], h);
     r->app[server].may_change = r->sc->may_change || r->sc->must_change;
+    r->app[server].may_insert = r->sc->may_insert;
     build_ifaces(r, server);
 }
 
@@ -293,6 +296,15 @@ static void watch(const struct run *r)
     for (int side = 0; side < 2; side++) watch_side(r, side);
 }
 
+static void note_box(struct run *r)
+{
+    if (r->box_acted || !r->box[0][0] || !r->box[0][0]->touched) return;
+    r->box_acted = true;
+    if (r->box[0][0]->first_at < SIM_START + MP_MS(50)) return; /* from the start */
+    for (int i = 0; i < r->sc->npaths; i++)
+        for (int d = 0; d < 2; d++) r->before_bytes[i][d] = r->link[i][d]->stats.bytes_out;
+}
+
 static void transfer(struct run *r)
 {
     mp_time bound = SIM_START + r->sc->within;
@@ -300,6 +312,7 @@ static void transfer(struct run *r)
     while (!all_done(r) && r->sim.now < bound && !sim_failed(&r->sim)) {
         run_until(r, mp_min(bound, r->sim.now + MP_MS(50)));
         watch(r);
+        note_box(r);
     }
     if (!all_done(r)) fail_unfinished(r);
 }
@@ -343,10 +356,7 @@ static void check_expectations(struct run *r, const struct sim_result *res)
         if (sc->path_used >> i & 1 && res->link_bytes[i][0] < 65536 && res->link_bytes[i][1] < 65536)
             sim_fail(s, "path %d was not used: %llu bytes up, %llu down", i, (unsigned long long)res->link_bytes[i][0],
                      (unsigned long long)res->link_bytes[i][1]);
-    uint64_t changed = 0;
-    for (int side = 0; side < 2; side++)
-        for (int i = 0; i < r->app[side].n; i++) changed += r->app[side].conn[i].changed;
-    if (sc->must_change && !changed) sim_fail(s, "no byte was changed by the middlebox");
+    if (sc->must_change && !res->changed) sim_fail(s, "no byte was changed by the middlebox");
 }
 
 static void collect(const struct run *r, struct sim_result *res)
@@ -358,6 +368,8 @@ static void collect(const struct run *r, struct sim_result *res)
             const struct sim_conn *k = &r->app[side].conn[i];
             end = mp_max(end, k->done_at);
             bytes += k->rx;
+            res->changed += k->changed;
+            res->inserted += k->inserted;
             res->reinjected += k->info.reinjected;
             if (k->longest_stall <= res->stall) continue;
             res->stall = k->longest_stall;
@@ -367,8 +379,15 @@ static void collect(const struct run *r, struct sim_result *res)
     res->goodput_bps = res->took ? (double)bytes * 8e9 / (double)res->took : 0;
     res->subflows = r->app[0].conn[0].subflows_max;
     res->why = r->app[0].conn[0].info.why;
+    res->why_server = r->app[1].conn[0].info.why;
     for (int i = 0; i < r->sc->npaths; i++)
-        for (int d = 0; d < 2; d++) res->link_bytes[i][d] = r->link[i][d]->stats.bytes_out;
+        for (int d = 0; d < 2; d++) {
+            res->link_bytes[i][d] = r->link[i][d]->stats.bytes_out;
+            res->after_bytes[i][d] = res->link_bytes[i][d] - r->before_bytes[i][d];
+        }
+    if (r->box[0][0]) res->touched = r->box[0][0]->touched;
+    for (int side = 0; side < 2; side++)
+        for (int e = 0; e < MP_E_COUNT; e++) res->counter[side][e] = mp_stack_counter(r->host[side]->stack, e);
 }
 
 static void fini(struct run *r, struct sim_result *res)

@@ -10,6 +10,7 @@
 #ifndef SIM_SCEN_H
 #define SIM_SCEN_H
 
+#include "core/event.h"
 #include "sim/app.h"
 #include "sim/box.h"
 
@@ -80,6 +81,7 @@ struct sim_scen {
     uint8_t path_used;      /* bit i: path i carried at least 64 KB up or down */
     bool may_change;        /* payload of plain TCP may differ (a middlebox changes it) */
     bool must_change;       /* ... and it does */
+    uint32_t may_insert;    /* so many bytes of SIM_BOX_MARK may be put into a plain TCP stream once (SIM_BOX_ALG) */
 };
 
 struct sim_result {
@@ -92,7 +94,12 @@ struct sim_result {
     uint64_t hash, events, packets;
     int subflows;
     int why;                 /* of the first connection's client */
+    int why_server;          /* ... of its server */
     uint64_t link_bytes[SIM_SCEN_PATHS][2]; /* delivered up, down */
+    uint64_t after_bytes[SIM_SCEN_PATHS][2]; /* of these, after the first box first touched a packet (seen each 50 ms) */
+    uint64_t touched;        /* packets that the first path's first box changed, dropped, held, ... */
+    uint64_t changed, inserted; /* bytes that came otherwise than sent, bytes that nobody sent */
+    uint64_t counter[2][MP_E_COUNT]; /* of the client's stack and the server's */
     uint64_t reinjected;
     double goodput_bps;      /* bytes of both directions of all connections over took */
 };

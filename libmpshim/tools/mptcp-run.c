@@ -65,7 +65,8 @@ static bool is_allowed(const struct setting *s, const char *value)
         return isdigit((unsigned char)*value) && !*end && v >= low && v <= high;
     }
     size_t n = strlen(value);
-    for (const char *p = s->range; *p; p += strcspn(p, " "), p += strspn(p, " "))
+    const char *words = strcmp(s->range, "on off") ? s->range : "on off 1 0 yes no true false"; /* as core/settings.c */
+    for (const char *p = words; *p; p += strcspn(p, " "), p += strspn(p, " "))
         if (n && !strncmp(p, value, n) && (!p[n] || p[n] == ' ')) return true;
     return false;
 }
@@ -92,7 +93,7 @@ static void usage(void)
     printf("Usage: mptcp-run [OPTION]... COMMAND [ARGUMENT]...\n"
            "Runs COMMAND with its TCP connections over several paths at once (Multipath TCP).\n\n"
            "  -v, -vv                  tell what becomes of each connection; -vv: more\n"
-           "  --check                  tell what this machine lacks, and the remedy\n"
+           "  --check                  tell what this machine has and lacks, each with its remedy; runs nothing\n"
            "  --help, --version\n\n"
            "Settings, also as MPSHIM_NAME in the environment:\n");
     for (size_t i = 0; i < N_SETTINGS; i++) {
@@ -105,7 +106,8 @@ static void usage(void)
         print_default(s);
         putchar('\n');
     }
-    printf("\nExit status: COMMAND's; 2: wrong usage; 126: COMMAND cannot be run; 127: it is not found.\n");
+    printf("\nExit status: COMMAND's; 2: wrong usage; 126: COMMAND cannot be run; 127: it is not found.\n"
+           "With --check: 0: several paths can be used; 1: something is MISSING.\n");
 }
 
 /* ---- our files: beside this program (build tree), else where they were installed ---- */
@@ -196,14 +198,34 @@ static void tell_if_unreachable(const char *path)
 
 /* ---- --check ---- */
 
+/* What decides which interfaces count, as the engine's settings. */
+static int check_with(int (*f)(int, const char *const *))
+{
+    static const char *const names[] = {"interfaces", "backup", "io"};
+    char text[3][512];
+    const char *settings[4];
+    int n = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char env[64];
+        const char *value;
+        snprintf(env, sizeof env, "MPSHIM_%s", names[i]);
+        for (char *p = env; *p; p++) *p = (char)toupper((unsigned char)*p);
+        if (!(value = getenv(env)) || !*value) continue;
+        snprintf(text[n], sizeof text[n], "%s=%s", names[i], value);
+        settings[n] = text[n], n++;
+    }
+    settings[n] = NULL;
+    return f(STDOUT_FILENO, settings);
+}
+
 static int check(void)
 {
     char path[PATH_MAX];
     if (!our_file("libmpshim-engine.so", path, sizeof path)) return warn("libmpshim-engine.so is not found", NULL), 1;
     void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    int (*f)(int) = lib ? (int (*)(int))dlsym(lib, "mpshim_engine_check") : NULL;
+    int (*f)(int, const char *const *) = lib ? (int (*)(int, const char *const *))dlsym(lib, "mpshim_engine_check") : NULL;
     if (!f) return warn(dlerror(), NULL), 1;
-    return f(STDOUT_FILENO);
+    return check_with(f);
 }
 
 /* ---- main ---- */
@@ -224,17 +246,25 @@ static bool take_setting(const char *arg)
     return true;
 }
 
+static bool is_wrong(const char *variable)
+{
+    const char *name = variable + 7, *eq = strchr(variable, '=');
+    if (strncmp(variable, "MPSHIM_", 7) || !eq) return false;
+    const struct setting *s = setting_find(name, (size_t)(eq - name));
+    bool wrong = !s || (eq[1] && !is_allowed(s, eq + 1));
+    if (!s) fprintf(stderr, "mptcp-run: %.*s: no such setting\n", (int)(eq - variable), variable);
+    else if (wrong) fprintf(stderr, "mptcp-run: %s: not possible; possible: %s\n", variable, s->range);
+    return wrong;
+}
+
+/* Told here once, and left out: every process of the command would tell it again. */
 static void check_environment(void)
 {
     extern char **environ;
-    for (char **e = environ; *e; e++) {
-        if (strncmp(*e, "MPSHIM_", 7)) continue;
-        const char *name = *e + 7, *eq = strchr(name, '=');
-        if (!eq) continue;
-        const struct setting *s = setting_find(name, (size_t)(eq - name));
-        if (!s) fprintf(stderr, "mptcp-run: %.*s: no such setting\n", (int)(eq - *e), *e);
-        else if (eq[1] && !is_allowed(s, eq + 1)) fprintf(stderr, "mptcp-run: %s: not possible; possible: %s\n", *e, s->range);
-    }
+    char **keep = environ;
+    for (char **e = environ; *e; e++)
+        if (!is_wrong(*e)) *keep++ = *e;
+    *keep = NULL;
 }
 
 /* Appended: what the user preloads may need to come first (sanitizers, allocators), and sees our answers. */
@@ -247,6 +277,8 @@ static void preload(const char *lib)
     free(both);
 }
 
+static bool want_check;
+
 /* The index of the command; options end at the first word that is none. */
 static int options(int argc, char **argv)
 {
@@ -256,8 +288,8 @@ static int options(int argc, char **argv)
         if (!strcmp(a, "--")) return i + 1;
         if (!strcmp(a, "--help") || !strcmp(a, "-h")) usage(), exit(0);
         if (!strcmp(a, "--version")) puts("mptcp-run " MPSHIM_VERSION), exit(0);
-        if (!strcmp(a, "--check")) exit(check());
-        if (!strcmp(a, "-v")) setenv("MPSHIM_VERBOSE", "1", 1);
+        if (!strcmp(a, "--check")) want_check = true;
+        else if (!strcmp(a, "-v")) setenv("MPSHIM_VERBOSE", "1", 1);
         else if (!strcmp(a, "-vv")) setenv("MPSHIM_VERBOSE", "2", 1);
         else if (strncmp(a, "--", 2) || !take_setting(a)) {
             fprintf(stderr, "mptcp-run: %s: no such option (see mptcp-run --help)\n", a);
@@ -271,6 +303,7 @@ int main(int argc, char **argv)
 {
     char lib[PATH_MAX], command[PATH_MAX];
     int i = options(argc, argv);
+    if (want_check) return check();
     if (i >= argc) {
         fprintf(stderr, "mptcp-run: no command (see mptcp-run --help)\n");
         return EXIT_USAGE;

@@ -256,7 +256,7 @@ def fairness_run():
     if not program.exists():
         return Run(fault=f"{program} is not built (make tests)")
     done = subprocess.run([program], capture_output=True, text=True, timeout=300)
-    ratios = [float(found) for found in re.findall(r"ratio[^0-9]*([0-9.]+)", done.stdout + done.stderr)]
+    ratios = [float(found) for found in re.findall(r"^median ([0-9.]+)", done.stdout, re.MULTILINE)]
     if not ratios:
         return Run(fault=(done.stdout + done.stderr).strip()[-200:] or f"exit {done.returncode}")
     return Run(share=max(ratios, key=lambda ratio: abs(ratio - 1)), fault="" if done.returncode == 0 else "sim_fairness failed")

@@ -214,3 +214,192 @@ TEST(holes_are_blocked_until_filled)
     CHECK_NUM(b.to[0].n, ==, 5);
     lab_fini(&b);
 }
+
+TEST(strip_can_take_the_option_out)
+{
+    struct lab b;
+    lab_init(&b, (struct sim_box_cfg){.what = SIM_BOX_STRIP_SYN, .cut_out = true});
+    struct mp_pkt syn = head(0, MP_SYN, 1, 0, &capable);
+    lab_send(&b, 0, &syn, "");
+    struct mp_opts o = parse(b.to[0].p[0]);
+    CHECK(o.has_mss && o.has_ts && !o.mp);
+    CHECK_NUM(b.to[0].p[0]->h.optlen, <, syn.optlen);
+    CHECK_NUM(b.to[0].p[0]->h.optlen % 4, ==, 0);
+    lab_fini(&b);
+}
+
+TEST(sack_blocks_can_be_left_as_they_are)
+{
+    struct lab b;
+    lab_init(&b, (struct sim_box_cfg){.what = SIM_BOX_SEQ_NO_SACK});
+    struct mp_pkt out = head(0, MP_SYN, 1000, 0, NULL);
+    lab_send(&b, 0, &out, "");
+    uint32_t moved = b.to[0].p[0]->h.seq;
+    struct mp_opts sack = {.has_ts = true, .nsack = 1, .sack = {{moved + 10, moved + 20}}};
+    struct mp_pkt back = head(1, MP_ACK, 5, moved + 1, &sack);
+    lab_send(&b, 1, &back, "");
+    CHECK_NUM(b.to[1].p[0]->h.ack, ==, 1001);
+    CHECK_NUM(parse(b.to[1].p[0]).sack[0].left, ==, moved + 10);
+    lab_fini(&b);
+}
+
+TEST(sequence_numbers_of_one_direction_only)
+{
+    struct lab b;
+    lab_init(&b, (struct sim_box_cfg){.what = SIM_BOX_SEQ, .dirs = 2});
+    struct mp_pkt out = head(0, MP_ACK, 1000, 77, NULL), back = head(1, MP_ACK, 77, 1000, NULL);
+    lab_send(&b, 1, &back, "");
+    lab_send(&b, 0, &out, "");
+    CHECK_NUM(b.to[1].p[0]->h.seq, !=, 77);
+    CHECK_NUM(b.to[1].p[0]->h.ack, ==, 1000);
+    CHECK_NUM(b.to[0].p[0]->h.seq, ==, 1000);
+    CHECK_NUM((uint32_t)(b.to[0].p[0]->h.ack + (b.to[1].p[0]->h.seq - 77)), ==, 77);
+    lab_fini(&b);
+}
+
+TEST(split_first_leaves_the_option_on_the_first_part_only)
+{
+    struct lab b;
+    lab_init(&b, (struct sim_box_cfg){.what = SIM_BOX_SPLIT_FIRST, .size = 4});
+    struct mp_opts d = dss(1, 8);
+    struct mp_pkt h = head(0, MP_ACK, 50, 1, &d);
+    lab_send(&b, 0, &h, "01234567");
+    CHECK_NUM(b.to[0].n, ==, 2);
+    CHECK(parse(b.to[0].p[0]).mp & MP_OPT_HAS(MP_DSS));
+    CHECK(!parse(b.to[0].p[1]).mp && parse(b.to[0].p[1]).has_ts);
+    lab_fini(&b);
+}
+
+TEST(alg_lengthens_once_and_mends_the_numbers)
+{
+    struct lab b;
+    lab_init(&b, (struct sim_box_cfg){.what = SIM_BOX_ALG, .size = 2});
+    struct mp_pkt h1 = head(0, MP_ACK, 50, 1, NULL), h2 = head(0, MP_ACK, 54, 1, NULL);
+    lab_send(&b, 0, &h1, "abcd");
+    lab_send(&b, 0, &h2, "efgh");
+    lab_send(&b, 0, &h1, "abcd"); /* sent again: the same change */
+    CHECK(payload_is(b.to[0].p[0], "ab\xa5\xa5" "cd"));
+    CHECK(payload_is(b.to[0].p[1], "efgh"));
+    CHECK_NUM(b.to[0].p[1]->h.seq, ==, 56);
+    CHECK(payload_is(b.to[0].p[2], "ab\xa5\xa5" "cd"));
+    uint32_t ack[] = {52, 53, 54, 56, 60}, want[] = {52, 52, 52, 54, 58};
+    for (int i = 0; i < 5; i++) {
+        struct mp_pkt a = head(1, MP_ACK, 1, ack[i], NULL);
+        lab_send(&b, 1, &a, "");
+        CHECK_NUM(b.to[1].p[i]->h.ack, ==, want[i]);
+    }
+    lab_fini(&b);
+}
+
+TEST(a_rebound_nat_uses_another_port_and_forgets_the_old)
+{
+    struct lab b;
+    lab_init(&b, (struct sim_box_cfg){.what = SIM_BOX_NAT_REBIND, .nat_ip = sim_addr("192.0.2.9"), .from = MP_SEC(2)});
+    b.s.now = MP_SEC(1);
+    struct mp_pkt out = head(0, MP_ACK, 1, 1, NULL), back = head(1, MP_ACK, 1, 1, NULL);
+    lab_send(&b, 0, &out, "");
+    b.s.now = MP_SEC(2);
+    lab_send(&b, 0, &out, "");
+    CHECK_NUM(b.to[0].p[0]->h.src.port, !=, b.to[0].p[1]->h.src.port);
+    back.dst = b.to[0].p[0]->h.src;
+    lab_send(&b, 1, &back, "");
+    CHECK_NUM(b.to[1].n, ==, 0);
+    back.dst = b.to[0].p[1]->h.src;
+    lab_send(&b, 1, &back, "");
+    CHECK_NUM(b.to[1].n, ==, 1);
+    lab_fini(&b);
+}
+
+TEST(an_expired_nat_flow_is_gone_until_a_new_syn)
+{
+    struct lab b;
+    lab_init(&b, (struct sim_box_cfg){.what = SIM_BOX_NAT_EXPIRE, .nat_ip = sim_addr("192.0.2.9"), .from = MP_SEC(2)});
+    b.s.now = MP_SEC(1);
+    struct mp_pkt out = head(0, MP_ACK, 1, 1, NULL), syn = head(0, MP_SYN, 1, 0, NULL);
+    lab_send(&b, 0, &out, "");
+    b.s.now = MP_SEC(2);
+    lab_send(&b, 0, &out, "");
+    CHECK_NUM(b.to[0].n, ==, 1);
+    lab_send(&b, 0, &syn, "");
+    lab_send(&b, 0, &out, "");
+    CHECK_NUM(b.to[0].n, ==, 3);
+    lab_fini(&b);
+}
+
+TEST(proxy_acknowledges_ahead_and_delivers_again)
+{
+    struct lab b;
+    lab_init(&b, (struct sim_box_cfg){.what = SIM_BOX_PROXY, .dirs = 1});
+    struct mp_opts ts = {.has_ts = true, .ts_val = 7};
+    struct mp_pkt synack = head(1, MP_SYN | MP_ACK, 9, 50, &ts), h1 = head(0, MP_ACK, 50, 10, &ts), h3 = head(0, MP_ACK, 54, 10, &ts);
+    synack.wnd = 65535;
+    lab_send(&b, 1, &synack, "");
+    struct mp_pkt first = head(1, MP_ACK, 10, 50, &ts);
+    first.wnd = 65535;
+    lab_send(&b, 1, &first, "");
+    lab_send(&b, 0, &h3, "cd"); /* beyond a gap: held, acknowledged as far as it goes */
+    CHECK_NUM(b.to[0].n, ==, 0);
+    CHECK_NUM(b.to[1].p[2]->h.ack, ==, 50);
+    lab_send(&b, 0, &h1, "abcd");
+    CHECK_NUM(b.to[1].p[3]->h.ack, ==, 56);
+    CHECK_NUM(b.to[0].n, ==, 2);
+    sim_run_until(&b.s, b.s.now + MP_MS(200)); /* no ACK from the receiver: again */
+    CHECK_NUM(b.to[0].n, ==, 4);
+    CHECK(payload_is(b.to[0].p[2], "abcd") && payload_is(b.to[0].p[3], "cd"));
+    struct mp_pkt late = head(1, MP_ACK, 10, 54, &ts);
+    late.wnd = 65535;
+    lab_send(&b, 1, &late, "");
+    CHECK_NUM(b.to[1].p[4]->h.ack, ==, 56); /* never back */
+    lab_fini(&b);
+}
+
+TEST(acks_of_unseen_data_are_dropped)
+{
+    struct lab b;
+    lab_init(&b, (struct sim_box_cfg){.what = SIM_BOX_ACK_UNSEEN});
+    struct mp_pkt data = head(0, MP_ACK, 50, 10, NULL), good = head(1, MP_ACK, 10, 53, NULL), bad = head(1, MP_ACK, 10, 54, NULL);
+    lab_send(&b, 0, &data, "abc");
+    lab_send(&b, 1, &good, "");
+    lab_send(&b, 1, &bad, "");
+    CHECK_NUM(b.to[1].n, ==, 1);
+    lab_fini(&b);
+}
+
+TEST(windows_are_clamped_by_their_scale)
+{
+    struct lab b;
+    lab_init(&b, (struct sim_box_cfg){.what = SIM_BOX_CLAMP, .size = 16000, .dirs = 2});
+    struct mp_opts ws = {.has_wscale = true, .wscale = 4};
+    struct mp_pkt synack = head(1, MP_SYN | MP_ACK, 1, 1, &ws), ack = head(1, MP_ACK, 2, 1, NULL), other = head(0, MP_ACK, 2, 1, NULL);
+    synack.wnd = ack.wnd = other.wnd = 65535;
+    lab_send(&b, 1, &synack, "");
+    lab_send(&b, 1, &ack, "");
+    lab_send(&b, 0, &other, "");
+    CHECK_NUM(b.to[1].p[0]->h.wnd, ==, 65535);
+    CHECK_NUM(b.to[1].p[1]->h.wnd, ==, 1000);
+    CHECK_NUM(b.to[0].p[0]->h.wnd, ==, 65535);
+    lab_fini(&b);
+}
+
+TEST(bad_links_repeat_delay_reorder_drop)
+{
+    static const enum sim_box_what what[] = {SIM_BOX_DUP, SIM_BOX_DELAY, SIM_BOX_REORDER, SIM_BOX_CORRUPT, SIM_BOX_BIG};
+    static const int at_once[] = {4, 0, 2, 2, 4}, in_the_end[] = {6, 4, 4, 2, 4};
+    for (int k = 0; k < 5; k++) {
+        struct lab b;
+        lab_init(&b, (struct sim_box_cfg){.what = what[k], .nth = 2, .hold = MP_MS(5), .size = 100});
+        for (uint32_t i = 0; i < 4; i++) {
+            struct mp_pkt h = head(0, MP_ACK, 50 + i, 1, NULL);
+            lab_send(&b, 0, &h, "x");
+        }
+        CHECK_NUM(b.to[0].n, ==, at_once[k]);
+        struct mp_pkt big = head(0, MP_ACK, 60, 1, NULL);
+        char text[80];
+        memset(text, 'y', sizeof text - 1);
+        text[sizeof text - 1] = 0;
+        if (what[k] == SIM_BOX_BIG) lab_send(&b, 0, &big, text);
+        sim_run_until(&b.s, MP_NEVER);
+        CHECK_NUM(b.to[0].n, ==, in_the_end[k]);
+        lab_fini(&b);
+    }
+}

@@ -152,11 +152,12 @@ static void *client(void *arg)
         struct linger l = {1, 0};
         setsockopt(c->carrier, IPPROTO_TCP, 1 /* TCP_NODELAY */, &one, sizeof one);
         setsockopt(c->carrier, SOL_SOCKET, SO_LINGER, &l, sizeof l);
+        busy++; /* before the program can go on: it may end at once */
         if (connect(c->carrier, &c->prog.sa, len(&c->prog)) == 0) {
             close(c->listener);
-            busy++;
             return relay(c);
         }
+        busy--;
     }
     c->state = CTL_S_FAILED;
     c->err = port == 2 ? ETIMEDOUT : ECONNREFUSED;

@@ -1,0 +1,273 @@
+/* Addresses come and go: ADD_ADDR, its echo and retransmission, REMOVE_ADDR, links (RFC 8684 3.4). */
+#include "lab.h"
+
+#include <errno.h>
+
+static struct mp_opts add_addr(const struct lab *l, uint8_t id, int subnet, uint16_t port)
+{
+    struct mp_opts o = { .mp = MP_OPT_HAS(MP_ADD_ADDR), .add_addr = { .addr_id = id, .ip = lab_ep(subnet, 2, 0).ip, .port = port } };
+    o.add_addr.hmac = mp_add_addr_hmac(LAB_PEER_KEY, l->key_engine, id, &o.add_addr.ip, port);
+    return o;
+}
+
+static void say(struct lab *l, struct mp_opts o) { lab_send(l, &l->p[0], (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = o }); }
+
+static struct got *with_option(struct lab *l, enum mp_subtype t)
+{
+    for (lab_pump(l); l->qi < l->qn;) {
+        struct got *g = &l->q[l->qi++];
+        if (g->o.mp & MP_OPT_HAS(t)) return g;
+    }
+    return &lab_none;
+}
+
+static void announcer(struct lab *l, int n) /* a server with n further addresses */
+{
+    lab_stack(l);
+    for (int i = 2; i < 2 + n; i++) {
+        struct mp_local m = lab_local(i);
+        m.announce = true;
+        mp_stack_local_add(l->st, &m, l->now);
+    }
+    lab_server_unconfirmed(l);
+    lab_ack_mp(l, &l->p[0], 1, 1, 0);
+}
+
+TEST(an_add_addr_is_echoed_and_joined)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    say(&l, add_addr(&l, 4, 3, 0));
+    bool echo = false, join = false;
+    for (int i = l.qi; i < l.qn; i++) {
+        struct got *g = &l.q[i];
+        if ((g->o.mp & MP_OPT_HAS(MP_ADD_ADDR)) && g->o.add_addr.echo) echo = g->o.add_addr.addr_id == 4 && lab_at(&g->o.add_addr.ip, 3, 2);
+        if ((g->o.mp & MP_OPT_HAS(MP_JOIN))) join = g->k.dst.port == 80 && lab_at(&g->k.dst.ip, 3, 2);
+    }
+    CHECK(echo);
+    CHECK(join);
+    lab_forget(&l);
+    lab_expect_counter(&l, add_addr_in, 1);
+    lab_end(&l);
+}
+
+TEST(an_add_addr_with_a_port)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    say(&l, add_addr(&l, 4, 3, 8080));
+    struct got *g = with_option(&l, MP_ADD_ADDR);
+    CHECK(g->o.add_addr.echo);
+    CHECK_EQ(g->o.add_addr.port, 8080);
+    bool join = false;
+    for (int i = 0; i < l.qn; i++) join |= (l.q[i].o.mp & MP_OPT_HAS(MP_JOIN)) && l.q[i].k.dst.port == 8080;
+    CHECK(join);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(a_wrong_hmac_is_ignored)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct mp_opts o = add_addr(&l, 4, 3, 0);
+    o.add_addr.hmac ^= 1;
+    say(&l, o);
+    lab_expect_nothing(&l);
+    lab_expect_counter(&l, add_addr_hmac_bad, 1);
+    lab_end(&l);
+}
+
+TEST(a_repeated_add_addr_is_echoed_but_not_joined_twice)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    say(&l, add_addr(&l, 4, 3, 0));
+    lab_forget(&l);
+    say(&l, add_addr(&l, 4, 3, 0));
+    struct got *g = lab_expect(&l, P0, MP_ACK, 1, 1, 0);
+    CHECK(g->o.add_addr.echo);
+    lab_end(&l);
+}
+
+TEST(more_addresses_than_there_is_room_for)
+{
+    struct lab l = { 0 };
+    l.no_route = true;
+    lab_client(&l);
+    for (int i = 0; i < 12; i++) say(&l, add_addr(&l, (uint8_t)(4 + i), 10 + i, 0));
+    lab_wait(&l, MP_SEC(1));
+    lab_forget(&l);
+    lab_expect_counter(&l, add_addr_in, 12);
+    lab_expect_counter(&l, join_syn_out, 0);
+    CHECK_EQ(mpc_error(l.c), 0);
+    lab_end(&l);
+}
+
+TEST(a_server_announces_its_other_address)
+{
+    struct lab l = { 0 };
+    announcer(&l, 1);
+    struct got *g = with_option(&l, MP_ADD_ADDR);
+    CHECK(!g->o.add_addr.echo);
+    CHECK(lab_at(&g->o.add_addr.ip, 2, 1));
+    CHECK(g->o.add_addr.addr_id != 0);
+    CHECK_EQ(g->o.add_addr.hmac, mp_add_addr_hmac(l.key_engine, LAB_PEER_KEY, g->o.add_addr.addr_id, &g->o.add_addr.ip, 0));
+    lab_forget(&l);
+    lab_expect_counter(&l, add_addr_out, 1);
+    lab_end(&l);
+}
+
+TEST(an_add_addr_is_sent_again_until_echoed)
+{
+    struct lab l = { 0 };
+    announcer(&l, 1);
+    uint8_t id = with_option(&l, MP_ADD_ADDR)->o.add_addr.addr_id;
+    lab_forget(&l);
+    lab_wait(&l, MP_MS(1500));
+    CHECK_EQ(with_option(&l, MP_ADD_ADDR)->o.add_addr.addr_id, id);
+    lab_forget(&l);
+    struct mp_opts o = { .mp = MP_OPT_HAS(MP_ADD_ADDR), .add_addr = { .echo = true, .addr_id = id, .ip = lab_ep(2, 1, 0).ip } };
+    say(&l, o);
+    lab_wait(&l, MP_SEC(200));
+    lab_expect_nothing(&l);
+    lab_expect_counter(&l, add_addr_echo_in, 1);
+    lab_end(&l);
+}
+
+TEST(an_unechoed_address_does_not_block_the_next) /* protocol-notes: #151 */
+{
+    struct lab l = { 0 };
+    announcer(&l, 3);
+    lab_wait(&l, MP_SEC(300));
+    uint32_t ids = 0;
+    int n = 0;
+    for (; l.qi < l.qn; l.qi++)
+        if (l.q[l.qi].o.mp & MP_OPT_HAS(MP_ADD_ADDR)) ids |= 1u << l.q[l.qi].o.add_addr.addr_id, n++;
+    CHECK_EQ(__builtin_popcount(ids), 3);
+    CHECK(n <= 15); /* and it ends */
+    lab_end(&l);
+}
+
+TEST(an_ipv6_address_is_announced_in_a_segment_of_its_own) /* protocol-notes 1: option space */
+{
+    struct lab l = { 0 };
+    lab_stack(&l);
+    struct mp_local m = { .ifindex = 2, .announce = true, .ip = { 6, { 0x20, 1, 0xd, 0xb8, [15] = 1 } } };
+    mp_stack_local_add(l.st, &m, l.now);
+    lab_server_unconfirmed(&l);
+    lab_ack_mp(&l, P0, 1, 1, 0);
+    struct got *g = with_option(&l, MP_ADD_ADDR);
+    CHECK(mp_addr_eq(&g->o.add_addr.ip, &m.ip));
+    lab_forget(&l);
+    lab_data(&l, P0, 1, 1, 0, 100);
+    CHECK(with_option(&l, MP_DSS)->o.dss.has_ack); /* data is acknowledged at connection level all the same */
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(a_removed_address_ends_its_subflow)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    say(&l, add_addr(&l, 4, 3, 0));
+    struct peer *p = &l.p[l.np - 1];
+    lab_forget(&l);
+    lab_wait(&l, LAB_RTT);
+    lab_synack(&l, p, lab_join_synack(&l, p, 4));
+    lab_ack_mp(&l, p, 1, 1, 0);
+    lab_forget(&l);
+    CHECK_EQ(lab_info(&l).nsubflows, 2);
+    struct mp_opts o = { .mp = MP_OPT_HAS(MP_REMOVE_ADDR), .remove_addr = { 1, { 4 } } };
+    say(&l, o);
+    struct got *g = lab_expect(&l, p, MP_RST | MP_ACK, 1, 1, 0);
+    lab_expect_options(g, MP_TCPRST);
+    lab_expect_counter(&l, remove_addr_in, 1);
+    lab_wait(&l, MP_SEC(30));
+    for (; l.qi < l.qn; l.qi++) CHECK(!(l.q[l.qi].flags & MP_SYN)); /* and is not joined again */
+    CHECK_EQ(lab_info(&l).nsubflows, 1);
+    lab_end(&l);
+}
+
+TEST(removing_an_unknown_address_does_nothing)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    say(&l, (struct mp_opts){ .mp = MP_OPT_HAS(MP_REMOVE_ADDR), .remove_addr = { 3, { 9, 10, 11 } } });
+    lab_expect_nothing(&l);
+    CHECK_EQ(lab_info(&l).nsubflows, 1);
+    lab_end(&l);
+}
+
+TEST(a_lost_link_is_told_over_the_others)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct peer *p = lab_join(&l, 2);
+    struct mp_addr ip = lab_local(2).ip;
+    mp_stack_local_del(l.st, 2, &ip, l.now);
+    struct got *g = lab_expect(&l, P0, MP_ACK, 1, 1, 0);
+    CHECK(g->o.mp & MP_OPT_HAS(MP_REMOVE_ADDR));
+    CHECK_EQ(g->o.remove_addr.id[0], p->id_engine);
+    lab_expect_counter(&l, subflow_link_down, 1);
+    lab_write(&l, 50000);
+    for (int i = l.qi; i < l.qn; i++) CHECK(l.q[i].p == P0);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(a_link_that_returns_is_used_again)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct peer *p = lab_join(&l, 2);
+    struct mp_local m = lab_local(2);
+    mp_stack_local_del(l.st, 2, &m.ip, l.now);
+    lab_forget(&l);
+    lab_wait(&l, MP_SEC(3));
+    lab_expect_nothing(&l);
+    mp_stack_local_add(l.st, &m, l.now);
+    lab_pump(&l);
+    struct peer *q = NULL;
+    for (; l.qi < l.qn; l.qi++)
+        if (l.q[l.qi].flags & MP_SYN) q = l.q[l.qi].p;
+    CHECK(q != NULL); /* the peer was told that the address is gone: the old subflow is over */
+    if (q) {
+        lab_wait(&l, LAB_RTT);
+        lab_synack(&l, q, lab_join_synack(&l, q, 0));
+        lab_ack_mp(&l, q, 1, 1, 0);
+        lab_forget(&l);
+        lab_write(&l, 50000);
+        CHECK(lab_next_data(&l, q)->len > 0);
+        for (int i = 0; i < l.qn; i++) CHECK(l.q[i].p != p || !l.q[i].len);
+    }
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(a_reset_subflow_is_made_again)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct peer *p = lab_join(&l, 2);
+    lab_send(&l, p, (struct seg){ .flags = MP_RST, .seq = 1 });
+    lab_wait(&l, MP_SEC(2));
+    lab_expect_options(lab_expect(&l, &l.p[2], MP_SYN, 0, 0, 0), MP_JOIN);
+    lab_expect_counter(&l, path_retry, 1);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(without_subflows_a_connection_waits_a_while) /* RFC 8684 3.5: break before make */
+{
+    struct lab l = { 0 };
+    lab_server(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_RST, .seq = 1, .o = { .mp = MP_OPT_HAS(MP_TCPRST), .tcprst = { .transient = true } } });
+    CHECK_EQ(mpc_error(l.c), 0);
+    lab_wait(&l, MP_SEC(50));
+    CHECK_EQ(mpc_error(l.c), 0);
+    lab_wait(&l, MP_SEC(20));
+    CHECK_EQ(mpc_error(l.c), ETIMEDOUT);
+    lab_expect_counter(&l, orphan_timeout, 1);
+    lab_end(&l);
+}

@@ -1,0 +1,223 @@
+/* The end of an MPTCP connection: DATA_FIN on both sides, MP_FASTCLOSE, resets (RFC 8684 3.3.3, 3.5, 3.6). */
+#include "lab.h"
+
+#include <errno.h>
+
+static void data_fin_in(struct lab *l, struct peer *p, uint32_t ack)
+{
+    lab_send(l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = ack, .o = lab_map(l, 0, 0, 0, true) });
+}
+
+TEST(subflow_fins_follow_the_data_fins) /* 3.3.3 */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    mpc_shutdown(l.c, l.now);
+    CHECK(lab_expect(&l, P0, MP_ACK, 1, 1, 0)->o.dss.data_fin);
+    lab_ack_mp(&l, P0, 1, 1, 1);
+    CHECK(mpc_send_done(l.c));
+    lab_expect_nothing(&l); /* half-closed: the subflow stays */
+    data_fin_in(&l, P0, 1);
+    bool fin = false, dack = false;
+    for (; l.qi < l.qn; l.qi++) {
+        fin |= !!(l.q[l.qi].flags & MP_FIN);
+        dack |= l.q[l.qi].o.dss.has_ack && l.q[l.qi].o.dss.data_ack == l.idsn_peer + 2;
+    }
+    CHECK(fin && dack);
+    CHECK(mpc_eof(l.c));
+    CHECK(l.events & MP_EV_CLOSED);
+    CHECK_EQ(mpc_error(l.c), 0);
+    lab_end(&l);
+}
+
+TEST(all_subflows_are_closed_and_forgotten)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct peer *p = lab_join(&l, 2);
+    mpc_release(l.c, 0, l.now);
+    lab_forget(&l);
+    lab_ack_mp(&l, P0, 1, 1, 1);
+    data_fin_in(&l, P0, 1);
+    int fins = 0;
+    for (; l.qi < l.qn; l.qi++) fins += !!(l.q[l.qi].flags & MP_FIN);
+    CHECK_EQ(fins, 2);
+    lab_send(&l, P0, (struct seg){ .flags = MP_FIN | MP_ACK, .seq = 1, .ack = 2, .o = lab_dack(&l) });
+    lab_send(&l, p, (struct seg){ .flags = MP_FIN | MP_ACK, .seq = 1, .ack = 2, .o = lab_dack(&l) });
+    lab_wait(&l, MP_SEC(61));
+    lab_forget(&l);
+    CHECK_EQ(mp_stack_live(l.st), 0);
+    lab_end(&l);
+}
+
+TEST(a_fin_of_one_subflow_ends_only_that)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct peer *p = lab_join(&l, 2);
+    lab_send(&l, p, (struct seg){ .flags = MP_FIN | MP_ACK, .seq = 1, .ack = 1, .o = lab_dack(&l) });
+    lab_forget(&l);
+    CHECK(!mpc_eof(l.c));
+    lab_data(&l, P0, 1, 1, 0, 100);
+    CHECK_EQ(lab_read(&l), 100);
+    lab_forget(&l);
+    lab_write(&l, 50000);
+    for (int i = l.qi; i < l.qn; i++) CHECK(l.q[i].p == P0);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(an_abort_is_a_fast_close) /* 3.5 */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct peer *p = lab_join(&l, 2);
+    mpc_abort(l.c, l.now);
+    CHECK_EQ(lab_waiting(&l), 2);
+    bool fast = false;
+    for (; l.qi < l.qn; l.qi++) {
+        CHECK(l.q[l.qi].flags & MP_RST);
+        if (l.q[l.qi].o.mp & MP_OPT_HAS(MP_FASTCLOSE)) {
+            fast = true;
+            CHECK_EQ(l.q[l.qi].o.fastclose_key, LAB_PEER_KEY);
+        }
+    }
+    CHECK(fast);
+    CHECK(l.events & MP_EV_CLOSED);
+    lab_expect_counter(&l, subflow_reset_out, 2);
+    (void)p;
+    lab_end(&l);
+}
+
+TEST(what_still_comes_after_a_fast_close_gets_it_again)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    mpc_abort(l.c, l.now);
+    lab_forget(&l);
+    lab_wait(&l, MP_MS(5));
+    lab_data(&l, P0, 1, 1, 0, 100);
+    struct got *g = lab_expect(&l, P0, MP_RST | MP_ACK, 1, 1, 0);
+    CHECK(g->o.mp & MP_OPT_HAS(MP_FASTCLOSE));
+    lab_end(&l);
+}
+
+TEST(a_fast_close_from_the_peer_resets_all) /* 3.5 */
+{
+    for (int rst = 0; rst < 2; rst++) {
+        struct lab l = { 0 };
+        ROW("%s", rst ? "on a reset" : "on an ACK");
+        lab_client(&l);
+        struct peer *p = lab_join(&l, 2);
+        struct mp_opts o = { .mp = MP_OPT_HAS(MP_FASTCLOSE), .fastclose_key = l.key_engine };
+        lab_send(&l, P0, (struct seg){ .flags = rst ? MP_RST : MP_ACK, .seq = 1, .ack = rst ? 0 : 1, .o = o });
+        CHECK_EQ(mpc_error(l.c), ECONNRESET);
+        CHECK(l.events & MP_EV_CLOSED);
+        lab_expect_counter(&l, fastclose_in, 1);
+        bool other = false;
+        for (; l.qi < l.qn; l.qi++) other |= l.q[l.qi].p == p && (l.q[l.qi].flags & MP_RST);
+        CHECK(other);
+        lab_end(&l);
+    }
+    ROW("%s", "");
+}
+
+TEST(a_fast_close_with_a_wrong_key_is_ignored)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct mp_opts o = { .mp = MP_OPT_HAS(MP_FASTCLOSE), .fastclose_key = l.key_engine ^ 1 };
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = o });
+    CHECK_EQ(mpc_error(l.c), 0);
+    lab_expect_counter(&l, fastclose_bad, 1);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(a_reset_of_the_only_subflow_is_replaced)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_RST, .seq = 1, .o = { .mp = MP_OPT_HAS(MP_TCPRST), .tcprst = { .transient = true, .reason = MP_RST_PERFORMANCE } } });
+    CHECK_EQ(mpc_error(l.c), 0);
+    lab_wait(&l, MP_SEC(1));
+    lab_expect_options(lab_expect(&l, P1, MP_SYN, 0, 0, 0), MP_JOIN);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(when_the_peer_knows_the_token_no_more_the_connection_is_over)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_RST, .seq = 1 });
+    lab_wait(&l, MP_SEC(1));
+    lab_expect(&l, P1, MP_SYN, 0, 0, 0);
+    lab_send(&l, P1, (struct seg){ .flags = MP_RST | MP_ACK, .ack = 1, .o = { .mp = MP_OPT_HAS(MP_TCPRST), .tcprst = { .reason = MP_RST_MPTCP } } });
+    lab_wait(&l, MP_SEC(1));
+    lab_forget(&l);
+    CHECK_EQ(mpc_error(l.c), ECONNRESET);
+    lab_end(&l);
+}
+
+TEST(a_released_connection_delivers_what_was_written)
+{
+    struct lab l = { 0 };
+    lab_server(&l);
+    lab_write(&l, 5000);
+    mpc_release(l.c, 0, l.now);
+    lab_pump(&l);
+    uint64_t len = 0;
+    bool fin = false;
+    for (; l.qi < l.qn; l.qi++) len += l.q[l.qi].len, fin |= l.q[l.qi].o.dss.data_fin;
+    CHECK_EQ(len, 5000);
+    CHECK(fin);
+    lab_ack_mp(&l, P0, 1, 5001, 5001);
+    data_fin_in(&l, P0, 5001);
+    lab_forget(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_FIN | MP_ACK, .seq = 1, .ack = 5002, .o = lab_dack(&l) });
+    lab_wait(&l, MP_SEC(61));
+    lab_forget(&l);
+    CHECK_EQ(mp_stack_live(l.st), 0);
+    lab_end(&l);
+}
+
+TEST(data_for_a_released_connection_resets_it)
+{
+    struct lab l = { 0 };
+    lab_server(&l);
+    mpc_release(l.c, 0, l.now);
+    lab_forget(&l);
+    lab_data(&l, P0, 1, 1, 0, 100);
+    CHECK(lab_next_data(&l, P0)->len == 0);
+    lab_expect_counter(&l, fastclose_out, 1);
+    lab_forget(&l);
+    lab_wait(&l, MP_SEC(10));
+    CHECK_EQ(mp_stack_live(l.st), 0);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(a_released_connection_does_not_wait_for_ever_for_the_peers_end)
+{
+    struct lab l = { 0 };
+    lab_server(&l);
+    mpc_release(l.c, 0, l.now);
+    lab_forget(&l);
+    lab_ack_mp(&l, P0, 1, 1, 1);
+    lab_wait(&l, MP_SEC(120));
+    lab_forget(&l);
+    CHECK_EQ(mp_stack_live(l.st), 0);
+    lab_end(&l);
+}
+
+TEST(a_silent_peer_ends_the_connection_with_etimedout)
+{
+    struct lab l = { 0 };
+    lab_server(&l);
+    lab_write(&l, 1000);
+    lab_wait(&l, MP_SEC(3600));
+    lab_forget(&l);
+    CHECK_EQ(mpc_error(l.c), ETIMEDOUT);
+    lab_end(&l);
+}

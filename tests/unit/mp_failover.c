@@ -1,0 +1,219 @@
+/* A subflow that falls silent: its data goes to the others, in time, and it is trusted again when it moves (RFC 8684
+ * 3.3.6, docs/failover.md). Also what a peer sees when a recovery was in vain. */
+#include "lab.h"
+
+#include <errno.h>
+
+static uint64_t off_of(const struct lab *l, const struct got *g) { return g->o.dss.dsn - l->idsn_engine - 1; }
+
+/* Stream bytes from 0 without gap that reached the peer over the subflows in `mask`. */
+static uint64_t whole(const struct lab *l, unsigned mask)
+{
+    uint64_t end = 0;
+    for (bool more = true; more;) {
+        more = false;
+        for (int i = 0; i < l->qn; i++) {
+            const struct got *g = &l->q[i];
+            if (!g->len || !(mask >> (g->p - l->p) & 1) || !g->o.dss.has_map) continue;
+            if (off_of(l, g) <= end && off_of(l, g) + g->len > end) end = off_of(l, g) + g->len, more = true;
+        }
+    }
+    return end;
+}
+
+static uint32_t top(const struct lab *l, const struct peer *p) /* the subflow's next number */
+{
+    uint32_t end = 1;
+    for (int i = 0; i < l->qn; i++)
+        if (l->q[i].p == p && l->q[i].len && l->q[i].seq + l->q[i].len > end) end = l->q[i].seq + l->q[i].len;
+    return end;
+}
+
+static void two(struct lab *l)
+{
+    lab_client(l);
+    lab_join(l, 2);
+    lab_forget(l);
+}
+
+static void ack_first_only(struct lab *l, int rounds)
+{
+    for (int i = 0; i < rounds; i++) {
+        lab_wait(l, LAB_RTT);
+        uint64_t dack = whole(l, 1);
+        lab_ack_mp(l, &l->p[0], 1, top(l, &l->p[0]), dack);
+    }
+}
+
+TEST(data_of_a_silent_subflow_goes_to_the_other_within_150_ms)
+{
+    struct lab l = { 0 };
+    two(&l);
+    lab_write(&l, 15000);
+    CHECK(top(&l, P1) > 1);
+    CHECK(whole(&l, 1) < 15000);
+    ack_first_only(&l, 15);
+    CHECK_EQ(whole(&l, 1), 15000);
+    CHECK(mp_stack_counter(l.st, MP_E_subflow_stale) + mp_stack_counter(l.st, MP_E_opportunistic) > 0);
+    CHECK(mpc_send_done(l.c));
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(a_stale_subflow_that_moves_is_trusted_again)
+{
+    struct lab l = { 0 };
+    two(&l);
+    lab_write(&l, 15000);
+    ack_first_only(&l, 60);
+    CHECK(lab_sf(&l, 1).stale);
+    lab_write(&l, 30000);
+    lab_forget(&l);
+    lab_ack_mp(&l, P1, 1, top(&l, P1), l.dack);
+    CHECK(!lab_sf(&l, 1).stale);
+    lab_expect_counter(&l, subflow_unstale, 1);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(a_stale_subflow_is_probed_with_little) /* one segment a second, or it would never be found again */
+{
+    struct lab l = { 0 };
+    two(&l);
+    lab_write(&l, 15000);
+    ack_first_only(&l, 60);
+    lab_forget(&l);
+    lab_wait(&l, MP_SEC(20));
+    int n = 0;
+    for (; l.qi < l.qn; l.qi++) n += l.q[l.qi].p == P1;
+    CHECK(n >= 5 && n <= 40);
+    CHECK_EQ(mpc_error(l.c), 0);
+    lab_end(&l);
+}
+
+TEST(a_full_window_held_up_by_one_subflow_is_freed_by_the_other) /* NSDI'12 M1 */
+{
+    struct lab l = { 0 };
+    two(&l);
+    lab_write(&l, 300000);
+    for (int i = 0; i < 60; i++) {
+        lab_wait(&l, LAB_RTT);
+        lab_ack_mp(&l, P0, 1, top(&l, P0), whole(&l, 1));
+        CHECK(whole(&l, 3) <= whole(&l, 1) + 65535 + 15000); /* the connection's window is kept */
+    }
+    CHECK_EQ(whole(&l, 1), 300000);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(what_is_sent_on_two_subflows_is_the_same)
+{
+    struct lab l = { 0 };
+    two(&l);
+    lab_write(&l, 100000);
+    ack_first_only(&l, 40);
+    for (int i = 0; i < l.qn; i++)
+        if (l.q[i].len) CHECK(lab_payload_is(&l.q[i], off_of(&l, &l.q[i])));
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(the_first_link_may_be_the_one_that_goes)
+{
+    struct lab l = { 0 };
+    two(&l);
+    struct mp_local m = lab_local(1);
+    lab_write(&l, 15000);
+    mp_stack_local_del(l.st, 1, &m.ip, l.now);
+    for (int i = 0; i < 10; i++) {
+        lab_wait(&l, LAB_RTT);
+        lab_ack_mp(&l, P1, 1, top(&l, P1), whole(&l, 2));
+    }
+    CHECK_EQ(whole(&l, 2), 15000);
+    bool told = false;
+    for (int i = 0; i < l.qn; i++) told |= l.q[i].p == P1 && (l.q[i].o.mp & MP_OPT_HAS(MP_REMOVE_ADDR)) && l.q[i].o.remove_addr.id[0] == 0;
+    CHECK(told); /* RFC 8684 3.4.2: the initial address is id 0 */
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(a_join_under_way_ends_with_its_link)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct mp_local m = lab_local(2);
+    mp_stack_local_add(l.st, &m, l.now);
+    lab_expect(&l, P1, MP_SYN, 0, 0, 0);
+    mp_stack_local_del(l.st, 2, &m.ip, l.now);
+    lab_wait(&l, MP_SEC(10));
+    for (; l.qi < l.qn; l.qi++) CHECK(!(l.q[l.qi].flags & MP_SYN));
+    CHECK_EQ(mpc_error(l.c), 0);
+    lab_end(&l);
+}
+
+TEST(a_recovery_in_vain_is_undone) /* RFC 3522, RFC 8985 */
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    lab_write(&l, 6000);
+    lab_forget(&l);
+    uint64_t cwnd = lab_sf(&l, 0).cwnd;
+    uint32_t original = P0->ts_echo;
+    lab_wait(&l, LAB_RTT);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_sack(&l, P0, (struct mp_opts){ 0 }, 1001, 6001) });
+    lab_wait(&l, MP_MS(4));
+    lab_expect(&l, P0, MP_ACK, 1, 1, 1000);
+    CHECK(lab_sf(&l, 0).cwnd < cwnd);
+    P0->ts_echo = original; /* the ACK is of the first transmission, which was only late */
+    lab_ack(&l, P0, 1, 6001);
+    CHECK(lab_sf(&l, 0).cwnd >= cwnd);
+    lab_expect_counter(&l, spurious, 1);
+    lab_end(&l);
+}
+
+TEST(the_probe_of_a_large_slice_is_one_segment) /* RFC 8985 7.3 */
+{
+    struct lab l = { .plain = true, .slice = 64000 };
+    lab_client(&l);
+    lab_write(&l, 9000);
+    lab_expect(&l, P0, MP_ACK, 1, 1, 9000);
+    lab_wait(&l, MP_MS(60));
+    lab_expect(&l, P0, MP_ACK, 8001, 1, 1000);
+    lab_expect_counter(&l, tlp, 1);
+    lab_ack(&l, P0, 1, 9001);
+    lab_end(&l);
+}
+
+TEST(an_unopenable_join_is_tried_later)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct mp_local m = lab_local(2);
+    l.refuse_flow = true;
+    mp_stack_local_add(l.st, &m, l.now);
+    lab_expect_nothing(&l);
+    l.refuse_flow = false;
+    lab_wait(&l, MP_SEC(6));
+    lab_expect_options(lab_expect(&l, P1, MP_SYN, 0, 0, 0), MP_JOIN);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(ipv6_from_end_to_end)
+{
+    struct lab l = { 0 };
+    int err;
+    lab_stack(&l);
+    struct mp_endpoint to = { { 6, { 0xfd, [15] = 2 } }, 80 }, from = { { 6, { 0xfd, [15] = 1 } }, 0 };
+    l.c = mp_stack_connect(l.st, &to, &from.ip, 1, 0, &l, l.now, &err);
+    struct got *g = lab_expect(&l, P0, MP_SYN, 0, 0, 0);
+    CHECK_EQ(g->o.mss, 1440);
+    lab_synack(&l, P0, lab_capable(&l, 1));
+    lab_learn_key(&l, lab_expect(&l, P0, MP_ACK, 1, 1, 0)->o.capable.key_snd);
+    lab_ack_mp(&l, P0, 1, 1, 0);
+    lab_data(&l, P0, 1, 1, 0, 100);
+    lab_forget(&l);
+    CHECK_EQ(lab_read(&l), 100);
+    CHECK(lab_info(&l).multipath);
+    lab_end(&l);
+}

@@ -1,0 +1,477 @@
+/* Every cell of core/fallback.def, reached by packets (RFC 8684 3.7). A test that reaches one is named in cells[]
+ * below; the last test compares that list with the table. */
+#include "lab.h"
+
+#include "core/fallback.h"
+
+#include <errno.h>
+
+static struct { enum fb_state s; enum fb_event e; } cells[64];
+static int ncells;
+static void reaches(enum fb_state s, enum fb_event e)
+{
+    cells[ncells].s = s;
+    cells[ncells++].e = e;
+}
+
+/* The connection is plain TCP for this reason, and carries bytes both ways without options. */
+static void plain_works(struct lab *l, enum mp_plain_why why, uint32_t snd, uint32_t rcv)
+{
+    lab_forget(l);
+    CHECK(!lab_info(l).multipath);
+    CHECK_EQ(lab_info(l).why, why);
+    lab_expect_counter(l, fallback, 1);
+    uint64_t had = l->read + lab_read(l);
+    lab_forget(l);
+    lab_send(l, &l->p[0], (struct seg){ .flags = MP_ACK, .seq = rcv, .ack = snd, .off = had - l->read + l->read, .len = 50 });
+    CHECK_EQ(lab_read(l), 50);
+    lab_forget(l);
+    CHECK(mpc_send_done(l->c)); /* what the subflow acknowledged counts */
+    lab_write(l, 70);
+    struct got *g = lab_expect(l, &l->p[0], MP_ACK, snd, rcv + 50, 70);
+    lab_expect_no_options(g);
+    CHECK(lab_payload_is(g, l->written - 70));
+    lab_ack(l, &l->p[0], rcv + 50, snd + 70);
+    CHECK(mpc_send_done(l->c));
+    mpc_shutdown(l->c, l->now);
+    lab_expect_no_options(lab_expect(l, &l->p[0], MP_FIN | MP_ACK, snd + 70, rcv + 50, 0));
+    lab_end(l);
+}
+
+/* ---- OFFERED ---- */
+
+TEST(synack_without_option)
+{
+    struct lab l = { 0 };
+    reaches(FB_OFFERED, FB_SYNACK_WITHOUT_OPTION);
+    lab_connect(&l);
+    lab_expect(&l, P0, MP_SYN, 0, 0, 0);
+    lab_synack(&l, P0, (struct mp_opts){ 0 });
+    lab_expect_no_options(lab_expect(&l, P0, MP_ACK, 1, 1, 0));
+    plain_works(&l, MP_WHY_NO_OPTION_SYNACK, 1, 1);
+}
+
+TEST(syn_asked_again_without_option)
+{
+    struct lab l = { 0 };
+    reaches(FB_OFFERED, FB_SYN_WITHOUT_OPTION);
+    lab_server_syn(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_SYN, .o = lab_syn_options(&l, (struct mp_opts){ 0 }) });
+    lab_expect_no_options(lab_expect(&l, P0, MP_SYN | MP_ACK, 0, 1, 0));
+    lab_ack(&l, P0, 1, 1);
+    plain_works(&l, MP_WHY_SYN_DROPPED, 1, 1);
+}
+
+TEST(third_ack_without_option)
+{
+    struct lab l = { 0 };
+    reaches(FB_OFFERED, FB_ACK_WITHOUT_OPTION);
+    lab_server_syn(&l);
+    lab_ack(&l, P0, 1, 1);
+    lab_expect_counter(&l, capable_no_ack, 1);
+    plain_works(&l, MP_WHY_NO_OPTION_ACK, 1, 1);
+}
+
+TEST(first_data_without_option)
+{
+    struct lab l = { 0 };
+    lab_server_syn(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100 });
+    lab_forget(&l);
+    CHECK_EQ(lab_read(&l), 100);
+    plain_works(&l, MP_WHY_NO_OPTION_ACK, 1, 101);
+}
+
+TEST(version_unknown)
+{
+    struct lab l = { 0 };
+    reaches(FB_OFFERED, FB_VERSION_UNKNOWN);
+    lab_connect(&l);
+    lab_expect(&l, P0, MP_SYN, 0, 0, 0);
+    struct mp_opts o = lab_capable(&l, 1);
+    o.capable.version = 9;
+    lab_synack(&l, P0, o);
+    lab_expect_no_options(lab_expect(&l, P0, MP_ACK, 1, 1, 0));
+    plain_works(&l, MP_WHY_VERSION, 1, 1);
+}
+
+TEST(simultaneous_open)
+{
+    struct lab l = { 0 };
+    reaches(FB_OFFERED, FB_SIMULTANEOUS_OPEN);
+    lab_connect(&l);
+    lab_expect(&l, P0, MP_SYN, 0, 0, 0);
+    P0->ts = true;
+    lab_send(&l, P0, (struct seg){ .flags = MP_SYN, .o = lab_syn_options(&l, lab_capable(&l, 0)) });
+    lab_expect_no_options(lab_expect(&l, P0, MP_SYN | MP_ACK, 0, 1, 0));
+    lab_ack(&l, P0, 1, 1);
+    plain_works(&l, MP_WHY_SIMOPEN, 1, 1);
+}
+
+TEST(handshake_done_on_both_sides)
+{
+    struct lab l = { 0 }, m = { 0 };
+    reaches(FB_OFFERED, FB_HANDSHAKE_DONE);
+    lab_client_unconfirmed(&l);
+    CHECK_EQ(lab_info(&l).why, MP_WHY_PENDING);
+    lab_end(&l);
+    lab_server_unconfirmed(&m);
+    CHECK_EQ(lab_info(&m).why, MP_WHY_PENDING);
+    lab_end(&m);
+}
+
+/* ---- UNCONFIRMED ---- */
+
+TEST(a_dss_confirms)
+{
+    struct lab l = { 0 }, m = { 0 };
+    reaches(FB_UNCONFIRMED, FB_DSS_SEEN);
+    lab_client(&l);
+    CHECK(lab_info(&l).multipath);
+    lab_end(&l);
+    lab_server_unconfirmed(&m);
+    lab_data(&m, &m.p[0], 1, 1, 0, 10);
+    CHECK(lab_info(&m).multipath);
+    lab_forget(&m);
+    lab_end(&m);
+}
+
+TEST(unconfirmed_data_without_mapping_from_a_server)
+{
+    struct lab l = { 0 };
+    reaches(FB_UNCONFIRMED, FB_DATA_WITHOUT_DSS_SINGLE);
+    lab_client_unconfirmed(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100 });
+    plain_works(&l, MP_WHY_NO_DSS, 1, 101);
+}
+
+TEST(unconfirmed_ack_of_data_without_data_ack)
+{
+    struct lab l = { 0 };
+    reaches(FB_UNCONFIRMED, FB_ACK_WITHOUT_DSS);
+    lab_client_unconfirmed(&l);
+    lab_write(&l, 100);
+    lab_expect(&l, P0, MP_ACK, 1, 1, 100);
+    lab_ack(&l, P0, 1, 101);
+    plain_works(&l, MP_WHY_NO_OPTION_ACK, 101, 1);
+}
+
+TEST(unconfirmed_fin_without_option)
+{
+    struct lab l = { 0 };
+    reaches(FB_UNCONFIRMED, FB_FIN_WITHOUT_DSS);
+    lab_client_unconfirmed(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_FIN | MP_ACK, .seq = 1, .ack = 1 });
+    lab_expect_no_options(lab_expect(&l, P0, MP_ACK, 1, 2, 0));
+    CHECK(mpc_eof(l.c));
+    CHECK_EQ(lab_info(&l).why, MP_WHY_NO_DSS);
+    lab_write(&l, 10);
+    lab_expect_no_options(lab_expect(&l, P0, MP_ACK, 1, 2, 10));
+    lab_end(&l);
+}
+
+TEST(unconfirmed_bad_checksum)
+{
+    struct lab l = { .csum = true };
+    reaches(FB_UNCONFIRMED, FB_CSUM_BAD_SINGLE);
+    lab_server_syn(&l);
+    struct mp_opts o = lab_capable(&l, 2);
+    o.capable.has_data_len = o.capable.has_csum = true;
+    o.capable.data_len = 100;
+    o.capable.csum = (uint16_t)(lab_csum(&l, 0, 1, 100, 100) ^ 0xff);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100, .o = o });
+    lab_expect_counter(&l, csum_bad, 1);
+    bool fail = false;
+    for (; l.qi < l.qn; l.qi++) fail |= (l.q[l.qi].o.mp & MP_OPT_HAS(MP_FAIL)) && l.q[l.qi].o.fail_dsn == l.idsn_peer + 1;
+    CHECK(fail);
+    CHECK_EQ(lab_info(&l).why, MP_WHY_CHECKSUM);
+    CHECK_EQ(lab_read(&l), 100);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(unconfirmed_peer_fail)
+{
+    struct lab l = { .csum = true };
+    reaches(FB_UNCONFIRMED, FB_PEER_FAIL);
+    lab_client_unconfirmed(&l);
+    lab_write(&l, 100);
+    lab_expect(&l, P0, MP_ACK, 1, 1, 100);
+    struct mp_opts o = { .mp = MP_OPT_HAS(MP_FAIL), .fail_dsn = l.idsn_engine + 1 };
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 101, .o = o });
+    lab_forget(&l);
+    CHECK_EQ(lab_info(&l).why, MP_WHY_PEER_FAIL);
+    CHECK(mpc_send_done(l.c));
+    lab_write(&l, 10);
+    struct got *g = lab_expect(&l, P0, MP_ACK, 101, 1, 10);
+    lab_expect_options(g, MP_DSS); /* the infinite mapping */
+    CHECK(g->o.dss.has_map && g->o.dss.len == 0);
+    lab_end(&l);
+}
+
+static struct mp_opts infinite(const struct lab *l, uint64_t off, uint32_t ssn)
+{
+    struct mp_opts o = lab_dack(l);
+    o.dss.has_map = o.dss.dsn64 = true;
+    o.dss.dsn = l->idsn_peer + 1 + off;
+    o.dss.ssn = ssn;
+    o.dss.has_csum = l->csum;
+    return o;
+}
+
+TEST(an_infinite_mapping_from_the_peer)
+{
+    struct lab l = { 0 };
+    reaches(FB_CONFIRMED, FB_PEER_INFINITE);
+    lab_server(&l);
+    lab_data(&l, P0, 1, 1, 0, 100);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 101, .ack = 1, .off = 100, .len = 100, .o = infinite(&l, 100, 101) });
+    lab_expect_counter(&l, infinite_in, 1);
+    lab_forget(&l);
+    CHECK_EQ(lab_read(&l), 200);
+    CHECK_EQ(lab_info(&l).why, MP_WHY_PEER_FAIL);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 201, .ack = 1, .off = 200, .len = 100 });
+    CHECK_EQ(lab_read(&l), 100);
+    lab_forget(&l);
+    lab_write(&l, 10);
+    struct got *g = lab_expect(&l, P0, MP_ACK, 1, 301, 10);
+    CHECK(g->o.dss.has_map && g->o.dss.len == 0); /* ours in return */
+    lab_expect_counter(&l, infinite_out, 1);
+    lab_ack(&l, P0, 301, 11);
+    lab_write(&l, 10);
+    lab_expect_no_options(lab_expect(&l, P0, MP_ACK, 11, 301, 10));
+    lab_end(&l);
+}
+
+/* ---- CONFIRMED ---- */
+
+TEST(confirmed_further_dss_change_nothing)
+{
+    struct lab l = { 0 };
+    reaches(FB_CONFIRMED, FB_DSS_SEEN);
+    lab_server(&l);
+    lab_data(&l, P0, 1, 1, 0, 10);
+    lab_data(&l, P0, 11, 1, 10, 10);
+    lab_forget(&l);
+    CHECK(lab_info(&l).multipath);
+    lab_end(&l);
+}
+
+TEST(confirmed_fin_without_option_on_the_only_subflow)
+{
+    struct lab l = { 0 };
+    reaches(FB_CONFIRMED, FB_FIN_WITHOUT_DSS);
+    lab_client(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_FIN | MP_ACK, .seq = 1, .ack = 1 });
+    lab_expect_no_options(lab_expect(&l, P0, MP_ACK, 1, 2, 0));
+    CHECK(mpc_eof(l.c));
+    lab_expect_counter(&l, fallback, 1);
+    lab_end(&l);
+}
+
+TEST(confirmed_data_without_mapping_with_others)
+{
+    struct lab l = { 0 };
+    reaches(FB_CONFIRMED, FB_DATA_WITHOUT_DSS);
+    lab_client(&l);
+    struct peer *p = lab_join(&l, 2);
+    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100 });
+    struct got *g = lab_expect(&l, p, MP_RST | MP_ACK, 1, 101, 0);
+    lab_expect_options(g, MP_TCPRST);
+    lab_expect_counter(&l, fallback_refused, 1);
+    lab_forget(&l);
+    CHECK(lab_info(&l).multipath);
+    lab_data(&l, P0, 1, 1, 0, 100);
+    CHECK_EQ(lab_read(&l), 100);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(confirmed_data_without_mapping_on_the_only_subflow)
+{
+    struct lab l = { 0 };
+    reaches(FB_CONFIRMED, FB_DATA_WITHOUT_DSS_SINGLE);
+    lab_client(&l);
+    lab_data(&l, P0, 1, 1, 0, 100);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 101, .ack = 1, .off = 100, .len = 100 });
+    lab_forget(&l);
+    CHECK_EQ(lab_read(&l), 200);
+    plain_works(&l, MP_WHY_NO_DSS, 1, 201);
+}
+
+TEST(confirmed_acks_without_data_ack_on_the_only_subflow)
+{
+    struct lab l = { 0 };
+    reaches(FB_CONFIRMED, FB_ACK_WITHOUT_DSS);
+    lab_server(&l);
+    mpc_setopt(l.c, MPC_NODELAY, 1, l.now);
+    lab_write(&l, 100);
+    lab_ack_mp(&l, P0, 1, 101, 100);
+    for (uint32_t i = 1; i <= 3; i++) {
+        CHECK(lab_info(&l).multipath);
+        lab_write(&l, 100);
+        lab_forget(&l);
+        lab_ack(&l, P0, 1, 101 + i * 100);
+    }
+    plain_works(&l, MP_WHY_NO_OPTION_ACK, 401, 1);
+}
+
+TEST(confirmed_bad_checksum_on_the_only_subflow)
+{
+    struct lab l = { .csum = true };
+    reaches(FB_CONFIRMED, FB_CSUM_BAD_SINGLE);
+    lab_server(&l);
+    lab_data(&l, P0, 1, 1, 0, 100);
+    lab_forget(&l);
+    CHECK_EQ(lab_read(&l), 100);
+    struct mp_opts o = lab_map(&l, 100, 101, 100, false);
+    o.dss.csum ^= 0x1111;
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 101, .ack = 1, .off = 100, .len = 100, .o = o });
+    bool fail = false;
+    for (; l.qi < l.qn; l.qi++) fail |= (l.q[l.qi].o.mp & MP_OPT_HAS(MP_FAIL)) && l.q[l.qi].o.fail_dsn == l.idsn_peer + 101;
+    CHECK(fail);
+    lab_expect_counter(&l, fail_out, 1);
+    CHECK_EQ(lab_read(&l), 100); /* passed on as a middlebox made it: plain TCP from here */
+    lab_forget(&l);
+    CHECK_EQ(lab_info(&l).why, MP_WHY_CHECKSUM);
+    lab_write(&l, 10);
+    struct got *g = lab_expect(&l, P0, MP_ACK, 1, 201, 10);
+    CHECK(g->o.dss.has_map && g->o.dss.len == 0);
+    lab_end(&l);
+}
+
+TEST(confirmed_bad_checksum_with_others)
+{
+    struct lab l = { .csum = true };
+    reaches(FB_CONFIRMED, FB_CSUM_BAD_MULTI);
+    lab_client(&l);
+    struct peer *p = lab_join(&l, 2);
+    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100, .o = lab_map(&l, 0, 1, 100, false), .spoil = true });
+    bool rst = false;
+    for (; l.qi < l.qn; l.qi++) rst |= l.q[l.qi].p == p && (l.q[l.qi].flags & MP_RST) && l.q[l.qi].o.tcprst.reason == MP_RST_MIDDLEBOX;
+    CHECK(rst);
+    CHECK_EQ(lab_read(&l), 0);
+    CHECK(lab_info(&l).multipath);
+    lab_expect_counter(&l, fallback, 0);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(confirmed_peer_fail)
+{
+    struct lab l = { .csum = true };
+    reaches(FB_CONFIRMED, FB_PEER_FAIL);
+    reaches(FB_PLAIN, FB_PEER_FAIL); /* the second one below is not even looked at: plain TCP has no options */
+    lab_server(&l);
+    lab_write(&l, 100);
+    lab_expect(&l, P0, MP_ACK, 1, 1, 100);
+    struct mp_opts o = { .mp = MP_OPT_HAS(MP_FAIL), .fail_dsn = l.idsn_engine + 1 };
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 101, .o = o });
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 101, .o = o });
+    lab_forget(&l);
+    lab_expect_counter(&l, fallback, 1);
+    CHECK_EQ(lab_info(&l).why, MP_WHY_PEER_FAIL);
+    lab_write(&l, 10);
+    struct got *g = lab_expect(&l, P0, MP_ACK, 101, 1, 10);
+    CHECK(g->o.dss.has_map && g->o.dss.len == 0);
+    CHECK_EQ(g->o.dss.dsn, l.idsn_engine + 1 + 100);
+    CHECK_EQ(g->o.dss.ssn, 101);
+    lab_end(&l);
+}
+
+TEST(unconfirmed_infinite_mapping)
+{
+    struct lab l = { 0 };
+    reaches(FB_UNCONFIRMED, FB_PEER_INFINITE);
+    lab_client_unconfirmed(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100, .o = infinite(&l, 0, 1) });
+    lab_forget(&l);
+    CHECK_EQ(lab_read(&l), 100);
+    CHECK(!lab_info(&l).multipath);
+    CHECK_EQ(lab_info(&l).why, MP_WHY_PEER_FAIL);
+    lab_end(&l);
+}
+
+/* ---- PLAIN ---- */
+
+TEST(plain_an_infinite_mapping_again_is_already_done)
+{
+    struct lab l = { 0 };
+    reaches(FB_PLAIN, FB_PEER_INFINITE);
+    lab_server(&l);
+    for (uint32_t i = 0; i < 3; i++)
+        lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1 + i * 100, .ack = 1, .off = i * 100, .len = 100, .o = infinite(&l, 0, 1) });
+    lab_forget(&l);
+    CHECK_EQ(lab_read(&l), 300);
+    lab_expect_counter(&l, fallback, 1);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(plain_a_mapping_that_says_otherwise_resets) /* never wrong bytes */
+{
+    struct lab l = { 0 };
+    lab_server(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100, .o = infinite(&l, 0, 1) });
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 101, .ack = 1, .off = 100, .len = 100, .o = lab_map(&l, 100, 101, 100, false) });
+    CHECK_EQ(lab_read(&l), 200);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 201, .ack = 1, .off = 500, .len = 100, .o = lab_map(&l, 500, 201, 100, false) });
+    CHECK_EQ(lab_read(&l), 0);
+    CHECK_EQ(mpc_error(l.c), ECONNRESET);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(unconfirmed_data_without_mapping_across_a_hole)
+{
+    struct lab l = { 0 };
+    lab_client_unconfirmed(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 101, .ack = 1, .off = 100, .len = 100 });
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100 });
+    lab_forget(&l);
+    CHECK_EQ(lab_read(&l), 200); /* the hole is filled, then the subflow's order is the stream's */
+    plain_works(&l, MP_WHY_NO_DSS, 1, 201);
+}
+
+/* Two subflows, and the first has not confirmed yet: the second's data cannot be plain TCP's. */
+TEST(unconfirmed_data_without_mapping_with_others)
+{
+    struct lab l = { 0 };
+    reaches(FB_UNCONFIRMED, FB_DATA_WITHOUT_DSS);
+    LAB_SKIP("core/fallback.def lets UNCONFIRMED x DATA_WITHOUT_DSS fall back with two subflows");
+    lab_server_unconfirmed(&l);
+    struct mp_opts o = { .mp = MP_OPT_HAS(MP_JOIN), .join = { .form = MP_JOIN_SYN, .addr_id = 5, .token = l.token_engine, .nonce = 0x0a0b0c0d } };
+    struct peer *p = lab_syn(&l, 2, 5002, o);
+    lab_forget(&l);
+    o.join.form = MP_JOIN_ACK;
+    uint8_t h[32];
+    lab_join_hmac(&l, p, h);
+    memcpy(o.join.hmac, h, 20);
+    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = o });
+    lab_forget(&l);
+    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100 });
+    lab_expect_counter(&l, fallback, 0);
+    CHECK_EQ(lab_read(&l), 0);
+    bool rst = false;
+    for (; l.qi < l.qn; l.qi++) rst |= l.q[l.qi].p == p && (l.q[l.qi].flags & MP_RST);
+    CHECK(rst);
+    CHECK_EQ(mpc_error(l.c), 0);
+    lab_end(&l);
+}
+
+TEST(every_cell_of_the_table_was_reached)
+{
+    static const struct { enum fb_state s; enum fb_event e; const char *name; } table[] = {
+#define X(state, event, next, action, source) { FB_##state, FB_##event, #state " x " #event },
+#include "core/fallback.def"
+#undef X
+    };
+    if (ncells < 5) return; /* some tests alone */
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        bool found = false;
+        for (int j = 0; j < ncells; j++) found |= cells[j].s == table[i].s && cells[j].e == table[i].e;
+        ROW("%s", table[i].name);
+        CHECK(found);
+    }
+    ROW("%s", "");
+}

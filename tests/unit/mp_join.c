@@ -1,0 +1,317 @@
+/* Further subflows: MP_JOIN in both roles (RFC 8684 3.2). */
+#include "lab.h"
+
+#include <errno.h>
+
+static struct peer *join_syn(struct lab *l) /* client: the engine's MP_JOIN SYN is out */
+{
+    struct mp_local m = lab_local(2);
+    mp_stack_local_add(l->st, &m, l->now);
+    lab_pump(l);
+    struct got *g = lab_expect(l, &l->p[1], MP_SYN, 0, 0, 0);
+    lab_expect_options(g, MP_JOIN);
+    CHECK_EQ(g->o.join.token, l->token_peer);
+    return &l->p[1];
+}
+
+static struct mp_opts join_opt(const struct lab *l, const struct peer *p) /* peer's SYN */
+{
+    return (struct mp_opts){ .mp = MP_OPT_HAS(MP_JOIN), .join = { .form = MP_JOIN_SYN, .addr_id = 5, .token = l->token_engine, .nonce = p ? p->nonce : 0x0a0b0c0d } };
+}
+
+static struct mp_opts join_ack(const struct lab *l, const struct peer *p)
+{
+    struct mp_opts o = { .mp = MP_OPT_HAS(MP_JOIN), .join = { .form = MP_JOIN_ACK } };
+    uint8_t h[32];
+    lab_join_hmac(l, p, h);
+    memcpy(o.join.hmac, h, 20);
+    return o;
+}
+
+TEST(a_second_address_joins_once_mptcp_is_confirmed)
+{
+    struct lab l = { 0 };
+    lab_stack(&l);
+    struct mp_local m = lab_local(2);
+    mp_stack_local_add(l.st, &m, l.now);
+    lab_client_unconfirmed(&l);
+    lab_wait(&l, MP_SEC(1));
+    lab_expect_nothing(&l); /* not before */
+    lab_ack_mp(&l, P0, 1, 1, 0);
+    struct got *g = lab_expect(&l, P1, MP_SYN, 0, 0, 0);
+    lab_expect_options(g, MP_JOIN);
+    CHECK(mp_addr_eq(&g->k.src.ip, &m.ip));
+    CHECK(mp_endpoint_eq(&g->k.dst, &P0->peer));
+    CHECK_EQ(g->k.ifindex, 2);
+    CHECK(g->o.join.addr_id != 0); /* 0 is the first subflow's address */
+    lab_end(&l);
+}
+
+TEST(a_join_in_four_steps)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct peer *p = join_syn(&l);
+    lab_wait(&l, LAB_RTT);
+    lab_synack(&l, p, lab_join_synack(&l, p, 0));
+    struct got *g = lab_expect(&l, p, MP_ACK, 1, 1, 0);
+    lab_expect_options(g, MP_JOIN);
+    uint8_t h[32];
+    mp_join_hmac(l.key_engine, LAB_PEER_KEY, p->nonce_engine, p->nonce, h);
+    CHECK_MEM(g->o.join.hmac, h, 20);
+    lab_write(&l, 50000);
+    lab_wait(&l, MP_MS(5));
+    for (int i = l.qi; i < l.qn; i++) CHECK(l.q[i].p != p); /* no data before the fourth ACK */
+    lab_forget(&l);
+    lab_ack_mp(&l, p, 1, 1, 0);
+    lab_expect_counter(&l, join_up, 1);
+    g = lab_next_data(&l, p);
+    lab_expect_options(g, MP_DSS);
+    CHECK_EQ(g->seq, 1);
+    CHECK_EQ(g->o.dss.ssn, 1);
+    CHECK(lab_payload_is(g, g->o.dss.dsn - l.idsn_engine - 1));
+    lab_forget(&l);
+    CHECK_EQ(lab_info(&l).nsubflows, 2);
+    lab_end(&l);
+}
+
+TEST(the_third_ack_is_sent_again_until_the_fourth)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct peer *p = join_syn(&l);
+    lab_wait(&l, LAB_RTT);
+    lab_synack(&l, p, lab_join_synack(&l, p, 0));
+    lab_expect(&l, p, MP_ACK, 1, 1, 0);
+    lab_wait(&l, MP_SEC(1));
+    CHECK(lab_waiting(&l) >= 1);
+    while (lab_waiting(&l)) lab_expect_options(lab_expect(&l, p, MP_ACK, 1, 1, 0), MP_JOIN);
+    lab_ack_mp(&l, p, 1, 1, 0);
+    lab_wait(&l, MP_SEC(5));
+    lab_end(&l);
+}
+
+TEST(a_join_without_a_fourth_ack_is_given_up)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct peer *p = join_syn(&l);
+    lab_synack(&l, p, lab_join_synack(&l, p, 0));
+    for (int i = 0; i < 300 && !mp_stack_counter(l.st, MP_E_subflow_reset_out); i++) lab_wait(&l, MP_SEC(1));
+    CHECK(mp_stack_counter(l.st, MP_E_subflow_reset_out) >= 1);
+    lab_forget(&l);
+    lab_ack_mp(&l, P0, 1, 1, 0);
+    CHECK_EQ(mpc_error(l.c), 0);
+    lab_end(&l);
+}
+
+TEST(a_wrong_hmac_in_the_synack_resets_the_subflow)
+{
+    LAB_SKIP("core/sf.c sf_abort: in SYN_SENT it dies without a word");
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct peer *p = join_syn(&l);
+    struct mp_opts o = lab_join_synack(&l, p, 0);
+    o.join.hmac[3] ^= 1;
+    lab_synack(&l, p, o);
+    struct got *g = lab_expect(&l, p, MP_RST | MP_ACK, 1, 1, 0);
+    lab_expect_options(g, MP_TCPRST);
+    CHECK_EQ(g->o.tcprst.reason, MP_RST_MPTCP);
+    lab_expect_counter(&l, join_hmac_bad, 1);
+    CHECK_EQ(mpc_error(l.c), 0);
+    lab_end(&l);
+}
+
+TEST(a_synack_without_mp_join_resets_the_subflow)
+{
+    LAB_SKIP("core/sf.c sf_abort: in SYN_SENT it dies without a word");
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct peer *p = join_syn(&l);
+    lab_synack(&l, p, (struct mp_opts){ 0 });
+    struct got *g = lab_expect(&l, p, MP_RST | MP_ACK, 1, 1, 0);
+    lab_expect_options(g, MP_TCPRST);
+    lab_expect_counter(&l, join_no_option, 1);
+    lab_end(&l);
+}
+
+TEST(a_refused_join_is_tried_again_later)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct peer *p = join_syn(&l);
+    lab_send(&l, p, (struct seg){ .flags = MP_RST | MP_ACK, .ack = 1 });
+    lab_expect_counter(&l, join_failed, 1);
+    lab_expect_nothing(&l);
+    lab_wait(&l, MP_SEC(2));
+    lab_expect_options(lab_expect(&l, &l.p[2], MP_SYN, 0, 0, 0), MP_JOIN);
+    CHECK_EQ(mpc_error(l.c), 0);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(a_server_takes_a_join)
+{
+    struct lab l = { 0 };
+    lab_server(&l);
+    struct mp_local m = lab_local(2);
+    mp_stack_local_add(l.st, &m, l.now);
+    struct peer *p = lab_syn(&l, 2, 5002, join_opt(&l, NULL));
+    struct got *g = lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0);
+    lab_expect_options(g, MP_JOIN);
+    uint8_t h[32];
+    mp_join_hmac(l.key_engine, LAB_PEER_KEY, g->o.join.nonce, p->nonce, h);
+    CHECK_MEM(g->o.join.hmac, h, 8);
+    lab_wait(&l, LAB_RTT);
+    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = join_ack(&l, p) });
+    g = lab_expect(&l, p, MP_ACK, 1, 1, 0); /* the fourth */
+    lab_expect_counter(&l, join_up, 1);
+    lab_data(&l, p, 1, 1, 0, 100);
+    g = lab_expect(&l, p, MP_ACK, 1, 101, 0);
+    CHECK_EQ(g->o.dss.data_ack, l.idsn_peer + 1 + 100);
+    CHECK_EQ(lab_read(&l), 100);
+    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 101, .ack = 1, .o = join_ack(&l, p) }); /* again: our ACK was lost */
+    lab_expect(&l, p, MP_ACK, 1, 101, 0);
+    lab_end(&l);
+}
+
+TEST(a_wrong_hmac_in_the_third_ack_resets_the_subflow)
+{
+    struct lab l = { 0 };
+    lab_server(&l);
+    struct peer *p = lab_syn(&l, 2, 5002, join_opt(&l, NULL));
+    lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0);
+    struct mp_opts o = join_ack(&l, p);
+    o.join.hmac[19] ^= 1;
+    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = o });
+    struct got *g = lab_expect(&l, p, MP_RST | MP_ACK, 1, 1, 0);
+    lab_expect_options(g, MP_TCPRST);
+    CHECK_EQ(g->o.tcprst.reason, MP_RST_MPTCP);
+    lab_expect_counter(&l, join_hmac_bad, 1);
+    lab_end(&l);
+}
+
+TEST(a_third_ack_without_hmac_opens_nothing)
+{
+    struct lab l = { 0 };
+    lab_server(&l);
+    struct peer *p = lab_syn(&l, 2, 5002, join_opt(&l, NULL));
+    lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0);
+    lab_ack(&l, p, 1, 1);
+    lab_data(&l, p, 1, 1, 0, 100);
+    lab_expect_counter(&l, join_up, 0);
+    CHECK_EQ(lab_read(&l), 0);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(join_with_unknown_token_is_reset)
+{
+    struct lab l = { 0 };
+    lab_server(&l);
+    struct mp_opts o = join_opt(&l, NULL);
+    o.join.token ^= 1;
+    struct peer *p = lab_syn(&l, 2, 5002, o);
+    struct got *g = lab_expect(&l, p, MP_RST | MP_ACK, (uint32_t)-p->irs, 1, 0);
+    lab_expect_options(g, MP_TCPRST);
+    CHECK_EQ(g->o.tcprst.reason, MP_RST_MPTCP);
+    lab_expect_counter(&l, join_token_unknown, 1);
+    lab_end(&l);
+}
+
+static void two_subflows(struct mp_settings *s) { s->max_subflows = 2; }
+
+TEST(joins_beyond_the_limit_are_refused)
+{
+    struct lab l = { .tune = two_subflows };
+    lab_server(&l);
+    struct peer *p = lab_syn(&l, 2, 5002, join_opt(&l, NULL));
+    lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0);
+    struct peer *q = lab_syn(&l, 2, 5003, join_opt(&l, NULL));
+    struct got *g = lab_expect(&l, q, MP_RST | MP_ACK, (uint32_t)-q->irs, 1, 0);
+    lab_expect_options(g, MP_TCPRST);
+    CHECK_EQ(g->o.tcprst.reason, MP_RST_PROHIBITED);
+    lab_expect_counter(&l, join_refused, 1);
+    lab_end(&l);
+}
+
+TEST(a_join_before_the_keys_are_known_is_refused)
+{
+    struct lab l = { 0 };
+    lab_server_syn(&l);
+    struct peer *q = lab_syn(&l, 2, 5003, join_opt(&l, NULL));
+    struct got *g = lab_expect(&l, q, MP_RST | MP_ACK, (uint32_t)-q->irs, 1, 0);
+    lab_expect_options(g, MP_TCPRST);
+    lab_end(&l);
+}
+
+TEST(a_backup_subflow_carries_nothing_while_another_lives) /* RFC 8684 3.3.8 */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct mp_local m = lab_local(2);
+    m.backup = true;
+    mp_stack_local_add(l.st, &m, l.now);
+    struct got *g = lab_expect(&l, P1, MP_SYN, 0, 0, 0);
+    CHECK(g->o.join.backup);
+    lab_wait(&l, LAB_RTT);
+    lab_synack(&l, P1, lab_join_synack(&l, P1, 0));
+    lab_expect(&l, P1, MP_ACK, 1, 1, 0);
+    lab_ack_mp(&l, P1, 1, 1, 0);
+    lab_write(&l, 50000);
+    for (int i = l.qi; i < l.qn; i++) CHECK(l.q[i].p == P0);
+    lab_forget(&l);
+    m.backup = false; /* and is told when that changes */
+    mp_stack_local_add(l.st, &m, l.now);
+    bool prio = false;
+    for (lab_pump(&l); l.qi < l.qn; l.qi++) prio |= l.q[l.qi].p == P1 && (l.q[l.qi].o.mp & MP_OPT_HAS(MP_PRIO)) && !l.q[l.qi].o.prio.backup;
+    CHECK(prio);
+    lab_end(&l);
+}
+
+TEST(the_peer_makes_a_subflow_backup)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct peer *p = lab_join(&l, 2);
+    struct mp_opts o = lab_dack(&l);
+    o.mp |= MP_OPT_HAS(MP_PRIO);
+    o.prio.backup = true;
+    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = o });
+    lab_expect_counter(&l, prio_in, 1);
+    lab_write(&l, 50000);
+    for (int i = l.qi; i < l.qn; i++) CHECK(l.q[i].p == P0);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(a_subflow_that_dies_gives_its_data_to_the_others) /* RFC 8684 3.3.6 */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct peer *p = lab_join(&l, 2);
+    lab_write(&l, 15000);
+    uint64_t lost = 0;
+    for (int i = l.qi; i < l.qn; i++)
+        if (l.q[i].p == p) lost += l.q[i].len;
+    CHECK(lost > 0);
+    lab_forget(&l);
+    lab_wait(&l, LAB_RTT);
+    lab_send(&l, p, (struct seg){ .flags = MP_RST, .seq = 1 });
+    uint32_t end = 1;
+    for (int i = 0; i < l.qn; i++)
+        if (l.q[i].p == P0 && l.q[i].seq + l.q[i].len > end) end = l.q[i].seq + l.q[i].len;
+    lab_ack_mp(&l, P0, 1, end, 0);
+    lab_wait(&l, MP_MS(30));
+    uint64_t seen[15] = { 0 };
+    for (int i = 0; i < l.qn; i++)
+        if (l.q[i].p == P0 && l.q[i].len && (l.q[i].o.mp & MP_OPT_HAS(MP_DSS))) {
+            uint64_t off = l.q[i].o.dss.dsn - l.idsn_engine - 1;
+            CHECK(lab_payload_is(&l.q[i], off));
+            for (uint64_t b = off; b < off + l.q[i].len && b < 15000; b += 1000) seen[b / 1000]++;
+        }
+    for (int i = 0; i < 15; i++) CHECK(seen[i] > 0);
+    CHECK(lab_info(&l).reinjected >= lost);
+    lab_forget(&l);
+    lab_end(&l);
+}

@@ -1,0 +1,191 @@
+/* What is acknowledged, when and how: delayed ACKs, SACK, D-SACK (RFC 9293 3.8.6.3, RFC 5681 4.2, RFC 2018, RFC 2883). */
+#include "lab.h"
+
+static void data(struct lab *l, uint32_t seq, uint32_t len)
+{
+    lab_send(l, &l->p[0], (struct seg){ .flags = MP_ACK, .seq = seq, .ack = 1, .off = seq - 1, .len = len });
+}
+
+/* Past the opening's immediate ACKs. Returns the next sequence number. */
+static uint32_t settle(struct lab *l)
+{
+    uint32_t seq = 1;
+    for (int i = 0; i < 20; i++, seq += 1000) data(l, seq, 1000);
+    lab_wait(l, MP_SEC(1));
+    lab_forget(l);
+    CHECK_EQ(lab_read(l), seq - 1);
+    lab_forget(l);
+    return seq;
+}
+
+TEST(data_is_acknowledged_at_once_at_the_start)
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    for (uint32_t i = 0; i < 4; i++) {
+        data(&l, 1 + i * 100, 100);
+        lab_expect(&l, P0, MP_ACK, 1, 101 + i * 100, 0);
+    }
+    CHECK_EQ(lab_read(&l), 400);
+    lab_end(&l);
+}
+
+TEST(a_lone_segment_is_acknowledged_within_half_a_second) /* RFC 9293 3.8.6.3 */
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    uint32_t seq = settle(&l);
+    data(&l, seq, 100);
+    lab_expect_nothing(&l);
+    mp_time t = l.now;
+    lab_wait(&l, MP_MS(500));
+    struct got *g = lab_expect(&l, P0, MP_ACK, 1, seq + 100, 0);
+    CHECK(g->at > t && g->at < t + MP_MS(500));
+    lab_end(&l);
+}
+
+TEST(every_second_full_segment_is_acknowledged) /* RFC 9293 3.8.6.3 */
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    uint32_t seq = settle(&l);
+    for (int i = 0; i < 3; i++, seq += 2000) {
+        data(&l, seq, 1000);
+        lab_expect_nothing(&l);
+        data(&l, seq + 1000, 1000);
+        lab_expect(&l, P0, MP_ACK, 1, seq + 2000, 0);
+    }
+    lab_end(&l);
+}
+
+TEST(an_ack_rides_on_data)
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    uint32_t seq = settle(&l);
+    data(&l, seq, 100);
+    lab_expect_nothing(&l);
+    lab_write(&l, 10);
+    lab_expect(&l, P0, MP_ACK, 1, seq + 100, 10);
+    lab_ack(&l, P0, seq + 100, 11);
+    lab_wait(&l, MP_SEC(1));
+    lab_end(&l);
+}
+
+TEST(a_hole_is_told_at_once_with_sack) /* RFC 5681 4.2, RFC 2018 4 */
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    uint32_t seq = settle(&l);
+    data(&l, seq + 1000, 1000);
+    struct got *g = lab_expect(&l, P0, MP_ACK, 1, seq, 0);
+    CHECK_EQ(g->o.nsack, 1);
+    CHECK_EQ(g->o.sack[0].left - P0->iss, seq + 1000);
+    CHECK_EQ(g->o.sack[0].right - P0->iss, seq + 2000);
+    data(&l, seq + 3000, 1000);
+    g = lab_expect(&l, P0, MP_ACK, 1, seq, 0);
+    CHECK_EQ(g->o.nsack, 2);
+    CHECK_EQ(g->o.sack[0].left - P0->iss, seq + 3000); /* the most recent first */
+    CHECK_EQ(g->o.sack[1].left - P0->iss, seq + 1000);
+    data(&l, seq + 2000, 1000); /* two become one */
+    g = lab_expect(&l, P0, MP_ACK, 1, seq, 0);
+    CHECK_EQ(g->o.nsack, 1);
+    CHECK_EQ(g->o.sack[0].left - P0->iss, seq + 1000);
+    CHECK_EQ(g->o.sack[0].right - P0->iss, seq + 4000);
+    data(&l, seq, 1000);
+    g = lab_expect(&l, P0, MP_ACK, 1, seq + 4000, 0);
+    CHECK_EQ(g->o.nsack, 0);
+    CHECK_EQ(lab_read(&l), 4000);
+    lab_end(&l);
+}
+
+TEST(without_sack_a_hole_is_told_by_the_ack_alone)
+{
+    struct lab l = { .plain = true, .no_sack = true };
+    lab_client(&l);
+    data(&l, 1001, 1000);
+    CHECK_EQ(lab_expect(&l, P0, MP_ACK, 1, 1, 0)->o.nsack, 0);
+    data(&l, 1, 1000);
+    lab_expect(&l, P0, MP_ACK, 1, 2001, 0);
+    CHECK_EQ(lab_read(&l), 2000);
+    lab_end(&l);
+}
+
+TEST(a_segment_received_twice_is_told_by_dsack) /* RFC 2883 4 */
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    uint32_t seq = settle(&l);
+    data(&l, seq - 1000, 1000);
+    struct got *g = lab_expect(&l, P0, MP_ACK, 1, seq, 0);
+    CHECK_EQ(g->o.nsack, 1);
+    CHECK_EQ(g->o.sack[0].left - P0->iss, seq - 1000);
+    CHECK_EQ(g->o.sack[0].right - P0->iss, seq);
+    CHECK_EQ(lab_read(&l), 0);
+    data(&l, seq, 10);
+    lab_wait(&l, MP_MS(100));
+    CHECK_EQ(lab_expect(&l, P0, MP_ACK, 1, seq + 10, 0)->o.nsack, 0); /* told once */
+    lab_end(&l);
+}
+
+TEST(overlapping_segments_give_each_byte_once)
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    data(&l, 501, 1000);
+    data(&l, 1, 800);
+    lab_forget(&l);
+    CHECK_EQ(lab_read(&l), 1500);
+    data(&l, 1001, 1000);
+    lab_expect(&l, P0, MP_ACK, 1, 2001, 0);
+    CHECK_EQ(lab_read(&l), 500);
+    lab_end(&l);
+}
+
+TEST(timestamps_echo_the_segment_that_moved_the_window) /* RFC 7323 4.3 */
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    uint32_t seq = settle(&l);
+    uint32_t first = lab_ts(&l);
+    data(&l, seq, 1000);
+    lab_wait(&l, MP_MS(5));
+    data(&l, seq + 1000, 1000);
+    CHECK_EQ(lab_expect(&l, P0, MP_ACK, 1, seq + 2000, 0)->o.ts_ecr, first); /* the earliest not acknowledged */
+    uint32_t hole = lab_ts(&l);
+    lab_wait(&l, MP_MS(5));
+    data(&l, seq + 3000, 1000);
+    struct got *g = lab_expect(&l, P0, MP_ACK, 1, seq + 2000, 0);
+    CHECK(g->o.ts_ecr == first || g->o.ts_ecr == hole); /* not that of the segment beyond the hole */
+    lab_end(&l);
+}
+
+TEST(an_old_timestamp_is_refused_with_an_ack) /* PAWS, RFC 7323 5.3 */
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    lab_wait(&l, MP_MS(100));
+    data(&l, 1, 10);
+    lab_expect(&l, P0, MP_ACK, 1, 11, 0);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 11, .ack = 1, .len = 10, .off = 10, .ts_back = 50 });
+    lab_expect(&l, P0, MP_ACK, 1, 11, 0);
+    lab_expect_counter(&l, paws, 1);
+    CHECK_EQ(lab_read(&l), 10);
+    lab_end(&l);
+}
+
+TEST(many_holes_are_told_as_space_allows)
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    struct got *g = &lab_none;
+    for (uint32_t i = 1; i < 12; i += 2) {
+        data(&l, 1 + i * 1000, 1000);
+        g = lab_expect(&l, P0, MP_ACK, 1, 1, 0);
+    }
+    CHECK_EQ(g->o.nsack, 3); /* with timestamps, RFC 2018 3 */
+    CHECK_EQ(g->o.sack[0].left - P0->iss, 11001);
+    CHECK_EQ(g->o.sack[1].left - P0->iss, 9001);
+    CHECK_EQ(g->o.sack[2].left - P0->iss, 7001);
+    lab_end(&l);
+}

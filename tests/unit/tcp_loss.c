@@ -1,0 +1,295 @@
+/* Loss: RACK, tail loss probe, time-outs, limited transmit (RFC 8985, RFC 6298, RFC 3042, RFC 5681). */
+#include "lab.h"
+
+#include <errno.h>
+
+static void sack(struct lab *l, uint32_t ack, uint32_t left, uint32_t right)
+{
+    lab_send(l, &l->p[0], (struct seg){ .flags = MP_ACK, .seq = 1, .ack = ack, .o = lab_sack(l, &l->p[0], (struct mp_opts){ 0 }, left, right) });
+}
+
+static void sent(struct lab *l, uint32_t from, int n)
+{
+    for (int i = 0; i < n; i++) {
+        struct got *g = lab_expect(l, &l->p[0], MP_ACK, from + (uint32_t)i * 1000, 1, 1000);
+        CHECK(lab_payload_is(g, from + (uint64_t)i * 1000 - 1));
+    }
+}
+
+static uint32_t highest(const struct lab *l) /* the end of what was sent */
+{
+    uint32_t end = 1;
+    for (int i = 0; i < l->qn; i++)
+        if (l->q[i].len && l->q[i].seq + l->q[i].len > end) end = l->q[i].seq + l->q[i].len;
+    return end;
+}
+
+/* Grows the window to at least 20 segments; returns the next sequence number. */
+static uint32_t grown(struct lab *l)
+{
+    lab_client(l);
+    while (lab_sf(l, 0).cwnd < 20 * LAB_MSS && l->written < 200000) {
+        lab_write(l, 20000);
+        while (!mpc_send_done(l->c)) {
+            lab_wait(l, LAB_RTT);
+            lab_ack(l, &l->p[0], 1, highest(l));
+        }
+    }
+    lab_forget(l);
+    CHECK(lab_sf(l, 0).cwnd >= 20 * LAB_MSS);
+    return 1 + (uint32_t)l->written;
+}
+
+TEST(a_hole_in_the_sacks_is_sent_again_once)
+{
+    struct lab l = { .plain = true };
+    uint32_t s = grown(&l);
+    lab_write(&l, 6000);
+    sent(&l, s, 6);
+    uint64_t cwnd = lab_sf(&l, 0).cwnd;
+    lab_wait(&l, LAB_RTT);
+    sack(&l, s, s + 1000, s + 2000);
+    sack(&l, s, s + 1000, s + 3000);
+    sack(&l, s, s + 1000, s + 4000);
+    lab_wait(&l, MP_MS(5)); /* at the latest a quarter of the round trip later, RFC 8985 6.2 */
+    sent(&l, s, 1);
+    lab_expect_counter(&l, recovery, 1);
+    lab_expect_counter(&l, seg_rexmit, 1);
+    CHECK(lab_sf(&l, 0).cwnd < cwnd);
+    lab_ack(&l, P0, 1, s + 6000);
+    lab_wait(&l, MP_SEC(2));
+    lab_expect_counter(&l, rto, 0);
+    CHECK(mpc_send_done(l.c));
+    lab_end(&l);
+}
+
+TEST(mere_reordering_is_not_loss) /* RFC 8985 6.2: within the reordering window */
+{
+    struct lab l = { .plain = true };
+    uint32_t s = grown(&l);
+    lab_write(&l, 4000);
+    sent(&l, s, 4);
+    lab_wait(&l, LAB_RTT);
+    sack(&l, s, s + 1000, s + 2000);
+    lab_wait(&l, MP_MS(1));
+    lab_ack(&l, P0, 1, s + 4000);
+    lab_wait(&l, MP_SEC(1));
+    lab_expect_counter(&l, seg_rexmit, 0);
+    lab_expect_counter(&l, recovery, 0);
+    lab_end(&l);
+}
+
+TEST(several_holes_are_sent_again_in_order)
+{
+    struct lab l = { .plain = true };
+    uint32_t s = grown(&l);
+    lab_write(&l, 10000);
+    sent(&l, s, 10);
+    lab_wait(&l, LAB_RTT);
+    struct mp_opts o = lab_sack(&l, P0, (struct mp_opts){ 0 }, s + 4000, s + 10000);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = s, .o = lab_sack(&l, P0, o, s + 1000, s + 2000) });
+    lab_wait(&l, MP_MS(3));
+    sent(&l, s, 1);
+    sent(&l, s + 2000, 2);
+    lab_ack(&l, P0, 1, s + 10000);
+    lab_wait(&l, MP_SEC(1));
+    lab_end(&l);
+}
+
+TEST(a_retransmission_that_is_lost_again_is_found_by_rack) /* RFC 8985 1 */
+{
+    struct lab l = { .plain = true };
+    uint32_t s = grown(&l);
+    lab_write(&l, 8000);
+    sent(&l, s, 8);
+    lab_wait(&l, LAB_RTT);
+    sack(&l, s, s + 1000, s + 8000);
+    lab_wait(&l, MP_MS(3));
+    sent(&l, s, 1);
+    lab_write(&l, 3000); /* sent after the retransmission */
+    sent(&l, s + 8000, 3);
+    lab_wait(&l, LAB_RTT);
+    sack(&l, s, s + 1000, s + 11000);
+    lab_wait(&l, MP_MS(8));
+    sent(&l, s, 1);
+    lab_expect_counter(&l, rto, 0);
+    lab_ack(&l, P0, 1, s + 11000);
+    lab_wait(&l, MP_SEC(1));
+    lab_end(&l);
+}
+
+TEST(the_tail_is_probed_after_two_round_trips) /* RFC 8985 7.2 */
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    lab_write(&l, 3000);
+    sent(&l, 1, 3);
+    mp_time t = l.now;
+    lab_wait(&l, MP_MS(60));
+    struct got *g = lab_expect(&l, P0, MP_ACK, 2001, 1, 1000); /* the last one */
+    CHECK(g->at >= t + 2 * LAB_RTT && g->at <= t + 2 * LAB_RTT + MP_MS(10));
+    lab_expect_counter(&l, tlp, 1);
+    lab_expect_counter(&l, rto, 0);
+    lab_ack(&l, P0, 1, 3001);
+    lab_wait(&l, MP_SEC(2));
+    lab_end(&l);
+}
+
+TEST(a_probe_finds_a_lost_tail_without_timeout) /* RFC 8985 7.4 */
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    lab_write(&l, 4000);
+    sent(&l, 1, 4);
+    lab_wait(&l, LAB_RTT);
+    lab_ack(&l, P0, 1, 1001); /* the other three are lost */
+    lab_wait(&l, MP_MS(40));
+    sent(&l, 3001, 1);
+    lab_wait(&l, LAB_RTT);
+    sack(&l, 1001, 3001, 4001);
+    lab_wait(&l, MP_MS(5));
+    sent(&l, 1001, 2);
+    lab_expect_counter(&l, rto, 0);
+    lab_ack(&l, P0, 1, 4001);
+    lab_wait(&l, MP_SEC(2));
+    lab_end(&l);
+}
+
+TEST(silence_is_met_with_doubled_timeouts) /* RFC 6298 5.4 to 5.6 */
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    lab_write(&l, 1000);
+    sent(&l, 1, 1);
+    mp_time t0 = l.now, last = 0;
+    mp_dur before = 0;
+    int n = 0;
+    lab_wait(&l, MP_SEC(30));
+    while (lab_waiting(&l)) {
+        struct got *g = lab_expect(&l, P0, MP_ACK, 1, 1, 1000);
+        if (n++ == 0) { /* the tail loss probe */
+            CHECK(g->at - t0 < MP_MS(300));
+            last = g->at;
+            continue;
+        }
+        if (n > 2) CHECK_EQ(g->at - last, 2 * before);
+        before = g->at - last;
+        CHECK(before >= MP_MS(200));
+        last = g->at;
+    }
+    CHECK(n >= 6);
+    CHECK_EQ(lab_sf(&l, 0).cwnd, LAB_MSS); /* RFC 5681 3.1: one segment */
+    lab_end(&l);
+}
+
+TEST(a_subflow_that_stays_silent_is_given_up)
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    lab_write(&l, 1000);
+    lab_wait(&l, MP_SEC(3600));
+    lab_forget(&l);
+    CHECK_EQ(mpc_error(l.c), ETIMEDOUT);
+    CHECK(l.events & MP_EV_CLOSED);
+    lab_expect_counter(&l, subflow_timeout, 1);
+    lab_end(&l);
+}
+
+TEST(after_a_timeout_the_rest_follows_the_acks)
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    lab_write(&l, 5000);
+    sent(&l, 1, 5);
+    lab_wait(&l, MP_SEC(1));
+    lab_forget(&l); /* probe, time-outs */
+    CHECK(mp_stack_counter(l.st, MP_E_rto) >= 1);
+    lab_ack(&l, P0, 1, 1001);
+    CHECK(lab_waiting(&l) >= 1 && lab_waiting(&l) <= 2); /* slow start from one segment */
+    sent(&l, 1001, 1);
+    lab_forget(&l);
+    lab_ack(&l, P0, 1, 5001);
+    CHECK(mpc_send_done(l.c));
+    lab_wait(&l, MP_SEC(5));
+    lab_end(&l);
+}
+
+TEST(first_sacks_let_new_segments_out) /* limited transmit, RFC 3042 and RFC 6675 */
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    lab_write(&l, 30000);
+    int n = lab_waiting(&l); /* the initial window */
+    lab_forget(&l);
+    CHECK(n >= 9 && n <= 10);
+    lab_wait(&l, LAB_RTT);
+    sack(&l, 1, 1001, 2001);
+    CHECK(lab_waiting(&l) >= 1);
+    CHECK_EQ(lab_expect(&l, P0, MP_ACK, 1 + (uint32_t)n * 1000, 1, 1000)->at, l.now);
+    lab_forget(&l);
+    CHECK(mp_stack_counter(l.st, MP_E_limited_transmit) >= 1);
+    lab_end(&l);
+}
+
+TEST(acks_grow_the_window_by_what_they_acknowledge) /* slow start, RFC 5681 3.1 */
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    lab_write(&l, 100000);
+    int n = lab_waiting(&l);
+    lab_forget(&l);
+    uint64_t cwnd = lab_sf(&l, 0).cwnd;
+    lab_wait(&l, LAB_RTT);
+    lab_ack(&l, P0, 1, 2001);
+    CHECK(lab_sf(&l, 0).cwnd <= cwnd + 2000 && lab_sf(&l, 0).cwnd > cwnd);
+    CHECK(lab_waiting(&l) >= 3 && lab_waiting(&l) <= 4); /* two that left, two that it grew */
+    sent(&l, 1 + (uint32_t)n * 1000, 3);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(an_idle_connection_starts_slowly_again) /* RFC 5681 4.1 */
+{
+    struct lab l = { .plain = true };
+    uint32_t s = grown(&l);
+    uint64_t cwnd = lab_sf(&l, 0).cwnd;
+    lab_wait(&l, MP_SEC(120));
+    lab_write(&l, 1000);
+    lab_expect(&l, P0, MP_ACK, s, 1, 1000);
+    CHECK(lab_sf(&l, 0).cwnd < cwnd);
+    CHECK(lab_sf(&l, 0).cwnd <= 10 * LAB_MSS);
+    lab_ack(&l, P0, 1, s + 1000);
+    lab_end(&l);
+}
+
+TEST(rtt_is_not_taken_from_retransmissions_without_timestamps) /* Karn, RFC 6298 3 */
+{
+    struct lab l = { .plain = true, .no_ts = true };
+    lab_client(&l);
+    mp_dur srtt = lab_sf(&l, 0).srtt;
+    lab_write(&l, 1000);
+    lab_wait(&l, MP_SEC(1));
+    lab_forget(&l);
+    lab_wait(&l, MP_MS(1));
+    lab_ack(&l, P0, 1, 1001);
+    CHECK_EQ(lab_sf(&l, 0).srtt, srtt);
+    lab_end(&l);
+}
+
+TEST(large_slices_are_cut_where_a_hole_is)
+{
+    struct lab l = { .plain = true, .slice = 64000 };
+    lab_client(&l);
+    lab_write(&l, 9000);
+    struct got *g = lab_expect(&l, P0, MP_ACK, 1, 1, 9000);
+    CHECK_EQ(g->k.gso_size, 1000);
+    lab_wait(&l, LAB_RTT);
+    struct mp_opts o = lab_sack(&l, P0, (struct mp_opts){ 0 }, 3001, 5001);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 2001, .o = lab_sack(&l, P0, o, 6001, 9001) });
+    lab_wait(&l, MP_MS(5));
+    CHECK(lab_payload_is(lab_expect(&l, P0, MP_ACK, 2001, 1, 1000), 2000));
+    CHECK(lab_payload_is(lab_expect(&l, P0, MP_ACK, 5001, 1, 1000), 5000));
+    lab_ack(&l, P0, 1, 9001);
+    CHECK(mpc_send_done(l.c));
+    lab_end(&l);
+}
