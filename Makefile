@@ -112,7 +112,7 @@ check: ## border check, unit and simulation tests (plain and sanitized), end-to-
 
 bench: ## throughput and CPU seconds per GB beside kernel TCP and kernel MPTCP
 	@tools/bootstrap.sh --tests
-	@$(MAKE) --no-print-directory -j$(JOBS) all $(B)/tests/linkem
+	@$(MAKE) --no-print-directory -j$(JOBS) all $(B)/tests/linkem $(B)/tests/sim_fairness
 	@PYTHONPATH=tests $(PYTHON) -m lab.bench
 
 tests: all $(test_all) ## every test program, not run

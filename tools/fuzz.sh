@@ -33,7 +33,7 @@ account() # TARGET EXECUTIONS SECONDS
     doc=docs/fuzzing.md
     [ -f $doc ] || printf '# Fuzzing\n\n`make fuzz` runs libFuzzer with ASan and UBSan on the targets of `tests/fuzz`; `make check` replays the inputs kept in\n`tests/fuzz/corpus`. This table is written by tools/fuzz.sh.\n\n| target | executions | hours | inputs kept |\n|---|---|---|---|\n' > $doc
     awk -v t="$1" -v n="$2" -v s="$3" -v k="$(ls "tests/fuzz/corpus/$1" 2> /dev/null | wc -l)" -F ' *[|] *' '
-        $2 == t { n += $3; s += $4 * 3600; seen = 1; row(); next }
+        $2 == t && NF == 6 { n += $3; s += $4 * 3600; seen = 1; row(); next }
         { print }
         END { if (!seen) row() }
         function row() { printf "| %s | %d | %.2f | %d |\n", t, n, s / 3600, k }' $doc > $doc.new && mv $doc.new $doc

@@ -35,7 +35,7 @@ struct mpc *conn_new(struct mp_stack *st, bool server, mp_time now)
     if (!c->sched) c->sched = mp_sched_all[0];
     c->v.idsn_local = st_rand32(st); /* replaced with the key's when MPTCP is offered */
     c->v.snd_una = c->v.snd_nxt = c->v.snd_end = c->v.idsn_local + 1;
-    c->v.snd_edge = c->v.snd_nxt + 65535;
+    c->v.snd_edge = c->v.snd_nxt;
     c->v.rcv_nxt = 1;
     for (int i = 0; i < CT_COUNT; i++) c->v.timer[i] = MP_NEVER;
     mp_rangemap_init(&c->ooo, st_rand32(st));
@@ -89,7 +89,7 @@ void conn_new_keys(struct mpc *c)
     } while (st_token_find(c->st, c->v.token_local));
     st_token_add(c->st, c);
     c->v.snd_una = c->v.snd_nxt = c->v.snd_end = c->v.idsn_local + 1; /* MP_CAPABLE takes one, RFC 8684 3.1 */
-    c->v.snd_edge = c->v.snd_nxt + 65535;
+    c->v.snd_edge = c->v.snd_nxt;
 }
 
 void conn_set_peer_key(struct mpc *c, uint64_t key)

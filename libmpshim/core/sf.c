@@ -155,7 +155,7 @@ void sf_abort(struct sf *s, uint8_t reason, bool transient, mp_time now)
 {
     (void)now;
     if (s->v.dead || s->v.reset_pending) return;
-    if (s->v.state == SF_SYN_SENT || s->v.state == SF_TIME_WAIT) {
+    if ((s->v.state == SF_SYN_SENT && !s->v.rcv_nxt) || s->v.state == SF_TIME_WAIT) {
         sf_die(s, ECONNRESET, now);
         return;
     }

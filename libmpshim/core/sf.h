@@ -152,6 +152,7 @@ struct sf {
         bool send_capable_ack;  /* client: put MP_CAPABLE into the next pure ACK */
         uint32_t nonce_local, nonce_remote;
         int syn_tries, probes, keep_probes;
+        mp_time challenged_at;  /* the latest challenge ACK */
         bool acked_new;         /* the segment at hand acknowledged something new */
         int bare_acks;          /* new ACKs in a row without any MPTCP option */
         bool data_fin_now;      /* a bare DATA_FIN is to be sent (again) here */

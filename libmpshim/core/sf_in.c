@@ -8,6 +8,8 @@
 /* RFC 5961: an ACK that makes an honest peer resynchronise and tells an attacker nothing. */
 static void challenge(struct sf *s)
 {
+    if (s->v.challenged_at && s->st->now - s->v.challenged_at < MP_MS(10)) return; /* RFC 5961 7 */
+    s->v.challenged_at = s->st->now;
     st_count(s->st, MP_E_challenge_ack, 1, s->c);
     s->v.ack_now = true;
 }
@@ -193,7 +195,8 @@ static void rst_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o
     struct mpc *c = s->c;
     /* The key proves the peer, wherever the reset falls: it may have overtaken data. */
     bool proven = (o->mp & MP_OPT_HAS(MP_FASTCLOSE)) && conn_mp(c) && c->v.peer_key_known && o->fastclose_key == c->v.key_local;
-    if (ssn != s->v.rcv_nxt && !proven) { /* RFC 5961 3 */
+    if (ssn != s->v.rcv_nxt && !proven) { /* RFC 5961 3.2 */
+        if (!seq_ok(s, ssn, 0)) return;
         challenge(s);
         return;
     }

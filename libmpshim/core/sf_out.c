@@ -479,11 +479,6 @@ static void ack_options(struct sf *s, struct mp_opts *o, uint8_t flags, mp_time 
             o->dss.csum = mp_dss_csum(0, c->v.snd_end, 0, 1);
         }
         s->v.data_fin_now = false;
-    } else if (c->v.mp_fail_pending) {
-        o->mp |= MP_OPT_HAS(MP_FAIL);
-        o->fail_dsn = c->v.mp_fail_dsn;
-        c->v.mp_fail_pending = false;
-        st_count(s->st, MP_E_fail_out, 1, c);
     } else if (s->v.prio_now) {
         o->mp |= MP_OPT_HAS(MP_PRIO);
         o->prio = (struct mp_opt_prio){ .backup = s->v.backup_local };
@@ -533,8 +528,8 @@ static bool control_due(struct sf *s)
     if (!conn_mp(c)) return c->v.mp_fail_pending && c->v.offered;
     if (!s->v.fully || !c->v.peer_key_known) return false;
     if (s->v.data_fin_now && sf_is_open(s)) return true;
-    if (c->v.fb != FB_CONFIRMED) return c->v.mp_fail_pending;
-    return s->v.nrm || s->v.prio_now || pm_control_pending(c) || c->v.mp_fail_pending;
+    if (c->v.fb != FB_CONFIRMED) return false;
+    return s->v.nrm || s->v.prio_now || pm_control_pending(c);
 }
 
 bool sf_poll(struct sf *s, struct mp_pkt *out, mp_time now)

@@ -494,8 +494,10 @@ void eng_reconfigure(struct engine *e, const char *text)
     e->client_settings = strdup(text);
     net_close(e);
     int err = settings_take_text(e, text);
-    if (err)
+    if (err) {
+        strings_free(e);
         settings_take(e, NULL, &why);
+    }
     if (net_open_stack(e, &why))
         ev_break(e->loop, EVBREAK_ALL); /* without a network there is nothing to serve */
     eng_touch(e);

@@ -1,6 +1,7 @@
 /* tests/fuzz/replay.c: main() for a fuzz target without libFuzzer: runs it over files, or all files of directories.
  * What the sanitizers or an invariant find ends the run; the file's name stands before it. */
 #include <dirent.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,13 @@ static unsigned nfiles;
 
 void __asan_set_death_callback(void (*f)(void)) __attribute__((weak));
 static void on_death(void) { fprintf(stderr, "input: %s\n", current); }
+
+static void on_abort(int sig)
+{
+    on_death();
+    signal(sig, SIG_DFL);
+    raise(sig);
+}
 
 static int run_file(const char *path)
 {
@@ -58,6 +66,7 @@ int main(int argc, char **argv)
         return 2;
     }
     if (__asan_set_death_callback) __asan_set_death_callback(on_death);
+    signal(SIGABRT, on_abort);
     for (int i = 1; i < argc; i++) run(argv[i]);
     printf("%s: %u inputs\n", strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0], nfiles);
     return 0;

@@ -311,7 +311,6 @@ TEST(a_mapping_without_the_agreed_checksum_resets_the_subflow)
 
 TEST(a_bad_checksum_on_one_of_two_subflows_resets_it_with_mp_fail) /* 3.7 */
 {
-    LAB_SKIP("core/sf_out.c ack_options: MP_FAIL leaves over the healthy subflow, and the reset goes without it");
     struct lab l = { .csum = true };
     lab_client(&l);
     struct peer *p = lab_join(&l, 2);

@@ -438,7 +438,6 @@ TEST(unconfirmed_data_without_mapping_with_others)
 {
     struct lab l = { 0 };
     reaches(FB_UNCONFIRMED, FB_DATA_WITHOUT_DSS);
-    LAB_SKIP("core/fallback.def lets UNCONFIRMED x DATA_WITHOUT_DSS fall back with two subflows");
     lab_server_unconfirmed(&l);
     struct mp_opts o = { .mp = MP_OPT_HAS(MP_JOIN), .join = { .form = MP_JOIN_SYN, .addr_id = 5, .token = l.token_engine, .nonce = 0x0a0b0c0d } };
     struct peer *p = lab_syn(&l, 2, 5002, o);
