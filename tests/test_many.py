@@ -74,5 +74,6 @@ def test_500_from_a_server_under_the_shim(lab, client):
         fetch_all(net, server.url("f"), client)
         assert settled(lambda: resources(server.pid)[0], lambda n: n < 10) < 10
         after.append(settled(lambda: resources(helper), lambda now: now[0] < 30))
-    assert after[0][0] < 30 and after[1][:2] <= after[0][:2], after
+    # One idle packet socket an interface stays open by design (docs/io.md), and its first use may fall into either round.
+    assert after[0][0] < 30 and after[1][0] <= after[0][0] + len(net.link) and after[1][1] <= after[0][1], after
     assert after[1][2] < after[0][2] * 1.5, after

@@ -171,6 +171,8 @@ static void go_plain(struct mpc *c, struct sf *s, enum mp_plain_why why)
     for (int i = 0; i < CT_COUNT; i++)
         if (i != CT_LINGER) c->v.timer[i] = MP_NEVER;
     st_token_del(c->st, c);
+    for (struct sf *o = c->sfs; o; o = o->next) /* a join on its way is too late */
+        if (o != s && !o->v.dead) sf_abort(o, MP_RST_MIDDLEBOX, false, c->st->now);
     sf_update_mss(s);
     conn_flush_held(c, s, c->st->now);
     conn_plain_ack(c, s, c->st->now); /* what the subflow acknowledged counts from here on */
@@ -180,8 +182,9 @@ enum fb_action conn_fallback(struct mpc *c, struct sf *s, enum fb_event e, enum 
 {
     struct fb_step step = fb_lookup(c->v.fb, e);
     enum fb_state was = c->v.fb;
-    /* What was sent twice on the one subflow under two subflow numbers cannot be told apart without mappings. */
-    if (step.next == FB_PLAIN && was != FB_PLAIN && c->v.sent_twice) step.action = FB_reset_subflow;
+    /* RFC 8684 3.7: only a single subflow can go on as plain TCP.
+     * What was sent twice on it under two subflow numbers cannot be told apart without mappings. */
+    if (step.next == FB_PLAIN && was != FB_PLAIN && (c->v.sent_twice || c->v.sf_ever > 1)) step.action = FB_reset_subflow;
     if (step.action == FB_reset_subflow) {
         st_count(c->st, MP_E_fallback_refused, 1, c);
         sf_abort(s, MP_RST_MIDDLEBOX, false, now);
@@ -389,6 +392,10 @@ static void data_fin_tick(struct mpc *c, mp_time now)
     if (!c->v.fin_sent || c->v.fin_acked || c->v.tx_plain) return;
     st_count(c->st, MP_E_data_fin_rexmit, 1, c);
     c->v.data_rexmits++;
+    if (c->v.data_rexmits > (int)c->st->set.data_tries) { /* a bare DATA_FIN is no data to the subflows: nobody else gives up */
+        conn_fail(c, ETIMEDOUT, now);
+        return;
+    }
     /* A path that strips options and a peer that went on as plain TCP leave a bare DATA_FIN unanswered for ever:
      * every other time a segment that any TCP answers, to see whether the answer has options. */
     if ((c->v.fb == FB_UNCONFIRMED || conn_single(c)) && c->v.data_rexmits % 2 == 0) {

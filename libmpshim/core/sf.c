@@ -281,6 +281,13 @@ static void keepalive_tick(struct sf *s, mp_time now)
 static void persist_tick(struct sf *s, mp_time now)
 {
     if (!sf_can_carry(s) || s->seg_head) return;
+    /* RFC 9293 3.8.6.1: kept open as long as the peer answers, and not longer. */
+    mp_dur silent = now - mp_max(s->v.last_recv, s->v.last_progress);
+    if (s->v.backoff > 3 && silent > MP_SEC(15) * s->st->set.data_tries) {
+        st_count(s->st, MP_E_subflow_timeout, 1, s->c);
+        sf_die(s, ETIMEDOUT, now);
+        return;
+    }
     s->v.probes = 1;
     if (s->v.backoff < 8) s->v.backoff++;
     st_count(s->st, MP_E_zero_window_probe, 1, s->c);

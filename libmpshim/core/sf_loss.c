@@ -329,6 +329,14 @@ void sf_on_probe_timer(struct sf *s, mp_time now)
     if (conn_any_other(s->c, s)) sf_arm(s, SFT_STALL, now + s->v.srtt + mp_max(4 * s->v.rttvar, MP_MS(10)));
 }
 
+/* Data waits, and no path has heard of the peer for as long as any time-out lasts: an idle subflow is no proof of life. */
+static bool all_silent(const struct mpc *c, mp_time now)
+{
+    mp_time heard = 0;
+    for (const struct sf *s = c->sfs; s; s = s->next) heard = mp_max(heard, s->v.last_recv);
+    return c->v.snd_una < c->v.snd_end && now - heard > MP_SEC(15) * c->st->set.data_tries;
+}
+
 static bool give_up(struct sf *s, mp_time now)
 {
     struct mpc *c = s->c;
@@ -341,7 +349,7 @@ static bool give_up(struct sf *s, mp_time now)
     uint64_t limit = c->v.user_timeout_ms ? MP_MS(c->v.user_timeout_ms) : 0;
     bool many = s->v.backoff > (int)s->st->set.data_tries;
     if (!many && !(limit && now - s->v.last_progress > limit)) return false;
-    if (s->v.stale && conn_any_other(c, s)) return false; /* a cheap probe of a path that others stand in for */
+    if (s->v.stale && conn_any_other(c, s) && !all_silent(c, now)) return false; /* a cheap probe of a path that others stand in for */
     st_count(s->st, MP_E_subflow_timeout, 1, c);
     sf_die(s, ETIMEDOUT, now);
     return true;
