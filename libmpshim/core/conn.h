@@ -69,7 +69,7 @@ struct mpc {
     struct mp_chunk *spare;            /* filled beyond the last chunk by mpc_write_iov's caller */
 
     struct mpc_pod {
-        bool server, established, accepted, released, nodelay, cork, keepalive;
+        bool server, established, released, nodelay, cork, keepalive;
         int err;
         unsigned events;
         enum fb_state fb;
@@ -92,7 +92,7 @@ struct mpc {
         bool infinite_pending;         /* next data carries the infinite mapping */
         bool shut;                     /* owner said: no more data */
         bool fin_sent, fin_acked;      /* DATA_FIN at snd_end */
-        bool peer_fin, eof_seen;       /* the peer's DATA_FIN position is known / told */
+        bool peer_fin;                 /* the peer's DATA_FIN position is known */
         mp_dsn peer_fin_dsn;
         bool fin_consumed;             /* rcv_nxt passed it */
         /* receive */
@@ -102,7 +102,6 @@ struct mpc {
         bool writable_wanted;
         bool sent_twice;               /* data was reinjected: subflow and data numbers differ by more than a constant */
         bool mp_fail_pending; mp_dsn mp_fail_dsn;
-        bool fastclose_out;
         bool closing;                  /* subflow FINs are on their way */
         uint64_t rcvbuf, sndbuf;       /* limits, bytes */
         uint64_t rcv_space;            /* the window offered now, <= rcvbuf: conn_recv.c autotune */
@@ -122,7 +121,6 @@ struct mpc {
         uint64_t bytes_read, reinjected_bytes;
         int data_rexmits;
         mp_time last_data_ack;
-        mp_dur conn_rto;
         mp_time timer[CT_COUNT];
     } v;
 };
@@ -177,7 +175,6 @@ void conn_flush_held(struct mpc *c, struct sf *s, mp_time now); /* what waited f
 
 /* ---- conn_opt.c ---- */
 bool conn_options_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now); /* false: subflow ended */
-void conn_capable_in(struct mpc *c, struct sf *s, const struct mp_opts *o, mp_time now);
 
 /* ---- pm.c ---- */
 void pm_ready(struct mpc *c, mp_time now);              /* fully established: announce, join */

@@ -136,7 +136,7 @@ struct sf {
         bool in_recovery, in_rto;
         uint64_t sacked_bytes;
         mp_ssn round_end;     /* a new round trip begins when this is acked */
-        bool probe_out; mp_ssn probe_end; /* TLP in flight */
+        bool probe_out;       /* TLP in flight */
         bool cwnd_limited;
         uint32_t rexmit_ts;   /* timestamp of the first retransmission of this recovery; 0: none yet (RFC 3522) */
         mp_time last_sent, last_recv, last_progress;

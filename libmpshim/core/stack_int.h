@@ -44,7 +44,6 @@ struct sf *st_find(struct mp_stack *st, const struct mp_endpoint *local, const s
 struct mpc *st_token_find(struct mp_stack *st, uint32_t token);
 void st_token_add(struct mp_stack *st, struct mpc *c);
 void st_token_del(struct mp_stack *st, struct mpc *c);
-void st_heap_fix(struct mp_stack *st, struct mpc *c, mp_time at);
 struct mp_chunk *st_chunk_new(struct mp_stack *st);
 struct mpc *conn_link(struct mp_stack *st, struct mpc *c); /* into all lists; NULL: no memory */
 void st_conn_gone(struct mpc *c);                          /* out of all lists */
