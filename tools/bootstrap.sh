@@ -29,11 +29,14 @@ need_program pkg-config pkg-config
 for p in libc6-dev libev-dev libmnl-dev libssl-dev libjansson-dev libc-ares-dev iproute2 python3; do need $p; done
 need_program curl curl
 need_program mptcpize mptcpize
+need_program ethtool ethtool
 if [ $tests = 1 ]; then
-    for p in python3-pytest python3-pytest-xdist; do need $p; done
+    for p in python3-pytest python3-pytest-xdist python3-scapy; do need $p; done
     need_program nft nftables
     need_program nginx nginx-light
     need_program tcpdump tcpdump
+    need_program ping iputils-ping
+    need_program setpriv util-linux
     need_program openssl openssl
 fi
 if [ $fuzz = 1 ]; then # only for "make fuzz"
