@@ -7,7 +7,7 @@
 #   libmpshim/{core,io,engine}/**/*.c     libmpshim-engine.so    exports what is marked visible in engine/engine.h
 #   libmpshim/engine/helper_main.c        mpshim-engine          the helper host
 #   libmpshim/shim/*.c                    libmpshim.so           exports: shim/calls.def, and shim/extra.map where it exists
-#   libmpshim/tools/NAME.c                NAME                   linked with no library; NAME_LIBS below for others
+#   libmpshim/tools/NAME.c, NAME/*.c      NAME                   linked with no library; NAME_LIBS below for others
 #   libmpshim/tools/NAME.sh               NAME
 #   libmpshim/sim/*.c                     libmpsim.a             core's simulated network
 #
@@ -194,7 +194,11 @@ $(B)/libmpshim.so: $(shim_o) $(B)/gen/shim.map
 $(B)/mpshim-engine: $(call obj,$(engine_main)) $(lib_engine)
 	$(call say,LD)$(LINK) -pie -Wl,-rpath,'$$ORIGIN' -o $@ $< $(lib_engine)
 
-$(tool_c): $(B)/%: $(B)/obj/libmpshim/tools/%.o
+mptcp-stat_LIBS = $(JSON_LIBS)
+$(B)/obj/libmpshim/tools/%.o: EXTRA = $(JSON_CFLAGS)
+tool_parts = $(call obj,$(sort $(wildcard libmpshim/tools/$(1)/*.c)))
+.SECONDEXPANSION:
+$(tool_c): $(B)/%: $(B)/obj/libmpshim/tools/%.o $$(call tool_parts,$$*)
 	$(call say,LD)$(LINK) -pie -o $@ $^ $($(notdir $@)_LIBS) -ldl
 $(tool_sh): $(B)/%: libmpshim/tools/%.sh
 	$(call say,GEN)sed 's|@LIBDIR@|$(libdir)/libmpshim|g' $< > $@ && chmod +x $@

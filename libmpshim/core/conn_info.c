@@ -33,6 +33,11 @@ void mpc_get_info(const struct mpc *c, struct mpc_info *i)
     i->bytes_acked = c->v.snd_una - (c->v.idsn_local + 1);
     i->bytes_read = c->v.bytes_read;
     i->reinjected = c->v.reinjected_bytes;
+    i->unsent = conn_queued(c);
+    i->unread = c->v.rxq_bytes;
+    i->snd_wnd = c->v.snd_edge > c->v.snd_nxt ? c->v.snd_edge - c->v.snd_nxt : 0;
+    i->rcv_wnd = c->v.rcv_edge > c->v.rcv_nxt ? c->v.rcv_edge - c->v.rcv_nxt : 0;
+    i->opened = c->v.opened;
     i->nsubflows = conn_nlive(c);
     i->subflows_ever = c->v.sf_ever;
     i->cc = c->cc->name;

@@ -139,6 +139,9 @@ struct mpc_info {
     enum mp_plain_why why;
     uint32_t token;
     uint64_t bytes_written, bytes_acked, bytes_read, reinjected;
+    uint64_t unsent, unread;       /* bytes in the send queue not sent yet; received in order, not consumed */
+    uint64_t snd_wnd, rcv_wnd;     /* connection-level windows left: the peer's, from what was sent; ours, as offered */
+    mp_time opened;
     int nsubflows, subflows_ever;
     const char *cc, *sched;
     bool csum;

@@ -6,7 +6,7 @@
  * listener.c listening ports            sockdiag.c  what the kernel knows of a socket
  * verdict.c  -v lines, plain peers      status.c    JSON for people and tools
  * drain.c    the end of a process       addr.c      address forms
- * secret.c   memory for keys */
+ * statsock.c where they find it     secret.c    memory for keys */
 #ifndef ENG_ENG_H
 #define ENG_ENG_H
 
@@ -72,6 +72,7 @@ struct engine {
     ev_io lo4_io, lo6_io;
     uint32_t ident4;            /* this engine's identity address, host order */
 
+    ev_io stat_io;              /* statsock.c; its descriptor is owned */
     int ctl_fd, log_fd, verbose;
     bool is_listening;          /* helper */
     ev_io accept_io;
@@ -174,10 +175,16 @@ void eng_verdict_open(struct engine *e, uint64_t client, struct mpc *m);
 void eng_verdict_end(struct engine *e, uint64_t client, struct mpc *m, int err);
 void eng_plain_note(struct engine *e, const struct mpc_info *i, mp_time now); /* remembers a peer without MPTCP */
 bool eng_plain_known(struct engine *e, const struct mp_endpoint *remote, mp_time now);
+/* Iterates those remembered: i 0 first, then what it returned; 0: no more. */
+int eng_plain_next(const struct engine *e, int i, mp_time now, struct mp_endpoint *at, mp_time *until);
 void eng_plain_free(struct engine *e);
 
 /* ---- status.c ---- */
 void eng_status_send(struct engine *e, int fd);  /* owns fd */
+
+/* ---- statsock.c ---- */
+void eng_statsock_open(struct engine *e);
+void eng_statsock_close(struct engine *e);
 
 /* ---- drain.c ---- */
 void eng_drain_add(struct engine *e, int fd, uint64_t ms); /* owns fd */

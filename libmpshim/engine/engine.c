@@ -341,6 +341,7 @@ static void engine_free(struct engine *e)
         return;
     if (e->loop) {
         eng_drain_free(e);
+        eng_statsock_close(e);
         eng_ctl_stop(e);
         eng_lo_close(e);
     }
@@ -456,6 +457,8 @@ static int engine_open(struct engine *e, const char **why)
         *why = "cannot serve the control socket";
         err = eng_ctl_start(e);
     }
+    if (!err)
+        eng_statsock_open(e);
     if (!err && e->idle_exit_s)
         eng_sweep_at(e, eng_now() + MP_SEC(1));
     eng_touch(e);

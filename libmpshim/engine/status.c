@@ -1,6 +1,8 @@
 /* engine/status.c: the engine's state as JSON, for mptcp-stat and tests. */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -13,15 +15,30 @@ static json_t *ep_json(const struct mp_endpoint *ep)
     return json_string(eng_ep_text(ep, b));
 }
 
+/* The program may bear any name; JSON is UTF-8. */
+static const char *program_name(char buf[64])
+{
+    int n = snprintf(buf, 64, "%s", program_invocation_short_name);
+    for (int i = 0; i < n && i < 63; i++)
+        if ((unsigned char)buf[i] < ' ' || (unsigned char)buf[i] > '~')
+            buf[i] = '?';
+    return buf;
+}
+
 static json_t *subflow_json(const struct mpc_subflow_info *s)
 {
-    return json_pack("{s:o, s:o, s:s, s:s, s:b, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i}",
-                     "local", ep_json(&s->local), "remote", ep_json(&s->remote), "interface", s->ifname,
-                     "state", s->state ? s->state : "?", "backup", s->backup, "stale", s->stale, "initial", s->initial,
-                     "srtt_us", (json_int_t)(s->srtt / 1000), "cwnd", (json_int_t)s->cwnd, "flight", (json_int_t)s->flight,
-                     "bytes_sent", (json_int_t)s->bytes_sent, "bytes_acked", (json_int_t)s->bytes_acked,
-                     "bytes_received", (json_int_t)s->bytes_received, "bytes_retrans", (json_int_t)s->bytes_retrans,
-                     "mss", (int)s->mss);
+    json_t *o = json_pack("{s:o, s:o, s:s, s:s, s:b, s:b, s:b, s:i, s:i}", "local", ep_json(&s->local), "remote", ep_json(&s->remote),
+                          "interface", s->ifname, "state", s->state ? s->state : "?", "backup", s->backup, "stale", s->stale,
+                          "initial", s->initial, "local_id", (int)s->addr_id_local, "remote_id", (int)s->addr_id_remote);
+    json_t *figures = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i}",
+                     "srtt_us", (json_int_t)(s->srtt / 1000), "rttvar_us", (json_int_t)(s->rttvar / 1000),
+                     "min_rtt_us", (json_int_t)(s->min_rtt / 1000), "cwnd", (json_int_t)s->cwnd, "ssthresh", (json_int_t)s->ssthresh,
+                     "flight", (json_int_t)s->flight, "bytes_sent", (json_int_t)s->bytes_sent,
+                     "bytes_acked", (json_int_t)s->bytes_acked, "bytes_received", (json_int_t)s->bytes_received,
+                     "bytes_retrans", (json_int_t)s->bytes_retrans, "mss", (int)s->mss);
+    json_object_update(o, figures);
+    json_decref(figures);
+    return o;
 }
 
 static json_t *subflows_json(const struct mpc *m)
@@ -47,17 +64,29 @@ static json_t *paths_json(const struct mpc *m)
     return a;
 }
 
+/* What it holds and may send, in bytes. */
+static json_t *queues_json(const struct mpc_info *i)
+{
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "bytes_written", (json_int_t)i->bytes_written,
+                     "bytes_acked", (json_int_t)i->bytes_acked, "bytes_read", (json_int_t)i->bytes_read,
+                     "reinjected", (json_int_t)i->reinjected, "unsent", (json_int_t)i->unsent, "unread", (json_int_t)i->unread,
+                     "snd_wnd", (json_int_t)i->snd_wnd, "rcv_wnd", (json_int_t)i->rcv_wnd);
+}
+
 static json_t *conn_json(const struct carrier *c)
 {
     struct mpc_info i;
     mpc_get_info(c->mpc, &i);
-    return json_pack("{s:i, s:o, s:o, s:b, s:b, s:b, s:s, s:s?, s:s?, s:b, s:I, s:I, s:I, s:I, s:o, s:o}",
+    json_t *o = json_pack("{s:i, s:o, s:o, s:b, s:b, s:b, s:s, s:s?, s:s?, s:b, s:I, s:I, s:o, s:o}",
                      "pid", (int)c->pid, "local", ep_json(&i.local), "remote", ep_json(&i.remote), "server", i.server,
                      "established", i.established, "multipath", i.multipath,
                      "why", i.multipath ? "" : mp_plain_why_text(i.why), "cc", i.cc, "scheduler", i.sched, "checksum", i.csum,
-                     "bytes_written", (json_int_t)i.bytes_written, "bytes_acked", (json_int_t)i.bytes_acked,
-                     "bytes_read", (json_int_t)i.bytes_read, "reinjected", (json_int_t)i.reinjected,
+                     "token", (json_int_t)i.token, "age_ms", (json_int_t)((eng_now() - i.opened) / MP_MS(1)),
                      "subflows", subflows_json(c->mpc), "paths", paths_json(c->mpc));
+    json_t *queues = queues_json(&i);
+    json_object_update(o, queues);
+    json_decref(queues);
+    return o;
 }
 
 static json_t *conns_json(struct engine *e)
@@ -90,16 +119,30 @@ static json_t *counters_json(struct engine *e)
     return o;
 }
 
+/* Peers whose next connections the kernel carries. */
+static json_t *plain_json(struct engine *e)
+{
+    struct mp_endpoint at;
+    mp_time until, now = eng_now();
+    json_t *a = json_array();
+    for (int i = 0; (i = eng_plain_next(e, i, now, &at, &until)); )
+        json_array_append_new(a, json_pack("{s:o, s:I}", "peer", ep_json(&at), "for_s", (json_int_t)((until - now) / MP_SEC(1))));
+    return a;
+}
+
 static char *status_text(struct engine *e)
 {
-    json_t *o = json_pack("{s:i, s:i, s:b, s:i, s:i, s:I, s:I, s:I, s:o, s:o, s:o}", "version", CTL_VERSION, "pid", (int)getpid(),
+    char program[64];
+    json_t *o = json_pack("{s:i, s:i, s:i, s:s, s:b, s:i, s:i, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "version", CTL_VERSION,
+                          "pid", (int)getpid(), "uid", (int)geteuid(), "program", program_name(program),
                           "helper", e->is_listening, "carriers", (int)e->nlive, "stack_connections", mp_stack_live(e->stack),
-                          "total_connects", (json_int_t)e->total_connects, "total_accepts", (json_int_t)e->total_accepts,
-                          "total_kernel", (json_int_t)e->total_kernel, "connections", conns_json(e),
-                          "listeners", ports_json(e), "counters", counters_json(e));
+                          "now_us", (json_int_t)(eng_now() / 1000), "total_connects", (json_int_t)e->total_connects,
+                          "total_accepts", (json_int_t)e->total_accepts, "total_kernel", (json_int_t)e->total_kernel,
+                          "connections", conns_json(e), "listeners", ports_json(e), "plain_peers", plain_json(e),
+                          "counters", counters_json(e));
     if (!o)
         return NULL;
-    char *text = json_dumps(o, JSON_INDENT(1));
+    char *text = json_dumps(o, JSON_COMPACT | JSON_ENSURE_ASCII);
     json_decref(o);
     return text;
 }

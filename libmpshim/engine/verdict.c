@@ -167,4 +167,15 @@ void eng_plain_note(struct engine *e, const struct mpc_info *i, mp_time now)
     p->until = now + (i->why == MP_WHY_SYN_DROPPED ? PLAIN_KEEP_DROPPED : PLAIN_KEEP);
 }
 
+int eng_plain_next(const struct engine *e, int i, mp_time now, struct mp_endpoint *at, mp_time *until)
+{
+    for (; e->plain && i < PLAIN_MAX; i++)
+        if (e->plain[i].until > now) {
+            *at = e->plain[i].at;
+            *until = e->plain[i].until;
+            return i + 1;
+        }
+    return 0;
+}
+
 void eng_plain_free(struct engine *e) { free(e->plain); }
