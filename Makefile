@@ -131,10 +131,15 @@ fuzz: ## libFuzzer on every target, FUZZ_SECONDS each (60); needs clang; totals 
 coverage: ## line coverage of core/ by its unit and simulation tests, per file (gcov); builds in build/cov
 	@+MAKE="$(MAKE)" JOBS="$(JOBS)" tools/coverage.sh
 
+# The helper opens raw sockets for users who are not root. Below DESTDIR this is left to the package's own script.
+CAPS = cap_net_raw,cap_net_admin+ep
+grant = setcap $(CAPS) $(1) || echo "users who are not root need, by root: setcap $(CAPS) $(1)"
+
 install: all ## into prefix, below DESTDIR
 	install -d $(DESTDIR)$(libdir)/libmpshim $(DESTDIR)$(bindir)
 	install -m 644 $(lib_engine) $(lib_shim) $(DESTDIR)$(libdir)/libmpshim
 	$(if $(helper),install -m 755 $(helper) $(DESTDIR)$(libdir)/libmpshim)
+	$(if $(DESTDIR),,@$(call grant,$(libdir)/libmpshim/mpshim-engine))
 	$(if $(tools),install -m 755 $(tools) $(DESTDIR)$(bindir))
 	$(if $(wildcard libmpshim/mpshim.h),install -d $(DESTDIR)$(includedir) && install -m 644 libmpshim/mpshim.h $(DESTDIR)$(includedir))
 	$(if $(wildcard docs/man/*.1),install -d $(DESTDIR)$(mandir)/man1 && install -m 644 $(wildcard docs/man/*.1) $(DESTDIR)$(mandir)/man1)
@@ -191,8 +196,9 @@ $(B)/gen/shim.map: $(wildcard libmpshim/shim/*.def libmpshim/shim/*.map) tools/g
 $(B)/libmpshim.so: $(shim_o) $(B)/gen/shim.map
 	$(call say,LD)$(LINK) -shared $(if $(SANITIZE),,$(LDDEFS)) -Wl,--version-script=$(B)/gen/shim.map -Wl,-z,relro -o $@ $(shim_o) -ldl
 
-$(B)/mpshim-engine: $(call obj,$(engine_main)) $(lib_engine)
-	$(call say,LD)$(LINK) -pie -Wl,-rpath,'$$ORIGIN' -o $@ $< $(lib_engine)
+# The helper has the engine in itself: with file capabilities, the loader takes no library from beside the program.
+$(B)/mpshim-engine: $(call obj,$(engine_main)) $(engine_o) $(io_o) $(core_o)
+	$(call say,LD)$(LINK) -pie -Wl,-z,relro,-z,now -o $@ $^ $(ENGINE_LIBS)
 
 mptcp-stat_LIBS = $(JSON_LIBS)
 $(B)/obj/libmpshim/tools/%.o: EXTRA = $(JSON_CFLAGS)

@@ -37,6 +37,7 @@ if [ $tests = 1 ]; then
     need_program tcpdump tcpdump
     need_program ping iputils-ping
     need_program setpriv util-linux
+    need_program setcap libcap2-bin
     need_program openssl openssl
 fi
 if [ $fuzz = 1 ]; then # only for "make fuzz"

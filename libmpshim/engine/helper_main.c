@@ -20,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "engine/ctlpath.c" /* the library keeps its own to itself */
+#include "engine/ctlpath.h"
 #include "engine/engine.h"
 
 enum { IDLE_DEFAULT_S = 10, SETTINGS_MAX = 64, PATH_ROOM = 108, LOCK_TRIES = 60 };
@@ -28,7 +28,7 @@ enum { IDLE_DEFAULT_S = 10, SETTINGS_MAX = 64, PATH_ROOM = 108, LOCK_TRIES = 60 
 struct args {
     char ctl[PATH_ROOM];
     int idle_s, ready_fd, verbose;
-    bool foreground;
+    bool foreground, check;
     bool dir_is_ours; /* closed to everybody else */
     const char *settings[SETTINGS_MAX + 1];
     int nsettings;
@@ -36,11 +36,13 @@ struct args {
 
 static const char usage[] =
     "usage: mpshim-engine [--ctl PATH] [--idle SECONDS] [--setting NAME=VALUE]... [--ready-fd N] [--foreground] [-v]\n"
+    "       mpshim-engine --check [--setting NAME=VALUE]...\n"
     "The helper of libmpshim: carries TCP connections of programs started by mptcp-run. Started on demand.\n"
     "  --ctl PATH      control socket (default: one per user and network namespace)\n"
     "  --idle SECONDS  end when nothing was alive that long (default 10; 0: never)\n"
     "  --ready-fd N    write \"1\" there when serving, or why not\n"
-    "  --foreground    stay with the terminal, messages to standard error\n";
+    "  --foreground    stay with the terminal, messages to standard error\n"
+    "  --check         tell what this machine has and lacks, with the privileges of this program (mptcp-run --check)\n";
 
 static int bad_usage(const char *what)
 {
@@ -77,6 +79,8 @@ static int parse(struct args *a, int argc, char **argv)
             return 0;
         } else if (strcmp(argv[i], "--foreground") == 0) {
             a->foreground = true;
+        } else if (strcmp(argv[i], "--check") == 0) {
+            a->check = true;
         } else if (strcmp(argv[i], "-v") == 0) {
             a->verbose++;
         } else {
@@ -296,6 +300,8 @@ int main(int argc, char **argv)
     int r = parse(&a, argc, argv);
     if (r >= 0)
         return r;
+    if (a.check)
+        return mpshim_engine_check(1, a.settings);
     bool own_place = a.ctl[0] == 0;
     if (own_place && (r = mpshim_ctl_path(a.ctl, sizeof a.ctl)) < 0)
         return complain("no safe place for the control socket", r);

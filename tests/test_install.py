@@ -1,0 +1,103 @@
+"""An installed tree, and a user who is not root: the helper has the file capabilities, his programs have none."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from lab import make_file
+from lab.shim import ROOT, Watch, curl, engines
+
+MB = 1_000_000
+UID = 65534
+USER = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
+pytestmark = pytest.mark.needs("curl", "mptcpize", "setpriv", "setcap")
+
+
+@pytest.fixture(scope="module")
+def installed():
+    """`make install` into a prefix that every user can read."""
+    if os.geteuid():
+        pytest.skip("needs root, to give file capabilities")
+    tree = Path(tempfile.mkdtemp(prefix="mpshim-installed-"))
+    tree.chmod(0o755)
+    dirs = [f"bindir={tree}/bin", f"libdir={tree}/lib", f"includedir={tree}/include", f"mandir={tree}/share/man",
+            f"datadir={tree}/share", f"prefix={tree}"]
+    made = subprocess.run(["make", "-s", "-C", ROOT, "install", *dirs], capture_output=True, text=True)
+    assert made.returncode == 0, made.stdout + made.stderr
+    yield tree
+    shutil.rmtree(tree)
+
+
+def capabilities(pid):
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff")), 16)
+
+
+def fetch(net, server, file, tree, *options, check=True):
+    return curl(net.client, server.url(file.name), wrap=[*USER, tree / "bin/mptcp-run", *options], check=check, timeout=20)
+
+
+@pytest.fixture
+def served(lab):
+    net = lab.two_path(rate="50M", families="v4")
+    file = make_file(8 * MB)
+    return net, net.server.spawn_http(file.root), file
+
+
+def test_a_user_downloads_over_two_paths(served, installed):
+    net, server, file = served
+    with Watch(net) as seen:
+        got = fetch(net, server, file, installed, "-v")
+    assert got.sha256 == file.sha256 and "multipath over" in got.told, got.told
+    assert not seen.bad(net.client) and not seen.bad(net.server)
+    for device in "eth0", "eth1":
+        assert seen.moved(net.client, device) > 0.1 * file.path.stat().st_size
+
+
+def test_the_program_gets_neither_capability_nor_raw_socket(served, installed):
+    net, server, file = served
+    code = ("import os,socket\n"
+            f"s=socket.create_connection(('{net.server.address()}', {server.port})); s.sendall(b'GET /size/1 HTTP/1.0\\r\\n\\r\\n'); s.recv(10)\n"
+            "for fd in os.listdir('/proc/self/fd'):\n"
+            "  try: t=socket.socket(fileno=int(fd)); print('type', t.type); t.detach()\n"
+            "  except OSError: pass\n"
+            "print(open('/proc/self/status').read(), flush=True); os.system('sleep 0.3')\n")
+    done = net.client.run([*USER, installed / "bin/mptcp-run", "-v", "/usr/bin/python3", "-c", code])
+    assert "MPTCP over" in done.stderr
+    assert "SOCK_RAW" not in done.stdout and "type" in done.stdout
+    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith(("CapEff", "CapPrm"))] == ["0" * 16] * 2
+    (helper,) = engines(net.client)
+    assert capabilities(helper) == 1 << 12 | 1 << 13           # CAP_NET_ADMIN, CAP_NET_RAW
+    assert f"Uid:\t{UID}" in Path(f"/proc/{helper}/status").read_text()
+
+
+def rule(net, expression):
+    net.client.nft(f"table inet t {{ chain c {{ type filter hook output priority 0; {expression} }}; }}")
+
+
+@pytest.mark.needs("nft")
+def test_the_users_firewall_rules_apply_to_a_path(served, installed):
+    net, server, file = served
+    rule(net, f"meta skuid {UID} oifname eth1 tcp dport {server.port} drop;")
+    with Watch(net) as seen:
+        got = fetch(net, server, file, installed)
+    assert got.sha256 == file.sha256
+    assert seen.moved(net.client, "eth1") < 20_000
+    assert seen.mptcp(net.server, "MPJoinSynRx") == 0
+
+
+@pytest.mark.needs("nft")
+@pytest.mark.parametrize("verdict", ["drop", "reject"])
+def test_a_user_who_may_not_connect_cannot(served, installed, verdict):
+    net, server, file = served
+    rule(net, f"meta skuid {UID} tcp dport {server.port} {verdict};")
+    with Watch(net) as seen:
+        got = curl(net.client, server.url(file.name), wrap=[*USER, installed / "bin/mptcp-run"], check=False, timeout=3)
+    assert got.status in (7, 28)
+    assert seen.counter(net.server, "TcpPassiveOpens") == 0
+    root = curl(net.client, server.url(file.name), wrap=[installed / "bin/mptcp-run", "-v"])
+    assert root.sha256 == file.sha256
