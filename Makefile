@@ -33,7 +33,7 @@ JOBS := $(shell nproc)
 SHELL = /bin/sh
 
 # Targets that need no configuration: they make it themselves or do without.
-no_config := fuzz coverage help clean distclean check demo bench bootstrap border fmt lint
+no_config := apps fuzz coverage help clean distclean check demo bench bootstrap border fmt lint
 goals := $(or $(MAKECMDGOALS),all)
 ifneq ($(filter-out $(no_config),$(goals)),)
 include build/config.mk
@@ -96,7 +96,7 @@ t_fuzz := $(filter-out $(B)/tests/fuzz_replay,$(call test_programs,fuzz))
 t_lab := $(patsubst tests/lab/%.c,$(B)/tests/%,$(wildcard tests/lab/*.c))
 test_all := $(t_unit) $(t_sim) $(t_io) $(t_engine) $(t_shim) $(t_lab)
 
-.PHONY: matrix all tests install uninstall check check-c check-asan check-python demo bench bootstrap border replay
+.PHONY: matrix apps all tests install uninstall check check-c check-asan check-python demo bench bootstrap border replay
 .PHONY: fuzz fmt lint coverage clean distclean help
 
 all: $(B)/libmpcore.a $(lib_engine) $(lib_shim) $(helper) $(tools) $(here) ## the libraries, the helper and ./mptcp-run (default)
@@ -114,6 +114,11 @@ bench: ## throughput and CPU seconds per GB beside kernel TCP and kernel MPTCP
 	@tools/bootstrap.sh --tests
 	@$(MAKE) --no-print-directory -j$(JOBS) all $(B)/tests/linkem $(B)/tests/sim_fairness
 	@PYTHONPATH=tests $(PYTHON) -m lab.bench
+
+apps: ## forty unmodified programs as client, server and both, over two paths: writes docs/app-matrix.md; installs them
+	@tools/bootstrap.sh --apps
+	@$(MAKE) --no-print-directory -j$(JOBS) all $(B)/tests/linkem
+	@PYTHONPATH=tests $(PYTHON) -m apps --write docs/app-matrix.md $(ARGS)
 
 tests: all $(test_all) ## every test program, not run
 

@@ -173,6 +173,7 @@ int shim_connect(int fd, const struct sockaddr *sa, socklen_t n);
 int shim_listen(int fd, int backlog);
 void shim_listen_again(void); /* the helper is gone: another takes its listeners, or the kernel */
 void shim_options_read(int fd, int family, struct ctl_req *req); /* sockopt.c: what the program set before connect() */
+void shim_bound_sndbuf(int fd); /* a carrier holds no more unsent data than the network's own socket would */
 bool shim_is_tcp(int fd, int *family);
 uint64_t shim_cookie(int fd);
 

@@ -236,6 +236,7 @@ static void accepted(int listener, int fd, struct sockaddr *sa, socklen_t *n, so
     v.kind = SHIM_CARRIER;
     v.host = l ? l->host : SHIM_HOST_ANY;
     if (!shim_is_carrier(fd, NULL, &v.identity, &v.local) && !(l && v6_only_carrier(fd, &v))) return;
+    shim_bound_sndbuf(fd);
     if (!shim_is_borrowed()) shim_put(fd, &v);
     if (sa) replace(fd, shim_find(fd), SIDE_PEER, sa, n, room);
 }
