@@ -451,7 +451,7 @@ void conn_tick(struct mpc *c, mp_time now)
     if (fired(c, CT_DATA_REXMIT, now)) data_rexmit_tick(c, now);
     if (fired(c, CT_ADD_ADDR, now)) pm_tick_add_addr(c, now);
     if (fired(c, CT_PM, now)) pm_run(c, now);
-    if (fired(c, CT_ORPHAN, now)) {
+    if (fired(c, CT_ORPHAN, now) && !conn_nsync(c)) {
         st_count(c->st, MP_E_orphan_timeout, 1, c);
         conn_fail(c, ETIMEDOUT, now);
     }

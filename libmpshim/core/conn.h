@@ -179,8 +179,8 @@ bool conn_options_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const 
 /* ---- pm.c ---- */
 void pm_ready(struct mpc *c, mp_time now);              /* fully established: announce, join */
 void pm_run(struct mpc *c, mp_time now);                /* open what is missing */
-enum { PM_RESCUE = 3 }; /* time-outs in a row of the only subflow after which a second one is tried over its own path */
-void pm_rescue(struct mpc *c, const struct sf *s, mp_time now);
+enum { PM_RESCUE = 3 }; /* time-outs in a row after which a second subflow is tried over the same path */
+bool pm_rescue(struct mpc *c, const struct sf *s, mp_time now); /* a second subflow between the addresses of s; false: not possible, or not yet again */
 void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now);
 void pm_local_removed(struct mpc *c, int ifindex, const struct mp_addr *ip, mp_time now);
 void pm_add_addr_in(struct mpc *c, const struct mp_opt_add_addr *a, mp_time now);

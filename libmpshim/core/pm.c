@@ -150,13 +150,14 @@ static int best_pair(struct mpc *c, const struct mp_local **l, const struct pm_r
     return best;
 }
 
-/* The only subflow is not answered any more: a middlebox may have forgotten it (a NAT's entry expired, a firewall began
- * to rewrite its numbers), and a fresh one over the same path would work. If the path itself is dead, it costs SYNs. */
-void pm_rescue(struct mpc *c, const struct sf *s, mp_time now)
+/* See rescue.c. If the path itself is dead, it costs SYNs. */
+bool pm_rescue(struct mpc *c, const struct sf *s, mp_time now)
 {
-    if (!may_join(c) || conn_nlive(c) >= (int)c->st->set.max_subflows) return;
+    if (!may_join(c) || conn_nlive(c) >= (int)c->st->set.max_subflows) return false;
     for (const struct sf *o = c->sfs; o; o = o->next)
-        if (o != s && !o->v.dead) return; /* one is there or on its way */
+        if (o != s && !o->v.dead && o->v.ifindex == s->v.ifindex && mp_addr_eq(&o->v.remote.ip, &s->v.remote.ip)) return false;
+    const struct pm_retry *t = retry_of(c, &s->v.local.ip, s->v.ifindex, &s->v.remote, false);
+    if (t && t->not_before > now) return false;
     for (int i = 0; i < PM_MAX_REMOTE; i++)
         for (int j = 0; j < c->st->nlocal; j++) {
             const struct mp_local *l = &c->st->local[j];
@@ -164,8 +165,9 @@ void pm_rescue(struct mpc *c, const struct sf *s, mp_time now)
             if (!r->used || !mp_endpoint_eq(&r->at, &s->v.remote) || (r->id == 0 && c->v.no_join_initial)) continue;
             if (l->ifindex != s->v.ifindex || !mp_addr_eq(&l->ip, &s->v.local.ip)) continue;
             join(c, l, r, now);
-            return;
+            return true;
         }
+    return false;
 }
 
 void pm_run(struct mpc *c, mp_time now)

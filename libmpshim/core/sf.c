@@ -309,6 +309,7 @@ void sf_tick(struct sf *s, mp_time now)
     if (s->v.dead) return;
     if (fired(s, SFT_PERSIST, now)) persist_tick(s, now);
     if (fired(s, SFT_KEEPALIVE, now)) keepalive_tick(s, now);
+    if (fired(s, SFT_QUIET, now)) rescue_tick(s, now);
     if (fired(s, SFT_JOIN_ACK, now) && !s->v.join_done) {
         if (++s->v.syn_tries > (int)s->st->set.syn_tries)
             sf_abort(s, MP_RST_UNSPECIFIED, true, now);

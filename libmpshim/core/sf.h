@@ -28,6 +28,7 @@ enum sf_timer {  /* what each timer is for */
     SFT_JOIN_ACK,  /* third ACK of MP_JOIN again until the fourth, RFC 8684 3.2 */
     SFT_STALL,     /* probe unanswered: hand the data to others */
     SFT_KEEPALIVE, /* RFC 9293 3.8.4 */
+    SFT_QUIET,     /* data stopped in mid-flow: has the path forgotten us? rescue.c */
     SFT_TIME_WAIT, /* RFC 9293 3.6.1; also bounds FIN_WAIT_2 of an ended connection */
     SFT_COUNT
 };
@@ -142,6 +143,10 @@ struct sf {
         mp_time last_sent, last_recv, last_progress;
         mp_time misfit_at;    /* when a segment without data that does not fit was last answered; 0: never */
         uint32_t misfits;     /* segments that do not fit, long after the last one that did */
+        uint64_t quiet_bytes; /* received since the last silence that was asked about */
+        int quiet_probes;     /* unanswered so far */
+        mp_time quiet_since;  /* last_recv when the first of them went out */
+        bool rescued;         /* a fresh subflow over the same path was asked for */
         mp_time penalised;    /* M2: when its window was last halved for holding the connection up */
         struct mp_cc_state cc;
         /* MPTCP */
@@ -201,6 +206,14 @@ void sf_on_probe_timer(struct sf *s, mp_time now);
 void sf_on_reorder_timer(struct sf *s, mp_time now);
 void sf_arm_rexmit(struct sf *s, mp_time now);              /* (re)arms SFT_REXMIT and SFT_PROBE */
 uint64_t sf_room(const struct sf *s);                       /* bytes congestion control and the subflow's window allow now */
+
+/* ---- paths that have forgotten the subflow (rescue.c) ---- */
+void rescue_data(struct sf *s, uint32_t len, mp_time now);
+void rescue_heard(struct sf *s, mp_time now);               /* sets last_recv */
+void rescue_misfit(struct sf *s, mp_time now);
+void rescue_timeout(struct sf *s, mp_time now);
+void rescue_tick(struct sf *s, mp_time now);
+bool rescue_established(struct sf *s, mp_time now);         /* false: s itself is not wanted any more */
 
 /* ---- segments out (sf_out.c) ---- */
 bool sf_poll(struct sf *s, struct mp_pkt *out, mp_time now); /* control, retransmissions, ACKs; not new data */

@@ -18,8 +18,7 @@ static void challenge(struct sf *s)
  * that began to rewrite them) would answer each other's answers for ever (RFC 5961 7; Linux: 500 ms). */
 static void answer_misfit(struct sf *s, uint32_t seglen, mp_time now)
 {
-    /* Nothing else comes any more: the peer, if a server, cannot open a fresh subflow itself. */
-    if (now - s->v.last_recv > MP_SEC(1) && ++s->v.misfits == 3) pm_rescue(s->c, s, now);
+    rescue_misfit(s, now);
     if (!seglen && s->v.misfit_at && now - s->v.misfit_at < MP_MS(500)) return;
     if (!seglen) s->v.misfit_at = now;
     s->v.ack_now = true;
@@ -149,6 +148,7 @@ static bool join_third_ack(struct sf *s, const struct mp_opts *o, mp_time now)
         return false;
     }
     s->v.ack_now = true; /* the fourth ACK */
+    rescue_established(s, now);
     return true;
 }
 
@@ -406,8 +406,6 @@ static void synced_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, m
         return;
     }
     if (!(p->flags & MP_ACK)) return;
-    s->v.last_recv = now;
-    s->v.misfits = 0;
     s->v.keep_probes = 0;
     sf_alive(s);
     if (s->v.ts_on && o->has_ts && ssn <= s->v.last_ack_sent && (int32_t)(o->ts_val - s->v.ts_recent) >= 0) { /* RFC 7323 4.3 */
@@ -415,16 +413,20 @@ static void synced_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, m
         s->v.ts_recent_at = now;
     }
     if (!ack_in(s, p, o, ssn, now)) return;
+    rescue_heard(s, now); /* only now: numbers that do not fit ours are no sign of life for this subflow */
     if (!s->v.join_done) { /* the fourth ACK: RFC 8684 3.2 */
         s->v.join_done = s->v.fully = true;
         sf_arm(s, SFT_JOIN_ACK, MP_NEVER);
         st_count(s->st, MP_E_join_up, 1, c);
+        c->v.timer[CT_ORPHAN] = MP_NEVER;
+        if (!rescue_established(s, now)) return;
     }
     if (!conn_options_in(c, s, p, o, now)) return;
     if (p->data.len) {
         bool ends = s->v.fin_received && ssn + p->data.len > s->v.fin_ssn_in;
         if (ends || s->v.state == SF_TIME_WAIT) return;
         s->v.bytes_received += p->data.len;
+        rescue_data(s, p->data.len, now);
         if (!conn_sf_mapping(c, s, o, p->data.len, ssn, now) || s->v.dead || s->v.reset_pending) return;
         if (!data_in(s, p, ssn, now) || s->v.dead || s->v.reset_pending) return;
     }

@@ -384,7 +384,7 @@ void sf_on_rto(struct sf *s, mp_time now)
     st_count(s->st, MP_E_rto, 1, s->c);
     s->v.backoff++;
     suspect_mtu(s, now);
-    if (s->v.backoff == PM_RESCUE && s->v.state >= SF_ESTABLISHED) pm_rescue(s->c, s, now);
+    rescue_timeout(s, now);
     s->v.in_recovery = s->v.cc.in_recovery = false;
     uint64_t flight = s->v.snd_nxt - s->v.snd_una; /* what was lost before counts: it was sent too */
     for (struct sf_seg *g = s->seg_head; g; g = g->next)

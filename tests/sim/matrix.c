@@ -46,11 +46,9 @@ struct box_row {
     bool homes;                /* the server has two addresses: the second path needs its announcement */
     bool may_change;           /* it changes payload: plain TCP delivers that */
     uint32_t may_insert;
-    const char *known;         /* why it is no news that connections do not survive it on the only path */
 };
 
 #define ALL(a) .may = {{a, a}, {a, a}}
-#define LOST "only the server sends: the client, who alone may open a subflow, does not notice that no segment fits any more"
 #define KEPT .may = {{B, B}, {O, O}}
 /* What must not happen: a fallback while another path works, one for what concerns only SYNs when they are over. */
 #define FALLS .may = {{B | O | P, B | O}, {O | P, O | P}}
@@ -70,9 +68,9 @@ static const struct box_row rows[] = {
     {"drop-syn", "SYNs with MPTCP options dropped", {.what = SIM_BOX_DROP_SYN}, ANY_WAY, AT_SYN, .within = MP_SEC(6)},
     {"nat", "address and port translated", {.what = SIM_BOX_NAT}, TWO_WAY, KEPT},
     {"nat-rebind", "NAT that changes its ports", {.what = SIM_BOX_NAT_REBIND}, TWO_WAY, ALL(B | O), .event = true, .within = MP_SEC(6)},
-    {"nat-expire", "NAT that forgets its flows", {.what = SIM_BOX_NAT_EXPIRE}, TWO_WAY, ALL(B | O), .event = true, .within = MP_SEC(6), .known = LOST},
-    {"seq", "sequence numbers moved, SACK blocks too", {.what = SIM_BOX_SEQ}, ANY_WAY, ALL(B | O), .loss_ppm = 5000, .within = MP_SEC(6), .known = LOST},
-    {"seq-no-sack", "sequence numbers moved, SACK blocks not", {.what = SIM_BOX_SEQ_NO_SACK}, ANY_WAY, ALL(B | O), .loss_ppm = 5000, .within = MP_SEC(6), .known = LOST},
+    {"nat-expire", "NAT that forgets its flows", {.what = SIM_BOX_NAT_EXPIRE}, TWO_WAY, ALL(B | O), .event = true, .within = MP_SEC(6)},
+    {"seq", "sequence numbers moved, SACK blocks too", {.what = SIM_BOX_SEQ}, ANY_WAY, ALL(B | O), .loss_ppm = 5000, .within = MP_SEC(6)},
+    {"seq-no-sack", "sequence numbers moved, SACK blocks not", {.what = SIM_BOX_SEQ_NO_SACK}, ANY_WAY, ALL(B | O), .loss_ppm = 5000, .within = MP_SEC(6)},
     {"split", "segments split, options on both parts", {.what = SIM_BOX_SPLIT}, ANY_WAY, KEPT},
     {"split-first", "segments split, options on the first part", {.what = SIM_BOX_SPLIT_FIRST}, ANY_WAY, KEPT},
     {"merge", "segments with equal options joined", {.what = SIM_BOX_MERGE, .hold = MP_MS(2)}, ANY_WAY, KEPT},
@@ -231,7 +229,7 @@ static void add(struct tally *t, const struct cell *c, const struct verdict *v)
 
 struct matrix {
     struct tally tally[ROWS];
-    int cells, failed, known, step;
+    int cells, failed, step;
     bool tell_all;
 };
 
@@ -241,9 +239,8 @@ static void one(struct matrix *m, const struct cell *c)
     run_cell(c, &v, NULL, NULL);
     m->cells++;
     add(&m->tally[c->row - rows], c, &v);
-    bool known = c->row->known && c->place == ONLY;
-    if (v.outcome == FAILED) *(known ? &m->known : &m->failed) += 1;
-    if (m->tell_all || (v.outcome == FAILED && !known)) tell_cell(stdout, c, &v);
+    m->failed += v.outcome == FAILED;
+    if (m->tell_all || v.outcome == FAILED) tell_cell(stdout, c, &v);
 }
 
 static void run_row(struct matrix *m, const struct box_row *row)
@@ -273,8 +270,8 @@ static void write_summary(FILE *f, const struct matrix *m)
     }
     for (int i = 0; i < ROWS; i++) changed += m->tally[i].changed;
     fprintf(f, "%d cells: multipath kept in %d (both paths in use after the box acted: %d of the %d with two paths), %d fell back to plain TCP "
-               "(in %d of these it delivered payload as the box had changed it), %d failed (%d of them known)\n",
-            m->cells, n[BOTH] + n[ONE], n[BOTH], two, n[PLAIN], changed, n[FAILED], m->known);
+               "(in %d of these it delivered payload as the box had changed it), %d failed\n",
+            m->cells, n[BOTH] + n[ONE], n[BOTH], two, n[PLAIN], changed, n[FAILED]);
 }
 
 /* ---- the table ---- */
@@ -312,7 +309,7 @@ static void write_row(FILE *f, const struct matrix *m, int i)
     fprintf(f, " %.2f | ", (double)t->worst[ONLY] / 1e9);
     write_reasons(f, m, t);
     if (t->changed) fprintf(f, ". Changed payload delivered by plain TCP: %d", t->changed);
-    fprintf(f, "%s%s |\n", t->n[ONLY][FAILED] && rows[i].known ? ". Known: " : "", t->n[ONLY][FAILED] && rows[i].known ? rows[i].known : "");
+    fputs(" |\n", f);
 }
 
 static bool write_table(const char *path, const struct matrix *m)

@@ -1,0 +1,104 @@
+/* A path that has forgotten a subflow: a NAT's entry expired, a firewall began to rewrite numbers. Segments vanish or fit
+ * no window, nobody tells, and a fresh subflow over the same path would work. Only the client may open one (a server's
+ * clients sit behind NATs), so the client must notice, also when it only receives. Three signs:
+ *   - time-outs in a row, if something of ours is in flight (rescue_timeout);
+ *   - segments that come and do not fit, and none that does (rescue_misfit);
+ *   - silence after a flow of data, and probes of ours that nobody answers (rescue_tick).
+ * Messages shorter than a flow, and silence that a probe explains, cost nothing more: RFC 1122 4.2.3.6 wants no
+ * keep-alives unasked, and this asks once, when data stops in mid-flow. */
+#include "core/stack_int.h"
+
+enum { FLOW_SEGMENTS = 8, PROBES = 3, MISFITS = 3 };
+#define QUIET MP_MS(1000)              /* a flow's pause is asked about; several times any sane round trip */
+#define QUIET_LONGEST MP_SEC(900)      /* the kernel's own patience with a silent peer */
+
+static bool same_pair(const struct sf *a, const struct sf *b)
+{
+    if (a->v.ifindex != b->v.ifindex || !mp_addr_eq(&a->v.local.ip, &b->v.local.ip)) return false;
+    return mp_addr_eq(&a->v.remote.ip, &b->v.remote.ip) && (a->v.passive || a->v.remote.port == b->v.remote.port);
+}
+
+static mp_dur quiet_time(const struct sf *s) { return mp_max(QUIET, 3 * s->v.rto); }
+
+/* Data arrived. */
+void rescue_data(struct sf *s, uint32_t len, mp_time now)
+{
+    if (s->c->v.server || !conn_mp(s->c)) return;
+    s->v.quiet_bytes += len;
+    if (s->v.timer[SFT_QUIET] != MP_NEVER || s->v.quiet_bytes < FLOW_SEGMENTS * s->v.mss) return;
+    sf_arm(s, SFT_QUIET, now + quiet_time(s));
+}
+
+/* A segment that fits arrived: the path knows this subflow. */
+void rescue_heard(struct sf *s, mp_time now)
+{
+    s->v.last_recv = now;
+    s->v.misfits = 0;
+    if (!s->v.rescued) return;
+    s->v.rescued = false;
+    for (struct sf *o = s->c->sfs; o; o = o->next)
+        if (o != s && !o->v.dead && o->v.state == SF_SYN_SENT && same_pair(o, s)) sf_die(o, 0, now);
+}
+
+static void rescue(struct sf *s, mp_time now)
+{
+    if (!pm_rescue(s->c, s, now)) return;
+    s->v.rescued = true;
+    st_count(s->st, MP_E_rescue, 1, s->c);
+}
+
+void rescue_misfit(struct sf *s, mp_time now)
+{
+    if (now - s->v.last_recv > QUIET && ++s->v.misfits % MISFITS == 0) rescue(s, now);
+}
+
+void rescue_timeout(struct sf *s, mp_time now)
+{
+    if (s->v.backoff >= PM_RESCUE && s->v.state >= SF_ESTABLISHED) rescue(s, now);
+}
+
+/* The peer may still have data for us, and nothing of ours in flight would tell that the path is gone. */
+static bool quiet_matters(const struct sf *s)
+{
+    const struct mpc *c = s->c;
+    return sf_can_carry(s) && conn_mp(c) && !s->v.aside && !s->seg_head && !s->v.fin_received && !c->v.peer_fin && !c->v.closing;
+}
+
+/* SFT_QUIET. */
+void rescue_tick(struct sf *s, mp_time now)
+{
+    mp_dur quiet = now - s->v.last_recv;
+    bool answered = s->v.quiet_probes && s->v.last_recv > s->v.quiet_since;
+    if (answered || !quiet_matters(s)) {
+        s->v.quiet_probes = 0;
+        s->v.quiet_bytes = 0;
+        return;
+    }
+    if (!s->v.quiet_probes && quiet < quiet_time(s)) {
+        sf_arm(s, SFT_QUIET, s->v.last_recv + quiet_time(s));
+        return;
+    }
+    if (!s->v.quiet_probes) s->v.quiet_since = s->v.last_recv;
+    if (++s->v.quiet_probes > PROBES) rescue(s, now);
+    if (quiet > QUIET_LONGEST) return;
+    s->v.probes = 1; /* one segment below the window, RFC 9293 3.8.4 */
+    sf_arm(s, SFT_QUIET, now + mp_min(s->v.rto << mp_min((uint64_t)s->v.quiet_probes - 1, 8), MP_SEC(60)));
+}
+
+/* A fresh subflow is up: of two between the same addresses only one is wanted, the one that is heard. A client knows
+ * what it asked for; a server takes a second one from the same address as a sign when the first is in trouble. */
+bool rescue_established(struct sf *s, mp_time now)
+{
+    for (struct sf *o = s->c->sfs; o; o = o->next) {
+        if (o == s || o->v.dead || o->v.reset_pending || !same_pair(o, s)) continue;
+        if (o->v.state < SF_ESTABLISHED || o->v.state > SF_CLOSE_WAIT) continue;
+        bool lost = s->v.passive ? o->v.backoff || o->v.misfits : o->v.rescued;
+        if (lost)
+            sf_abort(o, MP_RST_UNSPECIFIED, true, now);
+        else if (!s->v.passive) {
+            sf_abort(s, MP_RST_UNSPECIFIED, true, now);
+            return false;
+        }
+    }
+    return true;
+}
