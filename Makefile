@@ -231,7 +231,7 @@ $(t_shim): $(B)/tests/shim_%: $(B)/obj/tests/shim/%.o $(call test_lib,shim)
 # Fuzz targets without libFuzzer: they run over the kept corpora. The control target holds engine.c in itself.
 $(B)/obj/tests/fuzz/%.o: EXTRA = -Itests/unit -Itests/fuzz $(EV_CFLAGS) $(MNL_CFLAGS) $(JSON_CFLAGS)
 fuzz_core := $(filter-out %_control,$(t_fuzz))
-$(fuzz_core): $(B)/tests/fuzz_%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/replay.o $(call test_lib,fuzz) $(B)/libmpcore.a
+$(fuzz_core): $(B)/tests/fuzz_%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/replay.o $(call test_lib,fuzz) $(B)/libmpsim.a $(B)/libmpcore.a
 	$(link_test) $(CORE_LIBS)
 $(filter %_control,$(t_fuzz)): $(B)/tests/fuzz_%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/replay.o $(filter-out %/engine.o,$(engine_o)) $(B)/libmpcore.a
 	$(link_test) $(ENGINE_LIBS)

@@ -1,9 +1,9 @@
 #!/bin/sh
 # What "make coverage" runs: unit and simulation programs built with gcov into $COV (default build/cov), then the
-# share of lines of each file of libmpshim/core that they reach. COVERAGE_MIN=90 makes less than that an error. A
+# share of lines of each file of libmpshim/core that they reach. Less than COVERAGE_MIN (90) in total is an error. A
 # program that needs more than COVERAGE_TIMEOUT seconds is stopped, named, and does not count.
 cd "$(dirname "$0")/.." || exit
-MAKE=${MAKE:-make} JOBS=${JOBS:-2} COV=${COV:-build/cov} COVERAGE_MIN=${COVERAGE_MIN:-0} COVERAGE_TIMEOUT=${COVERAGE_TIMEOUT:-60}
+MAKE=${MAKE:-make} JOBS=${JOBS:-2} COV=${COV:-build/cov} COVERAGE_MIN=${COVERAGE_MIN:-90} COVERAGE_TIMEOUT=${COVERAGE_TIMEOUT:-60}
 command -v gcov > /dev/null || { echo "coverage needs gcov, which comes with gcc: apt-get install gcc" >&2; exit 1; }
 [ -f build/config.mk ] || ./configure > /dev/null || exit
 

@@ -138,7 +138,14 @@ struct mp_cc_group conn_cc_group(struct mpc *c, struct sf *self)
     return g;
 }
 
-bool conn_single(const struct mpc *c) { return c->v.sf_ever == 1 && !c->v.sent_twice && c->sfs && c->sfs->v.initial; }
+bool conn_single(const struct mpc *c) { return c->v.sf_ever == 1 && !c->v.joins_answered && !c->v.sent_twice && c->sfs && c->sfs->v.initial; }
+
+bool conn_join_open(const struct mpc *c)
+{
+    for (const struct sf *s = c->sfs; s; s = s->next)
+        if (!s->v.initial && !s->v.dead && s->v.state == SF_SYN_RCVD) return true;
+    return false;
+}
 
 bool conn_unheard(const struct mpc *c) { return c->v.snd_una == c->v.idsn_local + 1; }
 
@@ -184,7 +191,8 @@ enum fb_action conn_fallback(struct mpc *c, struct sf *s, enum fb_event e, enum 
     enum fb_state was = c->v.fb;
     /* RFC 8684 3.7: only a single subflow can go on as plain TCP.
      * What was sent twice on it under two subflow numbers cannot be told apart without mappings. */
-    if (step.next == FB_PLAIN && was != FB_PLAIN && (c->v.sent_twice || c->v.sf_ever > 1)) step.action = FB_reset_subflow;
+    bool told = e == FB_PEER_FAIL || e == FB_PEER_INFINITE; /* by the peer: it has one subflow only, whatever joins we answered */
+    if (step.next == FB_PLAIN && was != FB_PLAIN && (c->v.sent_twice || c->v.sf_ever > 1 || (c->v.joins_answered && !told))) step.action = FB_reset_subflow;
     if (step.action == FB_reset_subflow) {
         st_count(c->st, MP_E_fallback_refused, 1, c);
         sf_abort(s, MP_RST_MIDDLEBOX, false, now);

@@ -112,6 +112,7 @@ struct mpc {
         uint8_t families;              /* server: of addresses where the listener can be reached, 1 v4, 2 v6; 0: only its own */
         uint32_t keepidle_s, keepintvl_s, keepcnt, user_timeout_ms;
         int sf_ids, sf_ever;
+        int joins_answered;            /* joins' SYNs: their sender may hold two subflows by now, and then never falls back */
         struct pm_remote remotes[PM_MAX_REMOTE];
         struct pm_announce announce[PM_MAX_REMOTE];
         struct pm_retry retry[PM_MAX_PATHS];
@@ -144,7 +145,8 @@ bool conn_finished(const struct mpc *c);
 int conn_nlive(const struct mpc *c);                    /* subflows that are synchronised or opening */
 struct mp_cc_group conn_cc_group(struct mpc *c, struct sf *self);
 #define conn_mp(c) ((c)->v.offered && (c)->v.fb != FB_PLAIN)
-bool conn_single(const struct mpc *c);                   /* one subflow ever, nothing sent twice: it could be plain TCP */
+bool conn_single(const struct mpc *c);                   /* one subflow ever at either end, nothing sent twice: it could be plain TCP */
+bool conn_join_open(const struct mpc *c);                /* a join is answered and not yet decided */
 bool conn_unheard(const struct mpc *c);                  /* no DATA_ACK for data of ours has ever come */
 bool conn_any_other(const struct mpc *c, const struct sf *s); /* another subflow works */
 

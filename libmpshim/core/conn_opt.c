@@ -48,7 +48,7 @@ static void fail_in(struct mpc *c, struct sf *s, mp_time now)
 bool conn_options_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now)
 {
     if (!conn_mp(c)) return true;
-    if (stripped(c, s, p, o)) {
+    if (stripped(c, s, p, o) && !conn_join_open(c)) {
         conn_fallback(c, s, FB_ACK_WITHOUT_DSS, MP_WHY_NO_OPTION_ACK, now);
         if (c->v.tx_plain) conn_plain_ack(c, s, now);
         return !s->v.dead && !s->v.reset_pending;

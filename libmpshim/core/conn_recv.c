@@ -386,20 +386,12 @@ void conn_flush_held(struct mpc *c, struct sf *s, mp_time now)
     sf_drop_held(s);
 }
 
-/* A join that we have answered: the peer may hold it for established already, and then does not fall back. */
-static bool join_coming(const struct mpc *c)
-{
-    for (const struct sf *s = c->sfs; s; s = s->next)
-        if (!s->v.initial && !s->v.dead && s->v.state == SF_SYN_RCVD) return true;
-    return false;
-}
-
 /* RFC 8684 3.7: with other subflows this one is reset; the only one goes on as plain TCP and delivers what came. */
 static bool csum_bad(struct mpc *c, struct sf *s, const struct sf_mapping *m, mp_time now)
 {
     st_count(c->st, MP_E_csum_bad, 1, c);
     c->v.mp_fail_dsn = m->dsn;
-    if (c->v.sf_ever > 1 || join_coming(c)) {
+    if (c->v.sf_ever > 1 || c->v.joins_answered) {
         c->v.mp_fail_pending = true;
         conn_fallback(c, s, FB_CSUM_BAD_MULTI, MP_WHY_CHECKSUM, now);
         sf_drop_held(s);
@@ -447,9 +439,13 @@ bool conn_sf_data(struct mpc *c, struct sf *s, mp_ssn ssn, struct mp_slice *d, m
             return false;
         }
         if (n == 0) {
+            if (c->v.sf_ever == 1 && conn_join_open(c)) { /* falling back or resetting: the join will tell; till then it is not taken */
+                s->v.rcv_nxt -= rest.len;
+                return false;
+            }
             st_count(c->st, MP_E_map_missing, 1, c);
             /* The only subflow there ever was, and its numbers and the data's still run side by side? */
-            bool single = c->v.sf_ever == 1 && c->v.rcv_nxt + s->v.hold_bytes - c->v.idsn_remote == ssn;
+            bool single = c->v.sf_ever == 1 && !c->v.joins_answered && c->v.rcv_nxt + s->v.hold_bytes - c->v.idsn_remote == ssn;
             if (conn_fallback(c, s, single ? FB_DATA_WITHOUT_DSS_SINGLE : FB_DATA_WITHOUT_DSS, MP_WHY_NO_DSS, now) == FB_reset_subflow) return false;
             break;
         }

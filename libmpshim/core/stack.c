@@ -570,6 +570,7 @@ static void join_in(struct mp_stack *st, struct mp_pkt *p, const struct mp_opts 
     s->v.backup_remote = o->join.backup;
     s->v.nonce_remote = o->join.nonce;
     s->v.nonce_local = st_rand32(st);
+    c->v.joins_answered++;
     sf_accept_syn(s, p, o, now);
     conn_touch(c);
 }

@@ -458,6 +458,43 @@ TEST(unconfirmed_data_without_mapping_with_others)
     lab_end(&l);
 }
 
+/* ---- a join under way: the peer may hold it for established, and then does not fall back ---- */
+
+static struct peer *join_half_open(struct lab *l)
+{
+    lab_server(l);
+    struct mp_opts o = { .mp = MP_OPT_HAS(MP_JOIN), .join = { .form = MP_JOIN_SYN, .addr_id = 5, .token = l->token_engine, .nonce = 0x0a0b0c0d } };
+    struct peer *p = lab_syn(l, 2, 5002, o);
+    lab_expect(l, p, MP_SYN | MP_ACK, 0, 1, 0);
+    return p;
+}
+
+TEST(bytes_without_mapping_wait_while_a_join_is_undecided)
+{
+    struct lab l = { 0 };
+    struct peer *p = join_half_open(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100 });
+    lab_expect_nothing(&l); /* not acknowledged: it comes again */
+    CHECK_EQ(lab_read(&l), 0);
+    lab_send(&l, p, (struct seg){ .flags = MP_RST, .seq = 1 }); /* the peer had given the join up: one subflow on both sides */
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100 });
+    CHECK_EQ(lab_read(&l), 100);
+    plain_works(&l, MP_WHY_NO_DSS, 1, 101);
+}
+
+TEST(no_fallback_where_the_peer_may_have_had_two_subflows)
+{
+    struct lab l = { 0 };
+    struct peer *p = join_half_open(&l);
+    lab_send(&l, p, (struct seg){ .flags = MP_RST | MP_ACK, .seq = 1, .ack = 1 }); /* by one who had it */
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100 });
+    struct got *g = lab_expect(&l, P0, MP_RST | MP_ACK, 1, 101, 0);
+    CHECK_EQ(g->o.tcprst.reason, MP_RST_MIDDLEBOX);
+    lab_expect_counter(&l, fallback, 0);
+    CHECK_EQ(lab_read(&l), 0);
+    lab_end(&l);
+}
+
 TEST(every_cell_of_the_table_was_reached)
 {
     static const struct { enum fb_state s; enum fb_event e; const char *name; } table[] = {

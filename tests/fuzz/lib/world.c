@@ -8,6 +8,7 @@
 
 #include "core/crypto.h"
 #include "core/wire.h"
+#include "sim/sim.h"
 
 uint16_t mp_dss_csum(uint64_t sum, mp_dsn dsn, uint32_t ssn, uint16_t len); /* core's own */
 
@@ -278,6 +279,17 @@ static void on_event(struct w_host *h, struct mpc *c, unsigned bits)
 
 /* ---- the wire ---- */
 
+/* FUZZ_TRACE=1 prints what is sent and what arrives, for whoever reads a finding. */
+static void trace(const struct world *w, int host, const char *what, const struct mp_pkt *p)
+{
+    static int on = -1;
+    char text[400];
+    if (on < 0) on = getenv("FUZZ_TRACE") != NULL;
+    if (!on) return;
+    sim_pkt_text(p, text, sizeof text);
+    fprintf(stderr, "%10.3f ms host %d %s %s\n", (double)(w->now - MP_SEC(1000)) / 1e6, host, what, text);
+}
+
 static uint64_t iov_bytes(const struct mp_pkt *p)
 {
     uint64_t n = 0;
@@ -312,6 +324,7 @@ static void flight_add(struct world *w, int to, const struct mp_pkt *p, const ui
 static void transmit(struct world *w, int from, const struct mp_pkt *p)
 {
     static uint8_t buf[MP_SLICE_MAX];
+    trace(w, from, "sends", p);
     uint32_t at = 0, step = p->gso_size ? p->gso_size : p->len;
     for (int i = 0; i < p->niov; i++) {
         memcpy(buf + at, p->iov[i].base, p->iov[i].len);
@@ -365,6 +378,7 @@ static void input(struct world *w, int to, struct mp_pkt *p)
     if (!reaches(w, to, p)) return;
     q.ifindex = path_of(&p->dst.ip);
     if (w->strip[to]) w_strip_options(&q);
+    trace(w, to, "gets ", &q);
     mp_stack_input(w->host[to].st, &q, w->now);
 }
 
