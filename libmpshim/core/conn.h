@@ -120,6 +120,8 @@ struct mpc {
         struct { int ifindex; struct mp_addr ip; } id_map[PM_MAX_LOCAL]; /* address ids 1.. given to local addresses */
         struct mpc_path_info paths[PM_MAX_PATHS]; int npaths;
         uint64_t bytes_read, reinjected_bytes;
+        struct mp_sched_mem sched_mem;
+        uint64_t window_blocked;       /* times that the peer's window alone stopped new data */
         int data_rexmits;
         mp_time last_data_ack;
         mp_time timer[CT_COUNT];

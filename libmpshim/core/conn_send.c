@@ -247,15 +247,22 @@ struct view {
     struct sf *sf[MP_SCHED_MAX_PATHS];
 };
 
-static void make_view(struct mpc *c, struct view *w, int avoid)
+static void make_view(struct mpc *c, struct view *w, int avoid, mp_time now)
 {
     memset(&w->v, 0, sizeof w->v);
+    w->v.now = now;
+    w->v.mem = &c->v.sched_mem;
     w->v.queued = conn_queued(c);
     w->v.conn_window = c->v.snd_edge > c->v.snd_nxt ? c->v.snd_edge - c->v.snd_nxt : 0;
+    w->v.window = c->v.snd_edge > c->v.snd_una ? c->v.snd_edge - c->v.snd_una : 0;
+    w->v.blocked = c->v.window_blocked;
     for (struct sf *s = c->sfs; s && w->v.n < MP_SCHED_MAX_PATHS; s = s->next) {
         if (!sf_can_carry(s) || s->v.id == avoid) continue;
         struct mp_sched_path *p = &w->v.path[w->v.n];
+        p->id = s->v.id;
         p->srtt = s->v.srtt;
+        p->min_rtt = s->v.min_rtt;
+        p->rate = s->v.rate;
         p->rttvar = s->v.rttvar;
         p->cwnd = s->v.cc.cwnd;
         p->flight = s->v.pipe;
@@ -269,6 +276,9 @@ static void make_view(struct mpc *c, struct view *w, int avoid)
         w->sf[w->v.n++] = s;
     }
 }
+
+/* For what is sent again: where it arrives soonest, whatever the scheduler thinks of new data. */
+static int fastest(const struct view *w) { return mp_sched_fastest(&w->v, mp_sched_best_class(&w->v), true); }
 
 /* A large slice now costs less than several small ones: wait for more room while ACKs are on their way. */
 static bool defer(const struct sf *s, uint64_t room, uint64_t want, uint32_t most)
@@ -303,9 +313,9 @@ static bool send_reinjected(struct mpc *c, struct mp_pkt *out, mp_time now)
     struct reinj *r = next_reinj(c);
     struct view w;
     if (!r) return false;
-    make_view(c, &w, r->from);
+    make_view(c, &w, r->from, now);
     if (!w.v.n) return false; /* the one that holds it lives, and sends it again by itself */
-    int i = c->sched->pick(&w.v);
+    int i = fastest(&w);
     if (i < 0) return false;
     struct sf *s = w.sf[i];
     uint32_t n = piece(c, s, w.v.path[i].room, r->end - r->start);
@@ -340,9 +350,10 @@ static bool send_new(struct mpc *c, struct mp_pkt *out, mp_time now)
     uint64_t queued = conn_queued(c);
     struct view w;
     if (!queued) return false;
-    make_view(c, &w, -1);
+    make_view(c, &w, -1, now);
     uint64_t n = mp_min(queued, w.v.conn_window);
     if (!n) {
+        c->v.window_blocked += fastest(&w) >= 0;
         arm_persist(&w, now);
         return false;
     }
@@ -377,6 +388,48 @@ static bool send_new(struct mpc *c, struct mp_pkt *out, mp_time now)
     }
     if (c->v.timer[CT_DATA_REXMIT] == MP_NEVER) conn_arm_data_timer(c, now);
     return true;
+}
+
+/* ---- everything over every path (a scheduler that repeats) ---- */
+
+/* The first byte from `at` on that s is not carrying. */
+static mp_dsn not_on(const struct sf *s, mp_dsn at)
+{
+    for (const struct sf_seg *g = s->seg_head; g; g = g->next)
+        if (g->len && g->dsn <= at && at < g->dsn + g->len) at = g->dsn + g->len;
+    return at;
+}
+
+/* Up to where a piece from `at` on may go without repeating what s carries. */
+static mp_dsn gap_end(const struct sf *s, mp_dsn at, mp_dsn end)
+{
+    for (const struct sf_seg *g = s->seg_head; g; g = g->next)
+        if (g->len && g->dsn > at) end = mp_min(end, g->dsn);
+    return end;
+}
+
+/* Each path repeats, from the oldest unacknowledged byte on, what others were given first. Not before it is certain that
+ * MPTCP works: data sent twice rules a fallback out (RFC 8684 3.7). */
+static bool send_repeated(struct mpc *c, struct mp_pkt *out, mp_time now)
+{
+    struct view w;
+    if (!c->sched->repeats || c->v.fb != FB_CONFIRMED || c->v.tx_plain || !c->sfs || !c->sfs->next) return false;
+    make_view(c, &w, -1, now);
+    for (int i = 0; i < w.v.n; i++) {
+        struct sf *s = w.sf[i];
+        mp_dsn at = not_on(s, mp_max(s->v.repeat_next, c->v.snd_una));
+        if (!w.v.path[i].room || at >= c->v.snd_nxt) continue;
+        struct mp_chunk *k = conn_chunk_at(c, at);
+        uint32_t n = piece(c, s, w.v.path[i].room, gap_end(s, at, c->v.snd_nxt) - at);
+        if (!k || !n || !sf_send_data(s, out, at, k, n, false, now)) continue;
+        s->v.repeat_next = at + n;
+        s->seg_tail->lent = true; /* not one more time, by opportunity */
+        c->v.sent_twice = true;
+        c->v.reinjected_bytes += n;
+        st_count(c->st, MP_E_repeated, n, c);
+        return true;
+    }
+    return false;
 }
 
 /* ---- opportunistic retransmission and penalisation (NSDI'12, M1 and M2) ---- */
@@ -431,8 +484,8 @@ static bool send_opportunistic(struct mpc *c, struct mp_pkt *out, bool late, mp_
     if (c->v.fb != FB_CONFIRMED || c->v.snd_una >= c->v.snd_nxt || !c->sfs || !c->sfs->next) return false;
     bool queued = conn_queued(c) > 0, blocked = queued && c->v.snd_edge < c->v.snd_nxt + c->sfs->v.mss;
     if (queued && !blocked && !late) return false; /* new data is only waiting for its turn */
-    make_view(c, &w, -1);
-    int i = c->sched->pick(&w.v);
+    make_view(c, &w, -1, now);
+    int i = fastest(&w);
     if (i < 0) return false;
     struct sf *s = w.sf[i];
     struct sf_seg *g = oldest_elsewhere(c, s, &holder);
@@ -481,7 +534,7 @@ bool conn_poll(struct mpc *c, struct mp_pkt *out, mp_time now)
     if (!c->v.established || c->v.err || c->v.closing) return false;
     if (send_reinjected(c, out, now)) return true;
     if (head_late(c, now) && send_opportunistic(c, out, true, now)) return true;
-    if (send_new(c, out, now) || send_opportunistic(c, out, false, now)) return true;
+    if (send_repeated(c, out, now) || send_new(c, out, now) || send_opportunistic(c, out, false, now)) return true;
     if (c->v.tx_plain && c->v.shut) { /* all sent: the FIN follows at once */
         conn_close_check(c, now);
         for (struct sf *s = c->sfs; s; s = s->next)

@@ -147,6 +147,10 @@ struct sf {
         int quiet_probes;     /* unanswered so far */
         mp_time quiet_since;  /* last_recv when the first of them went out */
         bool rescued;         /* a fresh subflow over the same path was asked for */
+        /* delivery rate, for the scheduler: bytes acknowledged or sacked, a sample each round trip */
+        uint64_t rate, delivered; /* bytes a second, 0: unknown; bytes ever */
+        uint64_t rate_mark; mp_time rate_at; mp_ssn rate_end;
+        mp_dsn repeat_next;   /* a scheduler that repeats: this path has carried all before it */
         mp_time penalised;    /* M2: when its window was last halved for holding the connection up */
         struct mp_cc_state cc;
         /* MPTCP */

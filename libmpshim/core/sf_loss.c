@@ -272,6 +272,25 @@ static void congestion(struct sf *s, const struct ack_facts *f, uint64_t flight,
     if (a.round_start) s->v.cwnd_limited = false;
 }
 
+/* A round trip's rate: no ACKs that come in a bunch make it shorter than srtt. More than before is always believed; less
+ * only where the congestion window was in the way, not the data. */
+static void note_rate(struct sf *s, uint64_t delivered, mp_time now)
+{
+    s->v.delivered += delivered;
+    if (s->v.snd_una < s->v.rate_end) return;
+    mp_dur took = mp_max(now - s->v.rate_at, s->v.srtt);
+    if (s->v.rate_at && took) {
+        uint64_t sample = (uint64_t)((double)(s->v.delivered - s->v.rate_mark) * 1e9 / (double)took);
+        if (sample > s->v.rate)
+            s->v.rate = sample;
+        else if (s->v.cwnd_limited)
+            s->v.rate -= (s->v.rate - sample) / 8;
+    }
+    s->v.rate_mark = s->v.delivered;
+    s->v.rate_at = s->v.pipe ? now : 0;
+    s->v.rate_end = s->v.snd_nxt;
+}
+
 static mp_dur ts_rtt(const struct sf *s, const struct mp_opts *o, mp_time now)
 {
     if (!s->v.ts_on || !o->has_ts || !o->ts_ecr) return 0;
@@ -303,6 +322,7 @@ void sf_on_ack(struct sf *s, mp_ssn ack, const struct mp_opts *o, mp_time now)
     bool left = leave_recovery(s);
     if (o->nsack || s->v.sacked_bytes || s->v.in_recovery) detect_loss(s, now);
     if (left) resume_recovery(s, now);
+    note_rate(s, f.delivered, now);
     congestion(s, &f, flight, now);
     sf_arm_rexmit(s, now);
     if (advanced && s->c->v.tx_plain) conn_plain_ack(s->c, s, now);

@@ -2,9 +2,10 @@
  * its name in settings.def, which a unit test compares). */
 #include "core/sched/sched.h"
 
-extern const struct mp_sched mp_sched_minrtt;
+extern const struct mp_sched mp_sched_fit, mp_sched_minrtt, mp_sched_blest, mp_sched_ecf, mp_sched_roundrobin, mp_sched_redundant;
 
-const struct mp_sched *const mp_sched_all[] = { &mp_sched_minrtt, NULL };
+const struct mp_sched *const mp_sched_all[] = { &mp_sched_fit,        &mp_sched_minrtt,    &mp_sched_blest, &mp_sched_ecf,
+                                                &mp_sched_roundrobin, &mp_sched_redundant, NULL };
 
 const struct mp_sched *mp_sched_find(const char *name)
 {

@@ -1,0 +1,28 @@
+/* core/sched/common.c: what the schedulers share; see sched.h. */
+#include "core/sched/sched.h"
+
+int mp_sched_class(const struct mp_sched_path *p) { return (p->stale ? 2 : 0) + (p->backup ? 1 : 0); }
+
+int mp_sched_best_class(const struct mp_sched_view *v)
+{
+    int best = 4;
+
+    for (int i = 0; i < v->n; i++)
+        if (mp_sched_class(&v->path[i]) < best) best = mp_sched_class(&v->path[i]);
+    return best;
+}
+
+static mp_dur known_srtt(const struct mp_sched_path *p) { return p->srtt ? p->srtt : MP_NEVER; }
+
+int mp_sched_fastest(const struct mp_sched_view *v, int class, bool with_room)
+{
+    int best = -1;
+
+    for (int i = 0; i < v->n; i++) {
+        const struct mp_sched_path *p = &v->path[i];
+
+        if (mp_sched_class(p) != class || (with_room && !p->room)) continue;
+        if (best < 0 || known_srtt(p) < known_srtt(&v->path[best])) best = i;
+    }
+    return best;
+}
