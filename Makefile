@@ -21,7 +21,7 @@
 #   io       io/, core/                      no: they need a network namespace; pytest runs them
 #   engine   engine/ (no main), io/, core/   no: likewise
 #   shim     libc                            no: likewise (programs to run under libmpshim.so)
-#   lab      libc; no prefix ($(B)/tests/linkem)
+#   lab/linkem  libmpsim.a libmpcore.a: one program, $(B)/tests/linkem
 
 .SUFFIXES:
 .DEFAULT_GOAL := all
@@ -93,7 +93,7 @@ t_io := $(call test_programs,io)
 t_engine := $(call test_programs,engine)
 t_shim := $(call test_programs,shim)
 t_fuzz := $(filter-out $(B)/tests/fuzz_replay,$(call test_programs,fuzz))
-t_lab := $(patsubst tests/lab/%.c,$(B)/tests/%,$(wildcard tests/lab/*.c))
+t_lab := $(B)/tests/linkem
 test_all := $(t_unit) $(t_sim) $(t_io) $(t_engine) $(t_shim) $(t_lab)
 
 .PHONY: matrix apps all tests install uninstall check check-c check-asan check-python demo bench bootstrap border replay
@@ -162,7 +162,7 @@ lint: ## cppcheck over all C files, shellcheck over the scripts where it is inst
 	@command -v cppcheck > /dev/null || { echo "lint needs cppcheck: apt-get install cppcheck" >&2; exit 1; }
 	$(Q)cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
 	    --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches \
-	    --suppress=uninitvar --suppress=nullPointer:tests/lab/linkem.c -j$(JOBS) -Ilibmpshim -D_GNU_SOURCE libmpshim tests
+	    --suppress=uninitvar --suppress=nullPointer:tests/lab/linkem/model.c -j$(JOBS) -Ilibmpshim -D_GNU_SOURCE libmpshim tests
 	$(Q)! command -v shellcheck > /dev/null || shellcheck -S warning -e SC1007,SC2034,SC2154 configure tools/*.sh $(wildcard tests/*.sh) .ci/run
 
 fmt: ## clang-format over all C files, in place
@@ -235,8 +235,8 @@ $(fuzz_core): $(B)/tests/fuzz_%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/rep
 	$(link_test) $(CORE_LIBS)
 $(filter %_control,$(t_fuzz)): $(B)/tests/fuzz_%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/replay.o $(filter-out %/engine.o,$(engine_o)) $(B)/libmpcore.a
 	$(link_test) $(ENGINE_LIBS)
-$(t_lab): $(B)/tests/%: $(B)/obj/tests/lab/%.o
-	$(link_test)
+$(t_lab): $(call obj,$(sort $(wildcard tests/lab/linkem/*.c))) $(B)/libmpsim.a $(B)/libmpcore.a
+	$(link_test) $(CORE_LIBS)
 
 # Kept, so that one changed file makes one new object.
 .SECONDARY:

@@ -330,7 +330,7 @@ def test_stripped_segments_have_good_checksums(two_path):
 def test_mptcp_syns_can_be_dropped(two_path):
     """The kernel tries twice more, then without MPTCP."""
     two_path.client.sysctl({"mptcp/syn_retrans_before_tcp_fallback": 0})
-    two_path.link[0].hook("drop-mptcp-syn")
+    two_path.link[0].hook("drop-syn")
     fetch_small(two_path)
     assert two_path.link[0].stats("a2b")["hook_drops"] >= 1
     assert two_path.server.nstat()["MPTcpExtMPCapableSYNRX"] == 0

@@ -58,7 +58,7 @@ FIRST_PATH = {
     "strip-synack": "no MP_CAPABLE in the handshake",
     "strip-all": "no MP_CAPABLE in the handshake",
     "strip-nonsyn": "MPTCP options vanished on the path after the handshake",
-    "drop-mptcp-syn": "SYNs with the MPTCP option were not answered, one without was",
+    "drop-syn": "SYNs with the MPTCP option were not answered, one without was",
 }
 
 

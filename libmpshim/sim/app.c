@@ -164,6 +164,11 @@ static bool check(struct sim_conn *k, const uint8_t *p, size_t n, size_t *stray)
         if (p[i] == SIM_BOX_MARK && k->inserted < k->app->may_insert) {
             k->inserted++;
             ++*stray;
+        } else if (k->app->may_remove && !k->removed &&
+                   sim_stream_check(k->key_rx, k->rx + i - *stray + k->app->may_remove, p + i, n - i) >= mp_min(n - i, 4)) {
+            k->removed = k->app->may_remove;
+            k->rx += k->removed;
+            --i;
         } else if (k->app->may_change) {
             k->changed++;
         } else {

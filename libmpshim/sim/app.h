@@ -50,6 +50,7 @@ struct sim_conn {
     struct mpc_info info;    /* as it was last seen */
     int subflows_max;
     uint64_t inserted;       /* marker bytes that a middlebox put into the stream received, allowed by app->may_insert */
+    uint64_t removed;        /* bytes of the stream that a middlebox took out, allowed by app->may_remove */
     uint64_t changed;        /* bytes that differed from the stream, allowed by app->may_change */
     struct mpc_path_info path[SIM_MAX_PATHS];
     int npaths;
@@ -61,6 +62,7 @@ struct sim_app {
     struct sim_conn *conn;   /* owned array of SIM_MAX_CONN */
     int n;
     bool may_change;         /* a middlebox may change payload of plain TCP: counted, not a failure */
+    uint32_t may_remove;     /* ... or take so many bytes out of it */
     uint32_t may_insert;     /* a middlebox may once insert so many bytes of SIM_BOX_MARK (sim/box.h) into a stream */
     uint64_t progress;       /* bytes read and written by all: who does not progress is stuck */
 };

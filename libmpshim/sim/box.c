@@ -11,6 +11,7 @@ void box_emit(struct sim_box *b, int dir, struct sim_pkt *p)
 void box_touch(struct sim_box *b, int dir, const char *what, const struct sim_pkt *p)
 {
     b->touched++;
+    b->changed_in[dir]++;
     if (!b->first_at) b->first_at = b->sim->now;
     sim_trace_pkt(b->sim, &b->half[dir]->node, what, &p->h);
 }
@@ -18,6 +19,8 @@ void box_touch(struct sim_box *b, int dir, const char *what, const struct sim_pk
 void box_drop(struct sim_box *b, int dir, struct sim_pkt *p)
 {
     box_touch(b, dir, "drop", p);
+    b->changed_in[dir]--;
+    b->dropped_in[dir]++;
     sim_pkt_free(b->sim, p);
 }
 
@@ -32,44 +35,6 @@ uint8_t *box_next_option(struct mp_pkt *h, uint8_t *at)
     if (*at == OPT_NOP) return at;
     if (at + 1 >= end || at[1] < 2 || at + at[1] > end) return NULL;
     return at;
-}
-
-static bool is_mptcp(const uint8_t *o, uint32_t subtypes)
-{
-    return *o == OPT_MPTCP && o[1] >= 3 && subtypes >> (o[2] >> 4) & 1;
-}
-
-static bool has_mptcp(struct mp_pkt *h)
-{
-    for (uint8_t *o = box_next_option(h, NULL); o; o = box_next_option(h, o))
-        if (is_mptcp(o, UINT32_MAX)) return true;
-    return false;
-}
-
-/* Takes n bytes at o out of the header; NOPs at the end keep its length a multiple of four. */
-static void cut_out(struct mp_pkt *h, uint8_t *o)
-{
-    uint8_t n = o[1], *end = h->opt + h->optlen;
-    memmove(o, o + n, (size_t)(end - o - n));
-    h->optlen -= n;
-    while (h->optlen % 4) h->opt[h->optlen++] = OPT_NOP;
-}
-
-/* Removes options, or turns them into NOPs, as boxes do that keep the header's length. */
-static bool strip(struct mp_pkt *h, uint32_t subtypes, bool out)
-{
-    bool did = false;
-    for (uint8_t *o = box_next_option(h, NULL); o;) {
-        if (!is_mptcp(o, subtypes)) {
-            o = box_next_option(h, o);
-            continue;
-        }
-        did = true;
-        if (out) cut_out(h, o);
-        else memset(o, OPT_NOP, o[1]);
-        o = out ? box_next_option(h, NULL) : box_next_option(h, o);
-    }
-    return did;
 }
 
 /* ---- flows ---- */
@@ -101,33 +66,6 @@ static struct sim_box_flow *flow_of_nat_port(struct sim_box *b, const struct mp_
 
 /* ---- kinds ---- */
 
-static void strip_if(struct sim_box *b, int dir, struct sim_pkt *p, bool applies, uint32_t subtypes)
-{
-    if (applies && strip(&p->h, subtypes, b->cfg.cut_out)) box_touch(b, dir, "strip", p);
-    box_emit(b, dir, p);
-}
-
-static bool is_syn(const struct sim_pkt *p) { return (p->h.flags & (MP_SYN | MP_ACK)) == MP_SYN; }
-static bool is_synack(const struct sim_pkt *p) { return (p->h.flags & (MP_SYN | MP_ACK)) == (MP_SYN | MP_ACK); }
-
-static void box_strip_syn(struct sim_box *b, int d, struct sim_pkt *p) { strip_if(b, d, p, is_syn(p), UINT32_MAX); }
-static void box_strip_synack(struct sim_box *b, int d, struct sim_pkt *p) { strip_if(b, d, p, is_synack(p), UINT32_MAX); }
-static void box_strip_nonsyn(struct sim_box *b, int d, struct sim_pkt *p)
-{
-    strip_if(b, d, p, !(p->h.flags & MP_SYN), UINT32_MAX);
-}
-static void box_strip_all(struct sim_box *b, int d, struct sim_pkt *p) { strip_if(b, d, p, true, UINT32_MAX); }
-static void box_strip_add_addr(struct sim_box *b, int d, struct sim_pkt *p)
-{
-    strip_if(b, d, p, true, MP_OPT_HAS(MP_ADD_ADDR));
-}
-
-static void box_drop_syn(struct sim_box *b, int dir, struct sim_pkt *p)
-{
-    if (p->h.flags & MP_SYN && has_mptcp(&p->h)) box_drop(b, dir, p);
-    else box_emit(b, dir, p);
-}
-
 static void box_nat(struct sim_box *b, int dir, struct sim_pkt *p)
 {
     if (p->h.dst.ip.family != b->cfg.nat_ip.family) {
@@ -135,7 +73,7 @@ static void box_nat(struct sim_box *b, int dir, struct sim_pkt *p)
         return;
     }
     struct sim_box_flow *f = dir == 0 ? box_flow_of(b, 0, &p->h, true) : flow_of_nat_port(b, &p->h);
-    if (f && dir == 0 && is_syn(p)) f->forgotten = false; /* a new connection with an old one's ports */
+    if (f && dir == 0 && box_is_syn(&p->h)) f->forgotten = false; /* a new connection with an old one's ports */
     if (!f || f->forgotten) {
         box_drop(b, dir, p); /* a NAT has no entry for what nobody inside opened */
         return;
@@ -197,7 +135,7 @@ static void split(struct sim_box *b, int dir, struct sim_pkt *p, bool first_only
     }
     box_touch(b, dir, "split", p);
     struct sim_pkt *rest = sim_pkt_dup(b->sim, p);
-    if (first_only) strip(&rest->h, UINT32_MAX, true);
+    if (first_only) box_strip_mptcp(&rest->h, UINT32_MAX, true);
     mp_slice_skip(&rest->h.data, cut);
     rest->h.len -= cut;
     rest->h.seq += cut;
@@ -291,35 +229,60 @@ static void box_holes(struct sim_box *b, int dir, struct sim_pkt *p)
 }
 
 static const struct sim_box_kind kinds[SIM_BOX_COUNT] = {
-    [SIM_BOX_STRIP_SYN] = {"strip-syn", box_strip_syn},
-    [SIM_BOX_STRIP_SYNACK] = {"strip-synack", box_strip_synack},
-    [SIM_BOX_STRIP_NONSYN] = {"strip-nonsyn", box_strip_nonsyn},
-    [SIM_BOX_STRIP_ALL] = {"strip-all", box_strip_all},
-    [SIM_BOX_STRIP_ADD_ADDR] = {"strip-add-addr", box_strip_add_addr},
-    [SIM_BOX_DROP_SYN] = {"drop-syn", box_drop_syn},
-    [SIM_BOX_NAT] = {"nat", box_nat},
-    [SIM_BOX_SEQ] = {"seq", box_seq, .sees_all = true},
-    [SIM_BOX_SPLIT] = {"split", box_split},
-    [SIM_BOX_MERGE] = {"merge", box_merge},
-    [SIM_BOX_MERGE_ANY] = {"merge-any", box_merge_any},
-    [SIM_BOX_PAYLOAD] = {"payload", box_payload},
-    [SIM_BOX_HOLES] = {"holes", box_holes},
-    [SIM_BOX_NAT_REBIND] = {"nat-rebind", box_nat_rebind, .sees_all = true},
-    [SIM_BOX_NAT_EXPIRE] = {"nat-expire", box_nat_expire, .sees_all = true},
-    [SIM_BOX_SEQ_NO_SACK] = {"seq-no-sack", box_seq_no_sack, .sees_all = true},
-    [SIM_BOX_SPLIT_FIRST] = {"split-first", box_split_first},
-    [SIM_BOX_ALG] = {"alg", box_alg, .sees_all = true},
-    [SIM_BOX_PROXY] = {"proxy", box_proxy, .sees_all = true},
-    [SIM_BOX_ACK_UNSEEN] = {"ack-unseen", box_ack_unseen, .sees_all = true},
-    [SIM_BOX_CLAMP] = {"clamp", box_clamp, .sees_all = true},
-    [SIM_BOX_DUP] = {"dup", box_dup},
-    [SIM_BOX_DELAY] = {"delay", box_delay},
-    [SIM_BOX_REORDER] = {"reorder", box_reorder},
-    [SIM_BOX_CORRUPT] = {"corrupt", box_corrupt},
-    [SIM_BOX_BIG] = {"big", box_big},
+    [SIM_BOX_STRIP_SYN] = {"strip-syn", "MPTCP options in SYNs made NOPs", box_strip_syn},
+    [SIM_BOX_STRIP_SYNACK] = {"strip-synack", "MPTCP options in SYN/ACKs made NOPs", box_strip_synack},
+    [SIM_BOX_STRIP_NONSYN] = {"strip-nonsyn", "MPTCP options in all but SYNs made NOPs", box_strip_nonsyn},
+    [SIM_BOX_STRIP_ALL] = {"strip-all", "MPTCP options in all packets made NOPs", box_strip_all},
+    [SIM_BOX_STRIP_ADD_ADDR] = {"strip-add-addr", "ADD_ADDR made NOPs", box_strip_add_addr},
+    [SIM_BOX_STRIP_JOIN] = {"strip-join", "MP_JOIN in SYNs made NOPs", box_strip_join},
+    [SIM_BOX_DROP_SYN] = {"drop-syn", "SYNs with MPTCP options dropped", box_drop_syn},
+    [SIM_BOX_DROP_JOIN] = {"drop-join", "SYNs with MP_JOIN dropped", box_drop_join},
+    [SIM_BOX_NAT] = {"nat", "address and port translated", box_nat},
+    [SIM_BOX_NAT_REBIND] = {"nat-rebind", "NAT that changes its ports", box_nat_rebind, .sees_all = true},
+    [SIM_BOX_NAT_EXPIRE] = {"nat-expire", "NAT that forgets its flows", box_nat_expire, .sees_all = true},
+    [SIM_BOX_SEQ] = {"seq", "sequence numbers moved, SACK blocks too", box_seq, .sees_all = true},
+    [SIM_BOX_SEQ_NO_SACK] = {"seq-no-sack", "sequence numbers moved, SACK blocks not", box_seq_no_sack, .sees_all = true},
+    [SIM_BOX_SPLIT] = {"split", "segments split, options on both parts", box_split},
+    [SIM_BOX_SPLIT_FIRST] = {"split-first", "segments split, options on the first part", box_split_first},
+    [SIM_BOX_MERGE] = {"merge", "segments with equal options joined", box_merge},
+    [SIM_BOX_MERGE_ANY] = {"merge-any", "segments joined, the first one's options kept", box_merge_any},
+    [SIM_BOX_PAYLOAD] = {"payload", "a byte of data packets changed", box_payload},
+    [SIM_BOX_ALG] = {"alg", "bytes inserted once, numbers mended", box_alg, .sees_all = true},
+    [SIM_BOX_ALG_SHRINK] = {"alg-shrink", "bytes taken out once, numbers mended", box_alg, .sees_all = true},
+    [SIM_BOX_PROXY] = {"proxy", "data acknowledged ahead, without MPTCP options", box_proxy, .sees_all = true},
+    [SIM_BOX_ANSWER] = {"answer", "a proxy that answers for both sides, without MPTCP options", box_proxy, .sees_all = true},
+    [SIM_BOX_HOLES] = {"holes", "data after a hole dropped", box_holes},
+    [SIM_BOX_ACK_UNSEEN] = {"ack-unseen", "ACKs of unseen data dropped", box_ack_unseen, .sees_all = true},
+    [SIM_BOX_CLAMP] = {"clamp", "windows made smaller", box_clamp, .sees_all = true},
+    [SIM_BOX_MSS] = {"mss", "the MSS option made smaller", box_mss},
+    [SIM_BOX_STRIP_TS] = {"strip-ts", "timestamps taken out", box_strip_ts},
+    [SIM_BOX_STRIP_SACK_OK] = {"strip-sack-ok", "SACK-permitted taken out", box_strip_sack_ok},
+    [SIM_BOX_STRIP_SACK] = {"strip-sack", "SACK blocks taken out", box_strip_sack},
+    [SIM_BOX_STRIP_WSCALE] = {"strip-wscale", "the window scale taken out", box_strip_wscale},
+    [SIM_BOX_OPT_ORDER] = {"opt-order", "options in reverse order", box_opt_order},
+    [SIM_BOX_OPT_DUP] = {"opt-dup", "an MPTCP option twice", box_opt_dup},
+    [SIM_BOX_DUP] = {"dup", "packets twice", box_dup},
+    [SIM_BOX_DELAY] = {"delay", "packets later", box_delay},
+    [SIM_BOX_REORDER] = {"reorder", "some packets later", box_reorder},
+    [SIM_BOX_CORRUPT] = {"corrupt", "checksums wrong", box_corrupt},
+    [SIM_BOX_BIG] = {"big", "large packets lost, no ICMP", box_big},
+    [SIM_BOX_BIG_ICMP] = {"big-icmp", "large packets lost, told by ICMP", box_big_icmp},
+    [SIM_BOX_ICMP_LIES] = {"icmp-lies", "ICMP errors for packets that went on", box_icmp_lies},
 };
 
 const char *sim_box_name(enum sim_box_what what) { return kinds[what].name; }
+const char *sim_box_text(enum sim_box_what what) { return kinds[what].text; }
+
+bool sim_box_find(const char *name, enum sim_box_what *what)
+{
+    for (int i = 0; i < SIM_BOX_COUNT; i++)
+        if (strcmp(kinds[i].name, name) == 0) {
+            *what = (enum sim_box_what)i;
+            return true;
+        }
+    return false;
+}
+
 bool sim_box_is_nat(enum sim_box_what what)
 {
     return what == SIM_BOX_NAT || what == SIM_BOX_NAT_REBIND || what == SIM_BOX_NAT_EXPIRE;
@@ -349,7 +312,7 @@ static mp_time half_next_run_at(const struct sim_node *n)
     const struct sim_box_half *h = (const struct sim_box_half *)n;
     const struct sim_pkt *p = h->box->held[h->dir], *q = h->box->later[h->dir];
     mp_time t = mp_min(p ? p->at : MP_NEVER, q ? q->at : MP_NEVER);
-    return h->box->cfg.what == SIM_BOX_PROXY ? mp_min(t, box_proxy_next(h->box, h->dir)) : t;
+    return h->box->kind->forward == box_proxy ? mp_min(t, box_proxy_next(h->box, h->dir)) : t;
 }
 
 static void half_run(struct sim_node *n)
@@ -363,7 +326,7 @@ static void half_run(struct sim_node *n)
         p->next = NULL;
         box_emit(b, h->dir, p);
     }
-    if (b->cfg.what == SIM_BOX_PROXY) box_proxy_run(b, h->dir);
+    if (b->kind->forward == box_proxy) box_proxy_run(b, h->dir);
 }
 
 static void half_free(struct sim_node *n)

@@ -36,6 +36,19 @@ enum sim_box_what {
     SIM_BOX_REORDER,      /* each cfg.nth packet comes cfg.hold later */
     SIM_BOX_CORRUPT,      /* each cfg.nth packet fails its TCP checksum at the receiver */
     SIM_BOX_BIG,          /* IP packets of more than cfg.size bytes vanish, and no ICMP tells */
+    SIM_BOX_BIG_ICMP,     /* ... and ICMP tells (RFC 1191) */
+    SIM_BOX_ICMP_LIES,    /* for each cfg.nth data packet, which goes on, an ICMP error to its sender, of several kinds */
+    SIM_BOX_STRIP_JOIN,   /* takes MP_JOIN out of SYNs and their answers; MP_CAPABLE passes */
+    SIM_BOX_DROP_JOIN,    /* drops SYNs with MP_JOIN; MP_CAPABLE passes */
+    SIM_BOX_STRIP_TS,     /* takes timestamps out of all packets (RFC 7323 3.2: some firewalls) */
+    SIM_BOX_STRIP_SACK_OK, /* takes SACK-permitted out of SYNs and their answers */
+    SIM_BOX_STRIP_SACK,   /* takes SACK blocks out */
+    SIM_BOX_STRIP_WSCALE, /* takes the window scale out of SYNs and their answers */
+    SIM_BOX_OPT_ORDER,    /* options in reverse order, padding in front */
+    SIM_BOX_OPT_DUP,      /* the last MPTCP option twice, where there is room */
+    SIM_BOX_MSS,          /* the MSS option of SYNs and their answers no larger than cfg.size, as routers to tunnels do */
+    SIM_BOX_ALG_SHRINK,   /* takes cfg.size bytes out of the data of each flow once, and mends the numbers */
+    SIM_BOX_ANSWER,       /* PROXY that speaks for both sides itself: no MPTCP option passes */
     SIM_BOX_COUNT
 };
 
@@ -48,7 +61,7 @@ struct sim_box_cfg {
     uint32_t size;         /* SPLIT: bytes kept in the first part; MERGE: most payload bytes of the result; others above */
     mp_dur hold;           /* MERGE: how long a segment waits for the next; DUP, DELAY, REORDER */
     uint32_t nth;          /* PAYLOAD: each nth data packet; DUP, REORDER, CORRUPT: each nth packet */
-    uint32_t first;        /* PAYLOAD, ALG: after this many data packets */
+    uint32_t first;        /* PAYLOAD, ALG*: after this many data packets */
     uint32_t most;         /* MERGE: so many merges only; 0: no limit */
     bool cut_out;          /* STRIP: the option is taken out and the header shortened, not overwritten by NOPs */
     mp_time from;          /* does nothing before (NAT_*: is a NAT before); 0: always works */
@@ -67,6 +80,10 @@ struct sim_box {
     struct sim_box_half *half[2]; /* each freed by the world; the second frees the box */
     int halves_left;
     uint64_t touched;    /* packets changed, dropped, split or merged */
+    uint64_t changed_in[2], dropped_in[2]; /* the same by direction */
+    /* Tells the sender of a packet of this direction of an error by ICMP; h as the sender knows it. NULL: none is told. */
+    void (*icmp)(struct sim_box *b, int dir, const struct mp_pkt *h, int err, uint32_t mtu);
+    void *icmp_arg;      /* the owner's */
     uint64_t counted[2]; /* data packets seen, by direction */
     struct sim_box_flow *flows; /* owned */
     struct sim_pkt *held[2];    /* MERGE; owned */
@@ -76,6 +93,7 @@ struct sim_box {
 
 struct sim_box_kind {
     const char *name;
+    const char *text; /* what it does, in a few words */
     void (*forward)(struct sim_box *b, int dir, struct sim_pkt *p); /* takes ownership */
     bool sees_all; /* is given all packets of both directions at all times, and asks itself whether to act */
 };
@@ -84,6 +102,8 @@ struct sim_box_kind {
 struct sim_box *sim_box_new(struct sim *s, const char *name, const struct sim_box_cfg *cfg, struct sim_node *out0,
                             struct sim_node *out1);
 const char *sim_box_name(enum sim_box_what what);
+const char *sim_box_text(enum sim_box_what what);
+bool sim_box_find(const char *name, enum sim_box_what *what);
 bool sim_box_is_nat(enum sim_box_what what); /* cfg.nat_ip is its address */
 
 #endif

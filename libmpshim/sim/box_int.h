@@ -7,7 +7,7 @@
 #include "core/opt.h"
 #include "sim/box.h"
 
-enum { OPT_EOL = 0, OPT_NOP = 1, OPT_WSCALE = 3, OPT_SACK = 5, OPT_TS = 8, OPT_MPTCP = 30 };
+enum { OPT_EOL = 0, OPT_NOP = 1, OPT_MSS = 2, OPT_WSCALE = 3, OPT_SACK_OK = 4, OPT_SACK = 5, OPT_TS = 8, OPT_MPTCP = 30 };
 
 /* Data that a proxy has acknowledged and must bring to the receiver, or holds until a gap before it is filled. */
 struct sim_box_copy {
@@ -41,6 +41,7 @@ struct sim_box_flow {
     bool seen[2];
     uint8_t wscale[2];       /* CLAMP: the shift of windows in packets of that direction */
     bool has_edit[2];        /* ALG: it lengthens that direction's data */
+    uint32_t edit_n[2];      /* ALG: bytes that it puts in or takes out */
     uint32_t edit_at[2];     /* ALG: before this byte of the sender's sequence space */
     struct sim_box_proxy proxy[2];
     struct sim_box_flow *list;
@@ -78,7 +79,33 @@ static inline void store32(uint8_t *p, uint32_t v)
 
 static inline bool seq_after(uint32_t a, uint32_t b) { return (int32_t)(a - b) > 0; }
 
+static inline bool box_is_syn(const struct mp_pkt *h) { return (h->flags & (MP_SYN | MP_ACK)) == MP_SYN; }
+static inline bool box_is_synack(const struct mp_pkt *h) { return (h->flags & (MP_SYN | MP_ACK)) == (MP_SYN | MP_ACK); }
+static inline bool box_is_mptcp(const uint8_t *o, uint32_t subtypes)
+{
+    return *o == OPT_MPTCP && o[1] >= 3 && subtypes >> (o[2] >> 4) & 1;
+}
+bool box_strip_mptcp(struct mp_pkt *h, uint32_t subtypes, bool cut_out);
+
+/* box_opt.c */
+void box_strip_syn(struct sim_box *b, int dir, struct sim_pkt *p);
+void box_strip_synack(struct sim_box *b, int dir, struct sim_pkt *p);
+void box_strip_nonsyn(struct sim_box *b, int dir, struct sim_pkt *p);
+void box_strip_all(struct sim_box *b, int dir, struct sim_pkt *p);
+void box_strip_add_addr(struct sim_box *b, int dir, struct sim_pkt *p);
+void box_strip_join(struct sim_box *b, int dir, struct sim_pkt *p);
+void box_drop_syn(struct sim_box *b, int dir, struct sim_pkt *p);
+void box_drop_join(struct sim_box *b, int dir, struct sim_pkt *p);
+void box_strip_ts(struct sim_box *b, int dir, struct sim_pkt *p);
+void box_strip_sack_ok(struct sim_box *b, int dir, struct sim_pkt *p);
+void box_strip_sack(struct sim_box *b, int dir, struct sim_pkt *p);
+void box_strip_wscale(struct sim_box *b, int dir, struct sim_pkt *p);
+void box_opt_order(struct sim_box *b, int dir, struct sim_pkt *p);
+void box_opt_dup(struct sim_box *b, int dir, struct sim_pkt *p);
+void box_mss(struct sim_box *b, int dir, struct sim_pkt *p);
 /* box_link.c */
+void box_big_icmp(struct sim_box *b, int dir, struct sim_pkt *p);
+void box_icmp_lies(struct sim_box *b, int dir, struct sim_pkt *p);
 void box_dup(struct sim_box *b, int dir, struct sim_pkt *p);
 void box_delay(struct sim_box *b, int dir, struct sim_pkt *p);
 void box_reorder(struct sim_box *b, int dir, struct sim_pkt *p);

@@ -1,4 +1,6 @@
 /* sim/box_link.c: boxes that treat packets as a bad link or a strict firewall does. */
+#include <errno.h>
+
 #include "sim/box_int.h"
 
 /* One of each cfg.nth packets; not the very first, which is a SYN and costs a second when it is lost. */
@@ -28,14 +30,41 @@ void box_reorder(struct sim_box *b, int dir, struct sim_pkt *p)
 /* The TCP checksum fails at the receiver, which io/ (and a card) drops: core/ never sees such a packet. */
 void box_corrupt(struct sim_box *b, int dir, struct sim_pkt *p)
 {
-    if (picked(b, dir)) box_drop(b, dir, p);
-    else box_emit(b, dir, p);
+    if (picked(b, dir)) {
+        p->spoilt = true;
+        box_touch(b, dir, "corrupt", p);
+    }
+    box_emit(b, dir, p);
 }
 
 void box_big(struct sim_box *b, int dir, struct sim_pkt *p)
 {
     if (sim_pkt_ip_len(&p->h) > b->cfg.size) box_drop(b, dir, p);
     else box_emit(b, dir, p);
+}
+
+void box_big_icmp(struct sim_box *b, int dir, struct sim_pkt *p)
+{
+    if (sim_pkt_ip_len(&p->h) > b->cfg.size && b->icmp) b->icmp(b, dir, &p->h, EMSGSIZE, b->cfg.size);
+    box_big(b, dir, p);
+}
+
+/* Errors that must not end a connection (RFC 1122 4.2.3.9, RFC 5927): hard and soft ones, about what is in flight and
+ * what never was, and smaller and smaller MTUs down to what no link has. */
+void box_icmp_lies(struct sim_box *b, int dir, struct sim_pkt *p)
+{
+    static const struct { int err; uint32_t mtu, off; } lie[] = {
+        {ECONNREFUSED, 0, 0}, {EHOSTUNREACH, 0, 0}, {EMSGSIZE, 68, 0}, {ECONNREFUSED, 0, 0x40000000},
+        {EMSGSIZE, 1200, 0x40000000}, {EACCES, 0, 0}, {EMSGSIZE, 1, 0}, {ENOPROTOOPT, 0, 0},
+    };
+    if (p->h.len && b->icmp && picked(b, dir)) {
+        int k = (int)(b->counted[dir] / b->cfg.nth % (sizeof lie / sizeof *lie));
+        struct mp_pkt h = p->h;
+        h.seq += lie[k].off;
+        box_touch(b, dir, "lie", p);
+        b->icmp(b, dir, &h, lie[k].err, lie[k].mtu);
+    }
+    box_emit(b, dir, p);
 }
 
 /* Sees everything, to know the window scale of connections that began before it was told to act. */

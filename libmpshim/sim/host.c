@@ -258,7 +258,7 @@ static void host_forward(struct sim_node *n, struct sim_pkt *p)
     struct sim *s = n->sim;
     int i = 0;
     while (i < h->nifaces && !iface_has(&h->iface[i], &p->h.dst.ip)) i++;
-    if (!h->stack || i == h->nifaces || !h->iface[i].up) {
+    if (!h->stack || i == h->nifaces || !h->iface[i].up || p->spoilt) { /* io/ and cards drop what fails its checksum */
         sim_trace_pkt(s, n, "ignored", &p->h);
         sim_pkt_free(s, p);
         return;

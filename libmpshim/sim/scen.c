@@ -1,6 +1,7 @@
 /* sim/scen.c: see scen.h. */
 #include "sim/scen.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 /* After the last connection is done: TIME_WAIT, delayed ACKs and orphans have this long to go away. */
@@ -64,16 +65,23 @@ static void build_routes(struct run *r, int i, bool server, struct sim_node *via
         if (sim_box_is_nat(p->box[k].what)) sim_host_route(r->host[1], mine, sim_addr_text(&p->box[k].nat_ip, text), via);
 }
 
-/* ICMP "fragmentation needed" to the host that sent the packet. */
-static void too_big(void *arg, const struct mp_pkt *h, uint32_t mtu)
+/* ICMP to the host that sent the packet, as io/ passes it on: EMSGSIZE is "fragmentation needed". */
+static void icmp(struct sim_host *host, const struct mp_pkt *h, int err, uint32_t mtu)
 {
-    struct sim_host *host = arg;
     for (struct sim_flow *f = host->flows; f; f = f->next)
         if (f->open && mp_endpoint_eq(&f->local, &h->src) && mp_endpoint_eq(&f->remote, &h->dst)) {
-            mp_stack_net_error(host->stack, f, 90 /* EMSGSIZE */, h->seq, true, mtu, host->node.sim->now);
+            mp_stack_net_error(host->stack, f, err, h->seq, true, mtu, host->node.sim->now);
             sim_host_kick(host);
             return;
         }
+}
+
+static void too_big(void *arg, const struct mp_pkt *h, uint32_t mtu) { icmp(arg, h, EMSGSIZE, mtu); }
+
+static void box_icmp(struct sim_box *b, int dir, const struct mp_pkt *h, int err, uint32_t mtu)
+{
+    struct run *r = b->icmp_arg;
+    icmp(r->host[dir], h, err, mtu);
 }
 
 static void build_path(struct run *r, int i)
@@ -97,6 +105,8 @@ static void build_path(struct run *r, int i)
         snprintf(name, sizeof name, "%s%d", sim_box_name(p->box[k].what), i);
         struct sim_box *b = sim_box_new(s, name, &p->box[k], *up_end, down_begin);
         if (b->cfg.from) b->cfg.from += SIM_START;
+        b->icmp = box_icmp;
+        b->icmp_arg = r;
         *up_end = &b->half[0]->node;
         up_end = &b->half[0]->node.out;
         *up_end = to_server;
@@ -175,6 +185,7 @@ static void build_host(struct run *r, bool server)
     sim_app_init(&r->app[server], h);
     r->app[server].may_change = r->sc->may_change || r->sc->must_change;
     r->app[server].may_insert = r->sc->may_insert;
+    r->app[server].may_remove = r->sc->may_remove;
     build_ifaces(r, server);
 }
 
@@ -369,7 +380,7 @@ static void collect(const struct run *r, struct sim_result *res)
             end = mp_max(end, k->done_at);
             bytes += k->rx;
             res->changed += k->changed;
-            res->inserted += k->inserted;
+            res->inserted += k->inserted + k->removed;
             res->reinjected += k->info.reinjected;
             if (k->longest_stall <= res->stall) continue;
             res->stall = k->longest_stall;

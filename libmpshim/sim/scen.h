@@ -81,6 +81,7 @@ struct sim_scen {
     uint8_t path_used;      /* bit i: path i carried at least 64 KB up or down */
     bool may_change;        /* payload of plain TCP may differ (a middlebox changes it) */
     bool must_change;       /* ... and it does */
+    uint32_t may_remove;    /* so many bytes may be taken out of a plain TCP stream, at once (SIM_BOX_ALG_SHRINK) */
     uint32_t may_insert;    /* so many bytes of SIM_BOX_MARK may be put into a plain TCP stream once (SIM_BOX_ALG) */
 };
 

@@ -114,6 +114,7 @@ struct sim_pkt *sim_pkt_dup(struct sim *s, const struct sim_pkt *p)
     struct sim_pkt *k = sim_pkt_new(s, &p->h, NULL, 0);
     k->h.len = p->h.len;
     k->h.data = p->h.data;
+    k->spoilt = p->spoilt;
     mp_buf_get(k->h.data.buf);
     return k;
 }

@@ -23,6 +23,7 @@ struct sim_pkt {
     uint64_t id;          /* counts up in the order of making; a duplicate or a split part has one of its own */
     mp_time at;           /* a holding node's own: when to let it go */
     struct sim_pkt *next; /* a holding node's own list */
+    bool spoilt;          /* its TCP checksum is wrong */
 };
 
 struct sim_node_ops {

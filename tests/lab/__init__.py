@@ -6,7 +6,7 @@
         transfer = download(lab.client, server.url(file.name), mptcp=True)
         assert transfer.sha256 == file.sha256
 
-topology.py has the topologies drawn, linkem.c the links and their middleboxes.
+topology.py has the topologies drawn, linkem/ the links and their middleboxes.
 """
 
 from .host import Host, Interface, Server

@@ -1,26 +1,27 @@
 """The links between hosts: linkem, in a namespace of its own."""
 
+import fcntl
+import functools
 import json
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 from . import netns
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCE = ROOT / "tests/lab/linkem.c"
 PROGRAM = ROOT / "build/tests/linkem"
-CFLAGS = "-std=c17 -O2 -Wall -Wextra".split()
+LOCK = Path(tempfile.gettempdir(), "libmpshim-linkem.lock")
 
 
+@functools.cache
 def build():
-    """Compiles linkem unless it is up to date; safe among parallel test workers."""
-    if PROGRAM.exists() and PROGRAM.stat().st_mtime >= SOURCE.stat().st_mtime:
-        return PROGRAM
-    PROGRAM.parent.mkdir(parents=True, exist_ok=True)
-    own = PROGRAM.with_suffix(f".{os.getpid()}")
-    subprocess.run([os.environ.get("CC", "cc"), *CFLAGS, "-o", own, SOURCE], check=True)
-    own.rename(PROGRAM)
+    """Makes linkem unless it is up to date, once a process; one test worker at a time."""
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        env = {name: value for name, value in os.environ.items() if "MAKE" not in name and name != "MFLAGS"}
+        subprocess.run(["make", "-s", "-C", ROOT, "build/tests/linkem"], env=env, check=True, stdout=subprocess.DEVNULL)
     return PROGRAM
 
 
@@ -39,9 +40,14 @@ class Link:
         text = " ".join(f"{key}={_text(value)}" for key, value in settings.items())
         self.wire.command(f"set {self.index} {direction} {text}")
 
-    def hook(self, *names, direction="both"):
-        """Replaces the list of middleboxes: hook("strip-syn"); hook() for none."""
-        self.wire.command(f"hook {self.index} {direction} {' '.join(names)}")
+    def hook(self, *boxes, direction="both", **settings):
+        """Replaces the list of middleboxes: hook("strip-syn"); hook() for none.
+
+        Settings are for all of them: hook("seq", "a2b", after="200k"), or a box has
+        its own: hook("mss,size=700", "merge-any,size=1400,most=1"). See linkem/boxes.c.
+        """
+        tail = "".join(f",{key}={_text(value)}" for key, value in settings.items())
+        self.wire.command(f"hook {self.index} {direction} {' '.join(box + tail for box in boxes)}")
 
     def blackhole(self, on=True, direction="both"):
         self.set(direction, blackhole=on)

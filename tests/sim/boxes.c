@@ -384,7 +384,7 @@ TEST(windows_are_clamped_by_their_scale)
 TEST(bad_links_repeat_delay_reorder_drop)
 {
     static const enum sim_box_what what[] = {SIM_BOX_DUP, SIM_BOX_DELAY, SIM_BOX_REORDER, SIM_BOX_CORRUPT, SIM_BOX_BIG};
-    static const int at_once[] = {4, 0, 2, 2, 4}, in_the_end[] = {6, 4, 4, 2, 4};
+    static const int at_once[] = {4, 0, 2, 4, 4}, in_the_end[] = {6, 4, 4, 4, 4}, spoilt[] = {0, 0, 0, 2, 0};
     for (int k = 0; k < 5; k++) {
         struct lab b;
         lab_init(&b, (struct sim_box_cfg){.what = what[k], .nth = 2, .hold = MP_MS(5), .size = 100});
@@ -400,6 +400,98 @@ TEST(bad_links_repeat_delay_reorder_drop)
         if (what[k] == SIM_BOX_BIG) lab_send(&b, 0, &big, text);
         sim_run_until(&b.s, MP_NEVER);
         CHECK_NUM(b.to[0].n, ==, in_the_end[k]);
+        int bad = 0;
+        for (int i = 0; i < b.to[0].n; i++) bad += b.to[0].p[i]->spoilt;
+        CHECK_NUM(bad, ==, spoilt[k]);
+        lab_fini(&b);
+    }
+}
+
+TEST(an_alg_that_shrinks_takes_bytes_out_and_mends_the_numbers)
+{
+    struct lab b;
+    lab_init(&b, (struct sim_box_cfg){.what = SIM_BOX_ALG_SHRINK, .size = 2, .dirs = 1});
+    struct mp_pkt data = head(0, MP_ACK, 1000, 1, NULL), later = head(0, MP_ACK, 1006, 1, NULL), part = head(0, MP_ACK, 1002, 1, NULL);
+    lab_send(&b, 0, &data, "abcdef"); /* the two in the middle: d and e */
+    lab_send(&b, 0, &later, "gh");
+    lab_send(&b, 0, &part, "cdef");   /* sent again in another cut */
+    CHECK(payload_is(b.to[0].p[0], "abcf"));
+    CHECK_NUM(b.to[0].p[0]->h.seq, ==, 1000);
+    CHECK(payload_is(b.to[0].p[1], "gh"));
+    CHECK_NUM(b.to[0].p[1]->h.seq, ==, 1004);
+    CHECK(payload_is(b.to[0].p[2], "cf"));
+    CHECK_NUM(b.to[0].p[2]->h.seq, ==, 1002);
+    static const uint32_t told[][2] = {{1002, 1002}, {1003, 1005}, {1004, 1006}, {1006, 1008}};
+    for (int i = 0; i < 4; i++) {
+        struct mp_pkt ack = head(1, MP_ACK, 1, told[i][0], NULL);
+        lab_send(&b, 1, &ack, "");
+        CHECK_NUM(b.to[1].p[i]->h.ack, ==, told[i][1]);
+    }
+    lab_fini(&b);
+}
+
+TEST(options_in_reverse_order_say_the_same)
+{
+    struct lab b;
+    lab_init(&b, (struct sim_box_cfg){.what = SIM_BOX_OPT_ORDER});
+    struct mp_opts d = dss(1, 3);
+    struct mp_pkt syn = head(0, MP_SYN, 1, 0, &capable), data = head(0, MP_ACK, 2, 1, &d);
+    lab_send(&b, 0, &syn, "");
+    lab_send(&b, 0, &data, "abc");
+    struct mp_opts o = parse(b.to[0].p[0]);
+    CHECK(o.has_mss && o.mss == 1460 && o.sack_ok && o.has_ts && o.ts_val == 7 && o.mp == MP_OPT_HAS(MP_CAPABLE));
+    CHECK(memcmp(b.to[0].p[0]->h.opt, syn.opt, syn.optlen) != 0);
+    o = parse(b.to[0].p[1]);
+    CHECK(o.has_ts && o.ts_val == 9 && o.dss.ssn == 1 && o.dss.len == 3);
+    lab_fini(&b);
+}
+
+TEST(boxes_of_one_option_leave_the_others)
+{
+    static const enum sim_box_what what[] = {SIM_BOX_STRIP_TS, SIM_BOX_STRIP_SACK_OK, SIM_BOX_STRIP_WSCALE, SIM_BOX_STRIP_JOIN,
+                                             SIM_BOX_MSS};
+    struct mp_opts all = capable;
+    all.has_wscale = true;
+    all.wscale = 8;
+    struct mp_pkt syn = head(0, MP_SYN, 1, 0, &all);
+    for (int k = 0; k < 5; k++)
+        for (int cut = 0; cut < 2; cut++) {
+            struct lab b;
+            lab_init(&b, (struct sim_box_cfg){.what = what[k], .cut_out = cut, .size = 1000});
+            lab_send(&b, 0, &syn, "");
+            struct mp_opts o = parse(b.to[0].p[0]);
+            CHECK_NUM(o.has_ts, ==, k != 0);
+            CHECK_NUM(o.sack_ok, ==, k != 1);
+            CHECK_NUM(o.has_wscale, ==, k != 2);
+            CHECK_NUM(o.mp, ==, MP_OPT_HAS(MP_CAPABLE));
+            CHECK_NUM(o.mss, ==, k == 4 ? 1000 : 1460);
+            CHECK(b.to[0].p[0]->h.optlen < syn.optlen || !cut || k > 0);
+            lab_fini(&b);
+        }
+}
+
+static int told;
+static void count_icmp(struct sim_box *b, int dir, const struct mp_pkt *h, int err, uint32_t mtu)
+{
+    (void)b, (void)h;
+    CHECK_NUM(dir, ==, 0);
+    CHECK(err && (err != 90 || mtu));
+    told++;
+}
+
+TEST(icmp_tells_of_what_was_dropped_and_lies_about_what_was_not)
+{
+    struct lab b;
+    for (int lies = 0; lies < 2; lies++) {
+        lab_init(&b, (struct sim_box_cfg){.what = lies ? SIM_BOX_ICMP_LIES : SIM_BOX_BIG_ICMP, .size = 42});
+        b.box->icmp = count_icmp;
+        told = 0;
+        for (int i = 0; i < 8; i++) {
+            struct mp_pkt h = head(0, MP_ACK, 1, 1, NULL);
+            lab_send(&b, 0, &h, i % 2 ? "xyz" : "x");
+        }
+        CHECK_NUM(told, ==, lies ? 8 : 4);
+        CHECK_NUM(b.to[0].n, ==, lies ? 8 : 4);
         lab_fini(&b);
     }
 }
