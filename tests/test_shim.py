@@ -236,8 +236,8 @@ print(errno.errorcode.get(s.connect_ex((HOST, 9))), s.getsockname()[0].startswit
     assert out.split()[1] == "False"
 
 
-@pytest.mark.parametrize("how", ["s.bind(('127.0.0.1', 0))", "s.bind(('0.0.0.0', 0))", "s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)"])
-def test_bound_and_mptcp_sockets_stay_on_the_kernel(fake, server, how):
+@pytest.mark.parametrize("how", ["s.bind(('127.0.0.1', 0))", "s.bind(('0.0.0.0', 0))"])
+def test_bound_sockets_stay_on_the_kernel(fake, server, how):
     out = python(f"""
 s = socket.socket()
 {how}
@@ -246,6 +246,14 @@ try: s.connect((HOST, PORT)); print("connected")
 except OSError as e: print("kernel")
 """, FAR, server().port, fake=fake)
     assert out.strip() == "kernel"
+
+
+def test_mptcp_sockets_are_carried_and_say_what_they_are(fake, server):
+    out = python("""
+s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262); print(s.getsockopt(1, 38), len(s.getsockopt(284, 1, 200)))
+s.connect((HOST, PORT)); s.sendall(b"m"); print(s.recv(1), s.getpeername()[0], s.getsockopt(1, 38))
+""", FAR, server().port, fake=fake)
+    assert out == f"262 96\nb'm' {FAR} 262\n"
 
 
 @pytest.mark.parametrize("v6only", [0, 1])

@@ -514,6 +514,8 @@ int mpc_setopt(struct mpc *c, enum mpc_opt opt, uint64_t v, mp_time now)
     case MPC_RCVBUF: c->v.rcvbuf = mp_max(16384, mp_min(v, 1u << 30)); break;
     case MPC_SNDBUF: c->v.sndbuf = mp_max(16384, mp_min(v, 1u << 30)); break;
     case MPC_TOS: c->v.tos = (uint8_t)v & 0xfc; break; /* the ECN bits are the transport's */
+    case MPC_MAXSEG: c->v.max_seg = (uint32_t)mp_max(88, mp_min(v, 65535)); break; /* of subflows that open from now on */
+    case MPC_TTL: c->v.ttl = (uint8_t)v; break;
     default: return -EINVAL;
     }
     if (opt == MPC_KEEPALIVE || opt == MPC_KEEPIDLE_S)

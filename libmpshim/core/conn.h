@@ -108,7 +108,8 @@ struct mpc {
         uint64_t rx_total, rx_mark;    /* new bytes received ever / at rx_mark_at */
         mp_time rx_mark_at;
         double rx_rate;                /* bytes per ns, the recent maximum */
-        uint8_t tos;
+        uint32_t max_seg;              /* TCP_MAXSEG: bytes of options and payload, offered and used at most; 0: the path's */
+        uint8_t tos, ttl;              /* of our packets; ttl 0: the host's default */
         uint8_t families;              /* server: of addresses where the listener can be reached, 1 v4, 2 v6; 0: only its own */
         uint32_t keepidle_s, keepintvl_s, keepcnt, user_timeout_ms;
         int sf_ids, sf_ever;

@@ -32,6 +32,10 @@ void mpc_get_info(const struct mpc *c, struct mpc_info *i)
     i->bytes_written = c->v.snd_end - (c->v.idsn_local + 1);
     i->bytes_acked = c->v.snd_una - (c->v.idsn_local + 1);
     i->bytes_read = c->v.bytes_read;
+    i->snd_nxt = c->v.snd_nxt;
+    i->snd_una = c->v.snd_una;
+    i->rcv_nxt = c->v.rcv_nxt;
+    i->peer_key_known = c->v.peer_key_known;
     i->reinjected = c->v.reinjected_bytes;
     i->unsent = conn_queued(c);
     i->unread = c->v.rxq_bytes;
@@ -56,7 +60,9 @@ int mpc_get_subflows(const struct mpc *c, struct mpc_subflow_info *v, int max)
             .initial = s->v.initial, .addr_id_local = s->v.addr_id_local, .addr_id_remote = s->v.addr_id_remote,
             .srtt = s->v.srtt, .rttvar = s->v.rttvar, .min_rtt = s->v.min_rtt, .cwnd = s->v.cc.cwnd,
             .ssthresh = s->v.cc.ssthresh, .flight = s->v.pipe, .bytes_sent = s->v.bytes_sent, .bytes_acked = s->v.bytes_acked,
-            .bytes_received = s->v.bytes_received, .bytes_retrans = s->v.bytes_retrans, .mss = s->v.mss };
+            .bytes_received = s->v.bytes_received, .bytes_retrans = s->v.bytes_retrans, .mss = s->v.mss, .mtu = s->v.mtu,
+            .rto = s->v.rto, .snd_wnd = s->v.snd_wnd, .wscale = s->v.snd_wscale || s->v.rcv_wscale, .timestamps = s->v.ts_on,
+            .sack = s->v.sack_on };
         memcpy(i->ifname, s->v.ifname, sizeof i->ifname);
     }
     return n;

@@ -76,6 +76,7 @@ void sf_update_mss(struct sf *s)
     uint32_t hdr = s->v.local.ip.family == 4 ? 40 : 60;
     uint32_t m = s->v.mtu > hdr + 88 ? s->v.mtu - hdr : 88;
     if (s->v.peer_mss < m) m = s->v.peer_mss;
+    if (s->c->v.max_seg && s->c->v.max_seg < m) m = s->c->v.max_seg;
     uint32_t opts = (s->v.ts_on ? 12 : 0) + (conn_mp(s->c) || s->c->v.infinite_pending ? 28 : 0);
     m = m > opts + 40 ? m - opts : 40;
     s->v.mss = m;

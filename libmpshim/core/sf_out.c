@@ -18,6 +18,7 @@ static void base(struct sf *s, struct mp_pkt *out, mp_ssn ssn, uint8_t flags)
     out->seq = s->v.iss + (uint32_t)ssn;
     out->flags = flags;
     out->tos = s->c->v.tos;
+    out->ttl = s->c->v.ttl;
     if (flags & MP_ACK) out->ack = s->v.irs + (uint32_t)s->v.rcv_nxt;
     if (!(flags & MP_SYN)) out->wnd = (uint16_t)sf_wire_window(s);
 }
@@ -90,6 +91,7 @@ static void add_data_ack(struct mpc *c, struct mp_opts *o)
 static uint32_t syn_mss(const struct sf *s)
 {
     uint32_t m = s->v.mtu - (s->v.local.ip.family == 4 ? 40 : 60);
+    if (s->c->v.max_seg && s->c->v.max_seg < m) m = s->c->v.max_seg;
     return m > 65495 ? 65495 : m;
 }
 

@@ -105,7 +105,7 @@ void mpc_release(struct mpc *c, mp_dur linger_ns, mp_time now);
 int mpc_error(const struct mpc *c);                             /* errno: 0 closed in order, ECONNRESET, ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, ... */
 bool mpc_send_done(const struct mpc *c);                        /* all written bytes, and the FIN if shut down, are acknowledged by the peer */
 
-enum mpc_opt { MPC_NODELAY, MPC_CORK, MPC_KEEPALIVE, MPC_KEEPIDLE_S, MPC_KEEPINTVL_S, MPC_KEEPCNT, MPC_USER_TIMEOUT_MS, MPC_RCVBUF, MPC_SNDBUF, MPC_TOS };
+enum mpc_opt { MPC_NODELAY, MPC_CORK, MPC_KEEPALIVE, MPC_KEEPIDLE_S, MPC_KEEPINTVL_S, MPC_KEEPCNT, MPC_USER_TIMEOUT_MS, MPC_RCVBUF, MPC_SNDBUF, MPC_TOS, MPC_TTL, MPC_MAXSEG };
 int mpc_setopt(struct mpc *c, enum mpc_opt opt, uint64_t value, mp_time now);
 
 /* ---- facts for people and for getsockopt ---- */
@@ -129,9 +129,11 @@ struct mpc_subflow_info {
     const char *state;         /* RFC 9293 name */
     bool backup, stale, initial;
     uint8_t addr_id_local, addr_id_remote;
-    mp_dur srtt, rttvar, min_rtt;
+    mp_dur srtt, rttvar, min_rtt, rto;
     uint64_t cwnd, ssthresh, flight, bytes_sent, bytes_acked, bytes_received, bytes_retrans;
-    uint32_t mss;
+    uint32_t mss, mtu;
+    uint64_t snd_wnd;          /* bytes, as the peer's latest segment said */
+    bool wscale, timestamps, sack; /* agreed in the handshake */
 };
 struct mpc_info {
     struct mp_endpoint local, remote; /* as the program sees them */
@@ -139,6 +141,8 @@ struct mpc_info {
     enum mp_plain_why why;
     uint32_t token;
     uint64_t bytes_written, bytes_acked, bytes_read, reinjected;
+    uint64_t snd_nxt, snd_una, rcv_nxt; /* data sequence numbers */
+    bool peer_key_known;
     uint64_t unsent, unread;       /* bytes in the send queue not sent yet; received in order, not consumed */
     uint64_t snd_wnd, rcv_wnd;     /* connection-level windows left: the peer's, from what was sent; ours, as offered */
     mp_time opened;

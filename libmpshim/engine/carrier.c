@@ -584,13 +584,14 @@ static void room_for_fds(struct engine *e)
     setrlimit(RLIMIT_NOFILE, &rl);
 }
 
+/* What the program set on its socket; nodelay and keepalive of a connecting one go with mp_stack_connect(). */
 static void apply_options(struct mpc *m, const struct ctl_req *q, mp_time now)
 {
     const struct { enum mpc_opt opt; uint64_t v; } set[] = {
         { MPC_KEEPIDLE_S, (uint64_t)q->keepidle_s }, { MPC_KEEPINTVL_S, (uint64_t)q->keepintvl_s },
         { MPC_KEEPCNT, (uint64_t)q->keepcnt }, { MPC_USER_TIMEOUT_MS, (uint64_t)q->user_timeout_ms },
         { MPC_RCVBUF, q->rcvbuf }, { MPC_SNDBUF, q->sndbuf }, { MPC_TOS, q->tos },
-        { MPC_CORK, !!(q->flags & CTL_F_CORK) },
+        { MPC_TTL, q->ttl }, { MPC_MAXSEG, q->maxseg },
     };
     for (size_t i = 0; i < sizeof set / sizeof *set; i++)
         if (set[i].v)
@@ -671,7 +672,18 @@ int eng_carrier_connect(struct engine *e, uint64_t client, const struct ctl_req 
     return 0;
 }
 
-void eng_carrier_accept(struct engine *e, uint64_t client, struct port *p, const struct mp_endpoint *to, struct mpc *m)
+/* As accept() hands the listener's options down. */
+static void inherit_options(struct mpc *m, const struct ctl_req *q, mp_time now)
+{
+    if (q->flags & CTL_F_NODELAY)
+        mpc_setopt(m, MPC_NODELAY, 1, now);
+    apply_options(m, q, now);
+    if (q->flags & CTL_F_KEEPALIVE)
+        mpc_setopt(m, MPC_KEEPALIVE, 1, now);
+}
+
+void eng_carrier_accept(struct engine *e, uint64_t client, struct port *p, const struct ctl_req *options, const struct mp_endpoint *to,
+                        struct mpc *m)
 {
     mp_time now = eng_now();
     room_for_fds(e);
@@ -690,6 +702,7 @@ void eng_carrier_accept(struct engine *e, uint64_t client, struct port *p, const
     c->prog = *to;
     c->identity = eng_identity_any(e, to->ip.family == 6);
     mpc_set_owner(m, c);
+    inherit_options(m, options, now);
     e->total_accepts++;
     eng_verdict_open(e, c->client, m);
     meet(c, now);
@@ -753,13 +766,18 @@ static void map_to(union ctl_addr *a, int family)
         eng_to_sa(&ep, family, a);
 }
 
-void eng_carrier_query(struct engine *e, const struct ctl_req *q, struct ctl_rep *rep)
+struct carrier *eng_carrier_named(struct engine *e, const struct ctl_req *q)
 {
     struct mp_endpoint id, prog;
-    rep->result = -ENOENT;
     if (!eng_from_sa(&q->identity, &id) || !eng_from_sa(&q->local, &prog))
-        return;
-    struct carrier *c = find(e, &id, &prog);
+        return NULL;
+    return find(e, &id, &prog);
+}
+
+void eng_carrier_query(struct engine *e, const struct ctl_req *q, struct ctl_rep *rep)
+{
+    struct carrier *c = eng_carrier_named(e, q);
+    rep->result = -ENOENT;
     if (!c)
         return;
     uint16_t version = rep->version, op = rep->op;
@@ -778,10 +796,7 @@ void eng_carrier_query(struct engine *e, const struct ctl_req *q, struct ctl_rep
 
 void eng_carrier_setopt(struct engine *e, const struct ctl_req *q)
 {
-    struct mp_endpoint id, prog;
-    if (!eng_from_sa(&q->identity, &id) || !eng_from_sa(&q->local, &prog))
-        return;
-    struct carrier *c = find(e, &id, &prog);
+    struct carrier *c = eng_carrier_named(e, q);
     if (!c || !c->mpc)
         return;
     mpc_setopt(c->mpc, (enum mpc_opt)q->opt, q->value, eng_now());

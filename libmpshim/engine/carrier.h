@@ -59,6 +59,7 @@ bool eng_relay_more(const struct carrier *c);             /* the budget ended it
 
 /* ---- carrier.c ---- */
 void eng_carrier_queue(struct carrier *c);                /* run it before the loop sleeps */
+struct carrier *eng_carrier_named(struct engine *e, const struct ctl_req *q); /* by identity and local; NULL: unknown */
 void eng_carrier_facts(struct carrier *c, struct ctl_rep *rep);
 
 #endif

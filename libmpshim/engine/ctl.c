@@ -36,13 +36,15 @@ static int take_fd(struct ctl_msg *m, int i)
     return fd;
 }
 
-static void answer(int fd, const struct ctl_rep *rep)
+static void answer_bytes(int fd, const void *p, size_t n)
 {
     if (fd < 0)
         return;
-    (void)send(fd, rep, sizeof *rep, MSG_NOSIGNAL | MSG_DONTWAIT); /* lost only if the asker has gone */
+    (void)send(fd, p, n, MSG_NOSIGNAL | MSG_DONTWAIT); /* lost only if the asker has gone */
     close(fd);
 }
+
+static void answer(int fd, const struct ctl_rep *rep) { answer_bytes(fd, rep, sizeof *rep); }
 
 static struct ctl_rep reply_to(const struct ctl_req *q)
 {
@@ -95,6 +97,13 @@ static void do_query(struct ctl_conn *k, struct ctl_msg *m)
     answer(take_fd(m, 0), &rep);
 }
 
+static void do_info(struct ctl_conn *k, struct ctl_msg *m)
+{
+    struct ctl_info info = { .rep = reply_to(&m->q) };
+    eng_carrier_info(k->e, &m->q, &info);
+    answer_bytes(take_fd(m, 0), &info, sizeof info);
+}
+
 static void do_release_port(struct ctl_conn *k, struct ctl_msg *m)
 {
     struct ctl_rep rep = reply_to(&m->q);
@@ -114,6 +123,7 @@ static void dispatch(struct ctl_conn *k, struct ctl_msg *m)
     case CTL_LISTEN: do_listen(k, m); break;
     case CTL_UNLISTEN: eng_port_check(e, 0); break;
     case CTL_QUERY: do_query(k, m); break;
+    case CTL_INFO: do_info(k, m); break;
     case CTL_SETOPT: eng_carrier_setopt(e, &m->q); break;
     case CTL_DRAIN: eng_drain_add(e, take_fd(m, 0), m->q.value); break;
     case CTL_STATUS: eng_status_send(e, take_fd(m, 0)); break;

@@ -33,6 +33,7 @@ enum ctl_op {
                        side is closed has delivered its data, or ms passed; connections still open are not waited for */
     CTL_STATUS,     /* answer: JSON text, in pieces of up to CTL_MAX, until end of file */
     CTL_RELEASE_PORT, /* a bind got EADDRINUSE: give up an engine's guard on this port if no connection needs it; answer */
+    CTL_INFO = 20,    /* about a carrier, as CTL_QUERY, with all that is known of its subflows; answer struct ctl_info */
 };
 
 enum ctl_why { /* why the kernel should carry a connection: told by -v */
@@ -50,7 +51,9 @@ struct ctl_req {
     uint32_t opt; uint64_t value; /* SETOPT; LISTEN: value is the backlog; DRAIN: value is ms */
     int32_t keepidle_s, keepintvl_s, keepcnt, user_timeout_ms; /* CONNECT: as set on the socket; 0: default */
     uint32_t rcvbuf, sndbuf; /* CONNECT: bytes the program asked for; 0: not set */
-    uint8_t tos; uint8_t pad[7];
+    uint8_t tos, ttl;        /* CONNECT, LISTEN (for the connections to come): of packets; ttl 0: default */
+    uint16_t maxseg;         /* TCP_MAXSEG; 0: not set */
+    uint8_t pad[4];
     char prog[32];           /* program's name, for people */
 };
 enum ctl_flags { CTL_F_NODELAY = 1, CTL_F_KEEPALIVE = 2, CTL_F_CORK = 4, CTL_F_V6ONLY = 8, CTL_F_REUSEPORT = 16 };
@@ -67,6 +70,27 @@ struct ctl_rep {
     uint32_t plain_why;      /* QUERY: enum mp_plain_why */
     uint32_t nsubflows;
     uint64_t srtt_us, rttvar_us, cwnd_bytes, mss, unacked_bytes, bytes_sent, bytes_received; /* QUERY: for TCP_INFO and SIOCOUTQ */
+};
+
+#define CTL_SUBFLOWS 16
+struct ctl_subflow {
+    union ctl_addr local, remote;
+    uint32_t ifindex;
+    char ifname[16];
+    uint8_t id_local, id_remote, backup, stale, initial;
+    uint8_t state;           /* TCP_ESTABLISHED, ... of netinet/tcp.h */
+    uint8_t wscale, timestamps, sack, pad[3];
+    uint32_t mss, mtu, srtt_us, rttvar_us, min_rtt_us, rto_us;
+    uint64_t cwnd, ssthresh, flight, snd_wnd, bytes_sent, bytes_acked, bytes_received, bytes_retrans; /* bytes; ssthresh UINT64_MAX: none */
+};
+enum ctl_info_flags { CTL_I_SERVER = 1, CTL_I_ESTABLISHED = 2, CTL_I_MULTIPATH = 4, CTL_I_CSUM = 8, CTL_I_PEER_KEY = 16 };
+struct ctl_info {
+    struct ctl_rep rep;      /* as of CTL_QUERY */
+    uint32_t flags, token, subflows_ever, n; /* n: of sf */
+    uint64_t snd_nxt, snd_una, rcv_nxt;      /* data sequence numbers */
+    uint64_t bytes_acked, unsent, unread;
+    uint64_t bytes_retrans;  /* sent again on another subflow or the same */
+    struct ctl_subflow sf[CTL_SUBFLOWS];
 };
 
 /* Identities lie in 127.64.0.0/10 (v4 and v4-mapped) and, for v6-only sockets, ::1 with a port below: how shim/

@@ -4,6 +4,7 @@
  * carrier.c  one carrier's life         relay.c     its bytes
  * identity.c loopback names             lowire.c    seeing SYNs and answering them with an error, over lo
  * listener.c listening ports            sockdiag.c  what the kernel knows of a socket
+ * info.c     a connection's facts for getsockopt()
  * verdict.c  -v lines, plain peers      status.c    JSON for people and tools
  * drain.c    the end of a process       addr.c      address forms
  * statsock.c where they find it     secret.c    memory for keys */
@@ -153,7 +154,7 @@ void eng_port_free_all(struct engine *e);
 
 /* ---- carrier.c ---- */
 int eng_carrier_connect(struct engine *e, uint64_t client, const struct ctl_req *req, struct mp_endpoint *id, enum ctl_why *why);
-void eng_carrier_accept(struct engine *e, uint64_t client, struct port *p, const struct mp_endpoint *to, struct mpc *m);
+void eng_carrier_accept(struct engine *e, uint64_t client, struct port *p, const struct ctl_req *options, const struct mp_endpoint *to, struct mpc *m);
 void eng_carrier_on_event(struct engine *e, struct mpc *m, unsigned bits, mp_time now);
 void eng_carrier_on_syn(struct engine *e, const struct mp_endpoint *id, const struct mp_endpoint *prog, uint32_t isn);
 void eng_carriers_on_ready(struct engine *e);    /* epfd has events */
@@ -162,6 +163,7 @@ void eng_carriers_sweep(struct engine *e, mp_time now);
 mp_time eng_carriers_next_look(struct engine *e);
 void eng_carriers_free(struct engine *e);
 void eng_carrier_query(struct engine *e, const struct ctl_req *req, struct ctl_rep *rep);
+void eng_carrier_info(struct engine *e, const struct ctl_req *req, struct ctl_info *out); /* info.c */
 void eng_carrier_setopt(struct engine *e, const struct ctl_req *req);
 void eng_carriers_tell(struct engine *e, uint64_t client); /* writes the last lines of this client's connections */
 bool eng_carriers_untold(const struct engine *e, uint64_t client); /* such lines are to come */

@@ -88,6 +88,7 @@ static void carrier_options(int fd)
     struct linger lg = { .l_onoff = 1, .l_linger = 0 };
     (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &lg, sizeof lg);
     set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    set_int(fd, SOL_SOCKET, SO_OOBINLINE, 1); /* MPTCP has no urgent data: it goes inline, as from the kernel's MPTCP */
     set_int(fd, SOL_SOCKET, SO_SNDBUF, CARRIER_SNDBUF);
     set_int(fd, SOL_SOCKET, SO_RCVBUF, CARRIER_RCVBUF);
     /* bbr paces, which costs a timer per packet on loopback; reno is in every kernel. */

@@ -20,6 +20,7 @@ struct port {
     mp_time no_guard_until;  /* a program is taking the port */
     pid_t pid;
     uint64_t client;
+    struct ctl_req options;  /* of the listening socket, for the connections to come */
 };
 
 enum { TCP_LISTEN_STATE = 10 };
@@ -261,6 +262,7 @@ int eng_port_listen(struct engine *e, uint64_t client, const struct ctl_req *q, 
         return -ENOMEM;
     p->pid = q->pid;
     p->client = client;
+    p->options = *q;
     guard_off(p);
     err = io_attach_only_loopback(fd);
     if (!err && !p->live)
@@ -280,5 +282,5 @@ void eng_port_accept(struct engine *e, struct port *p, struct mpc *m, mp_time no
     (void)now;
     p->conns++;
     eng_port_target(p, &to);
-    eng_carrier_accept(e, p->client, p, &to, m);
+    eng_carrier_accept(e, p->client, p, &p->options, &to, m);
 }

@@ -71,6 +71,7 @@ size_t io_hdr_build(uint8_t *out, const struct mp_pkt *p, struct io_flow *f, uin
     size_t hdr = mp_tcp_emit(tcp, p);
     uint64_t sum = mp_csum_pseudo(&p->src.ip, &p->dst.ip, IPPROTO_TCP, (uint32_t)(hdr + p->len));
 
+    if (p->ttl) ttl = p->ttl;
     if (iplen == 20) ip4_build(out, p, f, ttl, hdr + p->len);
     else ip6_build(out, p, f, ttl, hdr + p->len);
     if (how == IO_CSUM_PARTIAL)

@@ -100,7 +100,7 @@ static int go_on(int fd, struct shim_fd *f, int family)
         f->pending = 0;
         return r;
     }
-    r = -shim_true_error(fd, f, -r);
+    if (r != -ECONNABORTED) r = -shim_true_error(fd, f, -r); /* that: the error itself was taken by SO_ERROR or read() */
     if (!shim_is_borrowed()) atomic_store(&f->kind, SHIM_TRIED);
     return r;
 }
@@ -139,7 +139,8 @@ static int ask(int fd, int host, int family, const union ctl_addr *remote, struc
     struct ctl_req q;
     shim_req_init(&q, CTL_CONNECT);
     q.remote = *remote;
-    shim_options_read(fd, family, &q);
+    shim_options_read(fd, remote->sa.sa_family, &q);
+    if (family == AF_INET6 && get_int(fd, IPPROTO_IPV6, IPV6_V6ONLY)) q.flags |= CTL_F_V6ONLY;
     return shim_request(host, &q, -1, rep, ENGINE_TIMEOUT_MS);
 }
 
@@ -157,34 +158,50 @@ static int ask_some_host(int fd, int family, const union ctl_addr *remote, struc
     return rep->result ? (rep->why ? (int)rep->why : CTL_RESOURCE) : CTL_OK;
 }
 
-static int first_connect(int fd, const struct sockaddr *sa, socklen_t n, const union ctl_addr *remote, bool tried)
+static int first_connect(int fd, const struct sockaddr *sa, socklen_t n, const union ctl_addr *remote, const struct shim_fd *before)
 {
     int family, host;
     const char *detail = NULL;
     struct ctl_rep rep;
     if (!shim_is_tcp(fd, &family) || !fits(fd, family, sa, remote)) return (int)shim_neg(REAL(connect)(fd, sa, n));
-    if (is_bound(fd, tried) || is_tied(fd)) return by_kernel(fd, sa, n, CTL_BOUND, NULL);
+    if (is_bound(fd, before->kind == SHIM_TRIED) || is_tied(fd)) return by_kernel(fd, sa, n, CTL_BOUND, NULL);
     int why = ask_some_host(fd, family, remote, &rep, &host, &detail);
     if (why) return by_kernel(fd, sa, n, (enum ctl_why)why, detail);
 
-    struct shim_fd v = {.kind = SHIM_CARRIER, .host = (uint8_t)host, .pending = 1, .cookie = shim_cookie(fd), .identity = rep.identity, .truth_remote = *remote};
+    struct shim_fd v = {.kind = SHIM_CARRIER, .host = (uint8_t)host, .pending = 1, .cookie = shim_cookie(fd), .identity = rep.identity, .truth_remote = *remote, .mptcp = before->mptcp};
     shim_bound_sndbuf(fd);
     int r = carry(fd, &v, family);
     if (r == -EADDRNOTAVAIL || r == -EAGAIN) return by_kernel(fd, sa, n, CTL_RESOURCE, NULL);
     return r;
 }
 
+/* connect(AF_UNSPEC) ends the connection or the attempt; the kernel frees the socket, and it may connect again. */
+static int dissolve(int fd, struct shim_fd *f, const struct sockaddr *sa, socklen_t n)
+{
+    int r = (int)shim_neg(REAL(connect)(fd, sa, n));
+    if (r == 0 && !shim_is_borrowed()) atomic_store(&f->kind, SHIM_TRIED);
+    return r;
+}
+
+/* What is known of this very socket: TRIED, ASKED and KERNEL are remembered, a stale entry is not. */
+static struct shim_fd known(int fd, struct shim_fd *f)
+{
+    static const struct shim_fd nothing;
+    if (!f) return nothing;
+    if (f->cookie == shim_cookie(fd)) return *f;
+    shim_forget(fd);
+    return nothing;
+}
+
 int shim_connect(int fd, const struct sockaddr *sa, socklen_t n)
 {
     union ctl_addr remote;
-    struct shim_fd *f = shim_find(fd);
-    if (f && f->kind == SHIM_KERNEL && f->cookie == shim_cookie(fd)) return (int)shim_neg(REAL(connect)(fd, sa, n));
-    bool tried = f && f->kind == SHIM_TRIED && f->cookie == shim_cookie(fd);
-    if (f && (f->kind != SHIM_CARRIER || f->cookie != shim_cookie(fd))) shim_forget(fd), f = NULL;
-    if (f && sa && n >= sizeof sa->sa_family && sa->sa_family != AF_UNSPEC) return go_on(fd, f, get_int(fd, SOL_SOCKET, SO_DOMAIN));
-    if (f) shim_forget(fd); /* AF_UNSPEC dissolves the connection */
-    if (!shim_addr_in(&remote, sa, n) || !is_destination(&remote)) return (int)shim_neg(REAL(connect)(fd, sa, n));
-    return first_connect(fd, sa, n, &remote, tried);
+    struct shim_fd *f = shim_find(fd), k = known(fd, f);
+    if (k.kind == SHIM_CARRIER && sa && n >= sizeof sa->sa_family && sa->sa_family != AF_UNSPEC) return go_on(fd, f, get_int(fd, SOL_SOCKET, SO_DOMAIN));
+    if (k.kind == SHIM_CARRIER) return dissolve(fd, f, sa, n);
+    if (k.kind == SHIM_KERNEL || k.kind == SHIM_LISTENER || !shim_addr_in(&remote, sa, n) || !is_destination(&remote))
+        return (int)shim_neg(REAL(connect)(fd, sa, n));
+    return first_connect(fd, sa, n, &remote, &k);
 }
 
 int w_connect(int fd, const struct sockaddr *sa, socklen_t n)

@@ -172,6 +172,13 @@ static bool has_privilege_of_its_own(const char *program)
     return (st.st_mode & S_ISUID && st.st_uid == 0) || getxattr(program, "security.capability", caps, sizeof caps) > 0;
 }
 
+bool shim_helper_possible(void)
+{
+    char program[PATH_MAX];
+    if (snprintf(program, sizeof program, "%s/mpshim-engine", shim_dir()) >= (int)sizeof program || access(program, X_OK)) return false;
+    return shim_is_privileged() || has_privilege_of_its_own(program);
+}
+
 int shim_helper_connect(bool start, const char **detail)
 {
     char path[PATH_MAX], program[PATH_MAX];

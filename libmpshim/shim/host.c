@@ -114,7 +114,7 @@ static long send_message(int ctl, const void *p, size_t n, const int *fds, int n
 }
 
 /* Waits for the answer on its own socket. -EPIPE: end of file, the engine went away. */
-static int await(int fd, struct ctl_rep *rep, int timeout_ms)
+static int await(int fd, void *rep, size_t size, int timeout_ms)
 {
     struct timespec left = {timeout_ms / 1000, timeout_ms % 1000 * 1000000L};
     struct pollfd p = {.fd = fd, .events = POLLIN};
@@ -122,12 +122,12 @@ static int await(int fd, struct ctl_rep *rep, int timeout_ms)
     do r = shim_neg(syscall(SYS_ppoll, &p, 1, &left, NULL, 0)); /* the kernel counts `left` down */
     while (r == -EINTR);
     if (r <= 0) return r ? (int)r : -ETIMEDOUT;
-    r = shim_neg(syscall(SYS_read, fd, rep, sizeof *rep));
-    if (r == (long)sizeof *rep) return 0;
+    r = shim_neg(syscall(SYS_read, fd, rep, size));
+    if (r == (long)size) return 0;
     return r < 0 ? (int)r : -EPIPE;
 }
 
-static int request(int ctl, const void *msg, size_t n, int fd, struct ctl_rep *rep, int timeout_ms)
+static int request(int ctl, const void *msg, size_t n, int fd, void *rep, size_t size, int timeout_ms)
 {
     int pair[2], fds[2], nfds = 1;
     if (syscall(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) return -errno;
@@ -135,7 +135,7 @@ static int request(int ctl, const void *msg, size_t n, int fd, struct ctl_rep *r
     if (fd >= 0) fds[nfds++] = fd;
     long r = send_message(ctl, msg, n, fds, nfds);
     sys_close(pair[1]);
-    if (r >= 0) r = await(pair[0], rep, timeout_ms);
+    if (r >= 0) r = await(pair[0], rep, size, timeout_ms);
     sys_close(pair[0]);
     return (int)r;
 }
@@ -144,9 +144,14 @@ static bool means_gone(long r) { return r == -EPIPE || r == -ECONNRESET || r == 
 
 int shim_request(int host, struct ctl_req *q, int fd, struct ctl_rep *rep, int timeout_ms)
 {
+    return shim_request_into(host, q, fd, rep, sizeof *rep, timeout_ms);
+}
+
+int shim_request_into(int host, struct ctl_req *q, int fd, void *rep, size_t size, int timeout_ms)
+{
     int saved = errno;
-    memset(rep, 0, sizeof *rep);
-    int r = host_alive(&hosts[host]) ? request(atomic_load(&hosts[host].fd), q, sizeof *q, fd, rep, timeout_ms) : -EPIPE;
+    memset(rep, 0, size);
+    int r = host_alive(&hosts[host]) ? request(atomic_load(&hosts[host].fd), q, sizeof *q, fd, rep, size, timeout_ms) : -EPIPE;
     if (means_gone(r) && atomic_load(&hosts[host].fd) >= 0) {
         host_lost(host);
         if (host == SHIM_HOST_HELPER) shim_listen_again();
@@ -282,7 +287,7 @@ static int hello(int fd)
         n += (size_t)snprintf(m.text + n, sizeof m.text - n, "%s\n", *s);
     if (n >= sizeof m.text) return -E2BIG;
     m.q.value = (uint64_t)shim_conf.verbose;
-    int r = request(fd, &m, sizeof m.q + n, shim_log_fd, &rep, 5000);
+    int r = request(fd, &m, sizeof m.q + n, shim_log_fd, &rep, sizeof rep, 5000);
     return r ? r : rep.result;
 }
 
@@ -356,6 +361,12 @@ int shim_host_existing(void)
     for (int i = 0; i < SHIM_HOSTS; i++)
         if (host_alive(&hosts[i])) return i;
     return -1;
+}
+
+bool shim_host_possible(void)
+{
+    if (shim_conf.engine == SHIM_NEVER) return false;
+    return shim_is_privileged() || shim_helper_possible() || shim_host_existing() >= 0;
 }
 
 const char *shim_why_text(enum ctl_why why)

@@ -82,6 +82,7 @@ static int announce(int fd, int host, int backlog, struct shim_fd *v)
     v->local = q.local;
     q.value = (uint64_t)(backlog > 0 ? backlog : 0);
     q.flags = (uint32_t)get_flag(fd, SOL_SOCKET, SO_REUSEPORT, CTL_F_REUSEPORT);
+    shim_options_read(fd, q.local.sa.sa_family, &q);
     if (q.local.sa.sa_family == AF_INET6) q.flags |= (uint32_t)get_flag(fd, IPPROTO_IPV6, IPV6_V6ONLY, CTL_F_V6ONLY);
     int r = shim_request(host, &q, fd, &rep, ENGINE_TIMEOUT_MS);
     if (r) return CTL_NO_ENGINE;
@@ -128,6 +129,8 @@ static int listen_by_engine(int fd, int backlog, int host)
 {
     static _Atomic uint32_t ids;
     struct shim_fd v = {.kind = SHIM_LISTENER, .host = (uint8_t)host, .listener = atomic_fetch_add(&ids, 1) + 1, .backlog = backlog, .cookie = shim_cookie(fd)};
+    struct shim_fd *before = shim_find(fd);
+    v.mptcp = before && before->mptcp && before->cookie == v.cookie;
     int r = filter_attach(fd);
     if (r) return kernel_listen(fd, backlog);
     r = kernel_listen(fd, backlog);
@@ -171,6 +174,13 @@ void shim_listen_again(void)
         listen_again(fd, f, host, detail);
     }
     atomic_flag_clear(&busy);
+}
+
+/* What the program sets on its listener holds for the connections to come. */
+void shim_listen_options(int fd, struct shim_fd *f)
+{
+    struct shim_fd v = *f;
+    if (f->cookie == shim_cookie(fd) && f->host < SHIM_HOSTS) announce(fd, f->host, f->backlog, &v);
 }
 
 int shim_listen(int fd, int backlog)

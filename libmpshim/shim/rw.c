@@ -24,6 +24,11 @@ ssize_t w_writev(int fd, const struct iovec *v, int n) { return DISPATCH(fd, REA
 ssize_t w_recv(int fd, void *p, size_t n, int flags) { return DISPATCH(fd, REAL(recv)(fd, p, n, flags)); }
 ssize_t w_send(int fd, const void *p, size_t n, int flags) { return DISPATCH(fd, REAL(send)(fd, p, n, flags)); }
 ssize_t w_recvmsg(int fd, struct msghdr *m, int flags) { return DISPATCH(fd, REAL(recvmsg)(fd, m, flags)); }
+int w_recvmmsg(int fd, struct mmsghdr *m, unsigned n, int flags, struct timespec *timeout)
+{
+    return (int)DISPATCH(fd, REAL(recvmmsg)(fd, m, n, flags, timeout));
+}
+int w_sendmmsg(int fd, struct mmsghdr *m, unsigned n, int flags) { return (int)DISPATCH(fd, REAL(sendmmsg)(fd, m, n, flags)); }
 
 /* Linux gives no address with a TCP socket's data (the length becomes 0): nothing to put right. */
 ssize_t w_recvfrom(int fd, void *p, size_t n, int flags, struct sockaddr *sa, socklen_t *sn)

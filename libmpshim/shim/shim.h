@@ -17,6 +17,13 @@
 
 #include "engine/ctl.h"
 
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262
+#endif
+#ifndef SOL_MPTCP
+#define SOL_MPTCP 284
+#endif
+
 #define SHIM_LIKELY(x) __builtin_expect(!!(x), 1)
 #define SHIM_UNLIKELY(x) __builtin_expect(!!(x), 0)
 
@@ -81,6 +88,7 @@ enum shim_kind {
     SHIM_CARRIER,
     SHIM_LISTENER,
     SHIM_TRIED, /* connect() failed; the kernel has freed the socket, but its old port still shows in getsockname() */
+    SHIM_ASKED,  /* a socket of IPPROTO_MPTCP, not connected (mptcp.c) */
     SHIM_KERNEL, /* the program asked for what only the kernel's TCP does (sockopt.c) */
 };
 enum shim_host_id { SHIM_HOST_INSIDE, SHIM_HOST_HELPER, SHIM_HOST_PARENT, SHIM_HOSTS, SHIM_HOST_ANY = SHIM_HOSTS };
@@ -91,6 +99,7 @@ struct shim_fd {
     _Atomic uint8_t kind;   /* enum shim_kind; written last */
     uint8_t host;           /* enum shim_host_id: whose engine */
     uint8_t pending;        /* CARRIER: connect() has not been seen to end */
+    uint8_t mptcp;          /* the program asked for IPPROTO_MPTCP */
     uint8_t has_truth;      /* truth_local and truth_remote are final */
     uint32_t listener;      /* LISTENER: equal for duplicates */
     int backlog;            /* LISTENER */
@@ -139,14 +148,17 @@ int shim_host_for_listen(enum ctl_why *why, const char **detail);
 int shim_host_existing(void); /* one that runs, never starting one: helper, own, parent's; -1: none */
 /* Sends req (fds: up to two more descriptors) and waits for the answer: 0 or -errno (-EPIPE: the engine is gone). */
 int shim_request(int host, struct ctl_req *req, int fd, struct ctl_rep *rep, int timeout_ms);
+int shim_request_into(int host, struct ctl_req *req, int fd, void *rep, size_t size, int timeout_ms); /* an answer of another size */
 void shim_tell(int host, struct ctl_req *req); /* no answer */
 void shim_req_init(struct ctl_req *req, enum ctl_op op);
 void shim_leave(bool flush); /* the process ends: nothing that it sent may be lost (exit.c) */
 bool shim_hosts_inside(void); /* an engine's thread runs in this very process */
+bool shim_host_possible(void); /* an engine runs or can be started */
 const char *shim_why_text(enum ctl_why why);
 
 /* helper.c: a connection to the user's helper, started if `start`; fd or -errno, *detail for people. */
 int shim_helper_connect(bool start, const char **detail);
+bool shim_helper_possible(void); /* it may be started by this user */
 /* host.c: the directory that libmpshim.so is in, "" if unknown. */
 const char *shim_dir(void);
 bool shim_is_privileged(void); /* CAP_NET_RAW is effective */
@@ -164,6 +176,7 @@ bool shim_addr_eq(const union ctl_addr *a, const union ctl_addr *b);
 const char *shim_addr_text(const union ctl_addr *a, char *buf, size_t n);
 /* Asks the engine about a carrier; f may be NULL (another process made it). 0 or -errno. */
 int shim_query(int fd, struct shim_fd *f, struct ctl_rep *rep);
+int shim_query_info(int fd, struct shim_fd *f, struct ctl_info *info); /* with its subflows */
 /* The true errno of a failed carrier, or err if the engine knows none. */
 int shim_true_error(int fd, struct shim_fd *f, int err);
 bool shim_is_carrier(int fd, struct shim_fd *f, union ctl_addr *identity, union ctl_addr *local); /* asks the socket */
@@ -173,6 +186,12 @@ int shim_connect(int fd, const struct sockaddr *sa, socklen_t n);
 int shim_listen(int fd, int backlog);
 void shim_listen_again(void); /* the helper is gone: another takes its listeners, or the kernel */
 void shim_options_read(int fd, int family, struct ctl_req *req); /* sockopt.c: what the program set before connect() */
+void shim_listen_options(int fd, struct shim_fd *f); /* listen.c: an option of a listener was set */
+bool shim_is_info(int level, int opt); /* info.c: a figure of the connection */
+void shim_info_get(int fd, struct shim_fd *f, int level, int opt, void *v, socklen_t n); /* v: as the kernel answered */
+struct tcp_info;
+void shim_info_subflow(const struct ctl_subflow *s, struct tcp_info *i);
+int shim_mptcp_get(int fd, int level, int opt, void *v, socklen_t *n); /* mptcp.c; as getsockopt() */
 void shim_bound_sndbuf(int fd); /* a carrier holds no more unsent data than the network's own socket would */
 bool shim_is_tcp(int fd, int *family);
 uint64_t shim_cookie(int fd);

@@ -1,8 +1,9 @@
-/* Socket options of carriers: the kernel's socket keeps them all; those that mean the network go to the engine too. */
+/* Socket options of carriers: the kernel's socket keeps them all; those that mean the network go to the engine too.
+ * TCP_CORK and MSG_MORE are not among them: the program's own socket holds the bytes back, with the kernel's limit of
+ * 200 ms, and a second cork behind it would hold what the first one let go. */
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <string.h>
-#include <stddef.h>
 
 #include "core/stack.h"
 #include "shim/shim.h"
@@ -15,9 +16,10 @@
 #endif
 enum { BUF_LOCK_SND = 1, BUF_LOCK_RCV = 2 }; /* SOCK_SNDBUF_LOCK, SOCK_RCVBUF_LOCK */
 
+enum { CARRIER_SNDBUF = 96 * 1024, UNSET_MSS = 536 /* what a socket answers that is not connected */ };
+
 static const struct { int level, opt; enum mpc_opt to; } forwarded[] = {
     {IPPROTO_TCP, TCP_NODELAY, MPC_NODELAY},
-    {IPPROTO_TCP, TCP_CORK, MPC_CORK},
     {SOL_SOCKET, SO_KEEPALIVE, MPC_KEEPALIVE},
     {IPPROTO_TCP, TCP_KEEPIDLE, MPC_KEEPIDLE_S},
     {IPPROTO_TCP, TCP_KEEPINTVL, MPC_KEEPINTVL_S},
@@ -27,6 +29,8 @@ static const struct { int level, opt; enum mpc_opt to; } forwarded[] = {
     {SOL_SOCKET, SO_SNDBUF, MPC_SNDBUF},
     {IPPROTO_IP, IP_TOS, MPC_TOS},
     {IPPROTO_IPV6, IPV6_TCLASS, MPC_TOS},
+    {IPPROTO_IP, IP_TTL, MPC_TTL},
+    {IPPROTO_IPV6, IPV6_UNICAST_HOPS, MPC_TTL},
 };
 
 /* ---- before connect() ---- */
@@ -38,13 +42,15 @@ static int get(int fd, int level, int opt)
     return REAL(getsockopt)(fd, level, opt, &v, &n) == 0 ? v : 0;
 }
 
+/* family: of the addresses on the network. TTL and the segment size are told only where the program set them: the
+ * kernel's answers are its defaults. */
 void shim_options_read(int fd, int family, struct ctl_req *q)
 {
-    int lock = get(fd, SOL_SOCKET, SO_BUF_LOCK);
+    bool v6 = family == AF_INET6;
+    int lock = get(fd, SOL_SOCKET, SO_BUF_LOCK), mss = get(fd, IPPROTO_TCP, TCP_MAXSEG);
     if (get(fd, IPPROTO_TCP, TCP_NODELAY)) q->flags |= CTL_F_NODELAY;
-    if (get(fd, IPPROTO_TCP, TCP_CORK)) q->flags |= CTL_F_CORK;
-    if (get(fd, SOL_SOCKET, SO_KEEPALIVE)) {
-        q->flags |= CTL_F_KEEPALIVE;
+    if (get(fd, SOL_SOCKET, SO_KEEPALIVE)) q->flags |= CTL_F_KEEPALIVE;
+    if (q->flags & CTL_F_KEEPALIVE) {
         q->keepidle_s = get(fd, IPPROTO_TCP, TCP_KEEPIDLE);
         q->keepintvl_s = get(fd, IPPROTO_TCP, TCP_KEEPINTVL);
         q->keepcnt = get(fd, IPPROTO_TCP, TCP_KEEPCNT);
@@ -53,15 +59,15 @@ void shim_options_read(int fd, int family, struct ctl_req *q)
     /* The kernel doubles what was asked for. */
     if (lock & BUF_LOCK_RCV) q->rcvbuf = (uint32_t)get(fd, SOL_SOCKET, SO_RCVBUF) / 2;
     if (lock & BUF_LOCK_SND) q->sndbuf = (uint32_t)get(fd, SOL_SOCKET, SO_SNDBUF) / 2;
-    q->tos = (uint8_t)(family == AF_INET6 ? get(fd, IPPROTO_IPV6, IPV6_TCLASS) : get(fd, IPPROTO_IP, IP_TOS));
-    if (family == AF_INET6 && get(fd, IPPROTO_IPV6, IPV6_V6ONLY)) q->flags |= CTL_F_V6ONLY;
+    if (q->sndbuf == CARRIER_SNDBUF) q->sndbuf = 0; /* our own, of an attempt before */
+    q->tos = (uint8_t)(v6 ? get(fd, IPPROTO_IPV6, IPV6_TCLASS) : get(fd, IPPROTO_IP, IP_TOS));
+    q->ttl = (uint8_t)(v6 ? get(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS) : get(fd, IPPROTO_IP, IP_TTL));
+    q->maxseg = (uint16_t)(mss == UNSET_MSS ? 0 : mss);
 }
 
 /* Over loopback, autotuning gives the program's socket megabytes at once, behind which the engine's queue waits: a
  * program that counts what it wrote (progress bars, iperf3 -n) was 4.8 MB ahead of a 100 Mbit/s network, where the
- * kernel's TCP lets it be as far ahead as the windows are wide. This much keeps 10 Gbit/s busy over loopback. */
-enum { CARRIER_SNDBUF = 96 * 1024 };
-
+ * kernel's TCP lets it be as far ahead as the windows are wide. CARRIER_SNDBUF keeps 10 Gbit/s busy over loopback. */
 void shim_bound_sndbuf(int fd)
 {
     int v = CARRIER_SNDBUF;
@@ -77,6 +83,13 @@ static int forward_of(int level, int opt)
     return -1;
 }
 
+/* IP options of an IPv6 socket mean its IPv4 connections, and the other way round. */
+static bool is_other_family(const struct shim_fd *f, int level)
+{
+    int family = f ? f->truth_remote.sa.sa_family : 0;
+    return (level == IPPROTO_IPV6 && family == AF_INET) || (level == IPPROTO_IP && family == AF_INET6);
+}
+
 /* Only where an engine may be concerned: something is in the table, or was made by a process before exec. */
 static void forward(int fd, enum mpc_opt opt, int value)
 {
@@ -89,64 +102,82 @@ static void forward(int fd, enum mpc_opt opt, int value)
     }
     if (!f) shim_host_existing();
     q.opt = opt;
-    q.value = (uint64_t)value;
+    q.value = value < 0 ? 0 : (uint64_t)value; /* -1: the default */
     shim_tell(f ? f->host : SHIM_HOST_ANY, &q);
 }
 
 /* Signed segments and checkpoints need the kernel's own TCP: such a socket is never carried. */
-static bool is_kernel_only(int level, int opt)
+static const char *kernel_only(int level, int opt)
 {
-    return level == IPPROTO_TCP && (opt == TCP_MD5SIG || opt == TCP_MD5SIG_EXT || opt == TCP_REPAIR || (opt >= 38 && opt <= 42)); /* TCP_AO_* */
+    if (level != IPPROTO_TCP) return NULL;
+    if (opt == TCP_MD5SIG || opt == TCP_MD5SIG_EXT) return "TCP_MD5SIG";
+    return opt == TCP_REPAIR ? "TCP_REPAIR" : opt >= 38 && opt <= 42 ? "TCP_AO" : NULL;
 }
 
-static void leave_to_kernel(int fd)
+/* After connect() it is too late: a kernel that does not know the option says ENOPROTOOPT. */
+static int refuse_option(const char *name)
 {
-    struct shim_fd v = {.kind = SHIM_KERNEL, .cookie = shim_cookie(fd)};
-    if (!shim_find(fd) && !shim_is_borrowed()) shim_put(fd, &v);
+    static atomic_flag told = ATOMIC_FLAG_INIT;
+    if (!atomic_flag_test_and_set(&told)) shim_log(1, "%s: not possible on a connection that the engine carries", name);
+    errno = ENOPROTOOPT;
+    return -1;
+}
+
+static int set_kernel_only(int fd, int level, int opt, const void *v, socklen_t n)
+{
+    struct shim_fd *f = shim_find(fd), kernel = {.kind = SHIM_KERNEL, .cookie = shim_cookie(fd)};
+    if (f && f->kind == SHIM_CARRIER && f->cookie == kernel.cookie) return refuse_option(kernel_only(level, opt));
+    int r = REAL(setsockopt)(fd, level, opt, v, n);
+    if (r == 0 && (!f || f->kind != SHIM_LISTENER) && !shim_is_borrowed()) shim_put(fd, &kernel);
+    return r;
+}
+
+/* Most of these options take a whole int; IP's also a single byte. */
+static bool value_of(int level, const void *v, socklen_t n, int *value)
+{
+    if (n >= sizeof *value) memcpy(value, v, sizeof *value);
+    else if (level == IPPROTO_IP && n >= 1) *value = *(const uint8_t *)v;
+    else return false;
+    return true;
 }
 
 int w_setsockopt(int fd, int level, int opt, const void *v, socklen_t n)
 {
-    int saved = errno, r = REAL(setsockopt)(fd, level, opt, v, n), value;
-    if (r < 0 || n < sizeof value || shim_is_engine) return r;
-    if (SHIM_UNLIKELY(is_kernel_only(level, opt))) leave_to_kernel(fd);
-    int i = forward_of(level, opt);
-    if (i < 0) return r;
-    memcpy(&value, v, sizeof value);
-    forward(fd, forwarded[i].to, value);
+    if (shim_is_engine) return REAL(setsockopt)(fd, level, opt, v, n);
+    if (SHIM_UNLIKELY(kernel_only(level, opt) != NULL)) return set_kernel_only(fd, level, opt, v, n);
+    int saved = errno, r = REAL(setsockopt)(fd, level, opt, v, n), value, i = r == 0 ? forward_of(level, opt) : -1;
+    if (i < 0 || !value_of(level, v, n, &value)) return r;
+    struct shim_fd *f = shim_find(fd);
+    if (f && f->kind == SHIM_LISTENER) shim_listen_options(fd, f);
+    else if (!is_other_family(f, level)) forward(fd, forwarded[i].to, value);
     errno = saved;
     return r;
 }
 
-#define PATCH(info, room, field, v)                                                                     \
-    do {                                                                                                \
-        if (room >= offsetof(struct tcp_info, field) + sizeof (info)->field) (info)->field = (v);       \
-    } while (0)
+/* ---- questions ---- */
 
-/* The carrier's own figures describe the loopback; those of the connection are the engine's. */
-static void tcp_info(int fd, struct shim_fd *f, struct tcp_info *i, socklen_t room)
+/* The kernel has answered about the carrier; what it cannot know is put right. Also for a carrier that another process
+ * made (f NULL): those few questions are worth asking whose socket it is. */
+static void carrier_get(int fd, struct shim_fd *f, int level, int opt, void *v, socklen_t *n)
 {
-    struct ctl_rep rep;
-    if (shim_query(fd, f, &rep)) return;
-    uint32_t mss = rep.mss ? (uint32_t)rep.mss : 1460;
-    PATCH(i, room, tcpi_rtt, (uint32_t)rep.srtt_us);
-    PATCH(i, room, tcpi_rttvar, (uint32_t)rep.rttvar_us);
-    PATCH(i, room, tcpi_snd_mss, mss);
-    PATCH(i, room, tcpi_snd_cwnd, (uint32_t)(rep.cwnd_bytes / mss));
-    PATCH(i, room, tcpi_unacked, (uint32_t)((rep.unacked_bytes + mss - 1) / mss));
-    PATCH(i, room, tcpi_bytes_sent, rep.bytes_sent);
-    PATCH(i, room, tcpi_bytes_received, rep.bytes_received);
+    if (f && f->kind != SHIM_CARRIER) return;
+    if (level == SOL_SOCKET && opt == SO_ERROR && f && *n == sizeof(int) && *(int *)v != 0)
+        *(int *)v = shim_true_error(fd, f, *(int *)v);
+    else if (level == SOL_SOCKET && opt == SO_PEERNAME)
+        w_getpeername(fd, v, n);
+    else if (shim_is_info(level, opt))
+        shim_info_get(fd, f, level, opt, v, *n);
 }
 
 int w_getsockopt(int fd, int level, int opt, void *v, socklen_t *n)
 {
+    if (SHIM_UNLIKELY(level == SOL_MPTCP) && !shim_is_engine) return shim_mptcp_get(fd, level, opt, v, n);
     int saved = errno, r = REAL(getsockopt)(fd, level, opt, v, n);
-    if (r < 0 || !v || !n) return r;
+    if (r < 0 || !v || !n || shim_is_engine) return r;
     struct shim_fd *f = shim_find(fd);
-    if (!f || f->kind != SHIM_CARRIER) return r;
-    if (level == SOL_SOCKET && opt == SO_ERROR && *n == sizeof(int) && *(int *)v != 0) *(int *)v = shim_true_error(fd, f, *(int *)v);
-    if (level == IPPROTO_TCP && opt == TCP_INFO) tcp_info(fd, f, v, *n);
-    if (level == SOL_SOCKET && opt == SO_PEERNAME) w_getpeername(fd, v, n);
+    if (f && f->mptcp && level == SOL_SOCKET && opt == SO_PROTOCOL && *n == sizeof(int) && f->cookie == shim_cookie(fd))
+        *(int *)v = IPPROTO_MPTCP;
+    if ((f && f->kind == SHIM_CARRIER) || shim_is_info(level, opt)) carrier_get(fd, f, level, opt, v, n);
     errno = saved;
     return r;
 }

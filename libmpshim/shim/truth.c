@@ -92,32 +92,43 @@ bool shim_is_carrier(int fd, struct shim_fd *f, union ctl_addr *identity, union 
     return is;
 }
 
-static int query_host(int host, const union ctl_addr *identity, const union ctl_addr *local, struct ctl_rep *rep)
+/* What CTL_QUERY and CTL_INFO answer begins with a struct ctl_rep. */
+struct question { enum ctl_op op; void *answer; size_t size; };
+
+static int query_host(int host, const union ctl_addr *identity, const union ctl_addr *local, const struct question *k)
 {
     struct ctl_req q;
-    shim_req_init(&q, CTL_QUERY);
+    const struct ctl_rep *rep = k->answer;
+    shim_req_init(&q, k->op);
     q.identity = *identity;
     q.local = *local;
-    int r = shim_request(host, &q, -1, rep, 1000);
+    int r = shim_request_into(host, &q, -1, k->answer, k->size, 1000);
     return r ? r : rep->result ? rep->result : rep->state == CTL_S_NONE ? -ENOENT : 0;
 }
 
 /* Which engine made an identity is not written on it: the likely ones are asked. */
-static int query_any(const union ctl_addr *identity, const union ctl_addr *local, struct ctl_rep *rep)
+static int query_any(const union ctl_addr *identity, const union ctl_addr *local, const struct question *k)
 {
     shim_host_existing();
     for (int host = 0; host < SHIM_HOSTS; host++)
-        if (query_host(host, identity, local, rep) == 0) return 0;
+        if (query_host(host, identity, local, k) == 0) return 0;
     return -ENOENT;
 }
 
-int shim_query(int fd, struct shim_fd *f, struct ctl_rep *rep)
+static int query(int fd, struct shim_fd *f, const struct question *k)
 {
     union ctl_addr identity, local;
     if (f && f->kind == SHIM_CARRIER)
-        return f->host < SHIM_HOSTS ? query_host(f->host, &f->identity, &f->local, rep) : query_any(&f->identity, &f->local, rep);
+        return f->host < SHIM_HOSTS ? query_host(f->host, &f->identity, &f->local, k) : query_any(&f->identity, &f->local, k);
     if (!shim_is_carrier(fd, f, &identity, &local)) return -ENOENT;
-    return query_any(&identity, &local, rep);
+    return query_any(&identity, &local, k);
+}
+
+int shim_query(int fd, struct shim_fd *f, struct ctl_rep *rep) { return query(fd, f, &(struct question){CTL_QUERY, rep, sizeof *rep}); }
+
+int shim_query_info(int fd, struct shim_fd *f, struct ctl_info *info)
+{
+    return query(fd, f, &(struct question){CTL_INFO, info, sizeof *info});
 }
 
 int shim_true_error(int fd, struct shim_fd *f, int err)
@@ -136,7 +147,7 @@ static bool truth(int fd, struct shim_fd *f, const union ctl_addr *identity, con
         *t_remote = f->truth_remote, *t_local = f->truth_local;
         return true;
     }
-    int r = f ? shim_query(fd, f, &rep) : query_any(identity, local, &rep);
+    int r = f ? shim_query(fd, f, &rep) : query_any(identity, local, &(struct question){CTL_QUERY, &rep, sizeof rep});
     if (r && !(f && f->truth_remote.sa.sa_family)) return false;
     if (r) { /* the engine is gone; where we connected to is still known */
         *t_remote = f->truth_remote, *t_local = *local;
@@ -235,7 +246,9 @@ static void accepted(int listener, int fd, struct sockaddr *sa, socklen_t *n, so
     if (!l && !(sa && may_be_carrier(NULL, SIDE_PEER, sa, room))) return;
     v.kind = SHIM_CARRIER;
     v.host = l ? l->host : SHIM_HOST_ANY;
+    v.cookie = shim_cookie(fd);
     if (!shim_is_carrier(fd, NULL, &v.identity, &v.local) && !(l && v6_only_carrier(fd, &v))) return;
+    v.mptcp = l && l->mptcp;
     shim_bound_sndbuf(fd);
     if (!shim_is_borrowed()) shim_put(fd, &v);
     if (sa) replace(fd, shim_find(fd), SIDE_PEER, sa, n, room);

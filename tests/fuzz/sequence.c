@@ -114,7 +114,7 @@ static void op_setopt(struct run *r)
     uint8_t b = in8(r->in);
     struct w_app *a = app_at(r, b);
     uint16_t v = in16(r->in);
-    if (a->c) mpc_setopt(a->c, (enum mpc_opt)((b >> 3) % (MPC_TOS + 2)), v, r->w->now);
+    if (a->c) mpc_setopt(a->c, (enum mpc_opt)((b >> 3) % (MPC_MAXSEG + 2)), v, r->w->now);
 }
 
 static void op_strip(struct run *r)

@@ -257,17 +257,19 @@ struct job { struct ctl_req q; int reply, fd; };
 static void *serve_one(void *arg)
 {
     struct job *j = arg;
-    struct ctl_rep rep = {.version = CTL_VERSION, .op = j->q.op};
+    struct ctl_info info = {.rep = {.version = CTL_VERSION, .op = j->q.op}, .n = 1, .sf[0] = {.srtt_us = 12345, .mss = 1000, .mtu = 1500}};
+    struct ctl_rep rep = info.rep;
     if (thread_begin) thread_begin();
     pthread_mutex_lock(&lock);
     struct conn *c = j->q.op == CTL_SETOPT ? find(&j->q) : NULL;
     if (c && j->q.opt == MPC_NODELAY) c->nodelay = (int)j->q.value;
     if (j->q.op == CTL_CONNECT) do_connect(&j->q, &rep);
-    if (j->q.op == CTL_QUERY) do_query(&j->q, &rep);
+    if (j->q.op == CTL_QUERY || j->q.op == CTL_INFO) do_query(&j->q, &rep);
     if (j->q.op == CTL_LISTEN) do_listen(&j->q, &rep);
     pthread_mutex_unlock(&lock);
     if (j->q.op == CTL_DRAIN) do_drain(&j->q, &rep);
-    if (j->reply >= 0 && send(j->reply, &rep, sizeof rep, MSG_NOSIGNAL) > 0) {}
+    info.rep = rep;
+    if (j->reply >= 0 && send(j->reply, &info, j->q.op == CTL_INFO ? sizeof info : sizeof rep, MSG_NOSIGNAL) > 0) {}
     if (j->reply >= 0) close(j->reply);
     if (j->fd >= 0) close(j->fd);
     free(j);

@@ -1,0 +1,69 @@
+/* engine/info.c: all that is known of one carrier's connection, for getsockopt() (CTL_INFO). */
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/carrier.h"
+
+static uint8_t state_of(const char *name)
+{
+    static const struct { const char *name; uint8_t state; } of[] = {
+        { "ESTABLISHED", TCP_ESTABLISHED }, { "SYN-SENT", TCP_SYN_SENT }, { "SYN-RECEIVED", TCP_SYN_RECV },
+        { "FIN-WAIT-1", TCP_FIN_WAIT1 }, { "FIN-WAIT-2", TCP_FIN_WAIT2 }, { "TIME-WAIT", TCP_TIME_WAIT },
+        { "CLOSE-WAIT", TCP_CLOSE_WAIT }, { "LAST-ACK", TCP_LAST_ACK }, { "CLOSING", TCP_CLOSING },
+    };
+    for (size_t i = 0; name && i < sizeof of / sizeof *of; i++)
+        if (!strcmp(name, of[i].name))
+            return of[i].state;
+    return TCP_CLOSE;
+}
+
+static uint32_t us(mp_dur d) { return d / 1000 > UINT32_MAX ? UINT32_MAX : (uint32_t)(d / 1000); }
+
+static void subflow(const struct mpc_subflow_info *s, struct ctl_subflow *o)
+{
+    *o = (struct ctl_subflow){
+        .ifindex = (uint32_t)s->ifindex, .id_local = s->addr_id_local, .id_remote = s->addr_id_remote,
+        .backup = s->backup, .stale = s->stale, .initial = s->initial, .state = state_of(s->state),
+        .wscale = s->wscale, .timestamps = s->timestamps, .sack = s->sack,
+        .mss = s->mss, .mtu = s->mtu, .srtt_us = us(s->srtt), .rttvar_us = us(s->rttvar), .min_rtt_us = us(s->min_rtt),
+        .rto_us = us(s->rto), .cwnd = s->cwnd, .ssthresh = s->ssthresh, .flight = s->flight, .snd_wnd = s->snd_wnd,
+        .bytes_sent = s->bytes_sent, .bytes_acked = s->bytes_acked, .bytes_received = s->bytes_received,
+        .bytes_retrans = s->bytes_retrans,
+    };
+    memcpy(o->ifname, s->ifname, sizeof o->ifname);
+    eng_to_sa(&s->local, AF_INET, &o->local);
+    eng_to_sa(&s->remote, AF_INET, &o->remote);
+}
+
+static void connection(const struct mpc *m, struct ctl_info *out)
+{
+    struct mpc_subflow_info sf[CTL_SUBFLOWS];
+    struct mpc_info i;
+    mpc_get_info(m, &i);
+    out->flags = (i.server ? CTL_I_SERVER : 0u) | (i.established ? CTL_I_ESTABLISHED : 0u) | (i.multipath ? CTL_I_MULTIPATH : 0u) |
+                 (i.csum ? CTL_I_CSUM : 0u) | (i.peer_key_known ? CTL_I_PEER_KEY : 0u);
+    out->token = i.token;
+    out->subflows_ever = (uint32_t)i.subflows_ever;
+    out->snd_nxt = i.snd_nxt;
+    out->snd_una = i.snd_una;
+    out->rcv_nxt = i.rcv_nxt;
+    out->bytes_acked = i.bytes_acked;
+    out->unsent = i.unsent;
+    out->unread = i.unread;
+    out->bytes_retrans = i.reinjected;
+    out->n = (uint32_t)mpc_get_subflows(m, sf, CTL_SUBFLOWS);
+    for (uint32_t k = 0; k < out->n; k++) {
+        subflow(&sf[k], &out->sf[k]);
+        out->bytes_retrans += sf[k].bytes_retrans;
+    }
+}
+
+void eng_carrier_info(struct engine *e, const struct ctl_req *q, struct ctl_info *out)
+{
+    eng_carrier_query(e, q, &out->rep);
+    struct carrier *c = out->rep.result ? NULL : eng_carrier_named(e, q);
+    if (c && c->mpc)
+        connection(c->mpc, out);
+}

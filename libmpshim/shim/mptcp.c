@@ -1,0 +1,180 @@
+/* Programs that know MPTCP: sockets of IPPROTO_MPTCP, the kernel's socket options of level SOL_MPTCP (linux/mptcp.h), and
+ * those of include/mpshim.h (RFC 6897).
+ *
+ * socket(IPPROTO_MPTCP) makes a TCP socket wherever an engine can be had: the engine, not the kernel, is then its MPTCP,
+ * over all paths, with or without MPTCP in the kernel. Where none can be had, the kernel's MPTCP comes first and TCP last.
+ * Such a socket says of itself that it is IPPROTO_MPTCP; what the engine leaves to the kernel is plain TCP. */
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "shim/shim.h"
+
+/* The kernel's structures, whose newest fields older headers do not have. */
+struct mptcp_info {
+    uint8_t subflows, add_addr_signal, add_addr_accepted, subflows_max, add_addr_signal_max, add_addr_accepted_max;
+    uint32_t flags, token;
+    uint64_t write_seq, snd_una, rcv_nxt;
+    uint8_t local_addr_used, local_addr_max, csum_enabled;
+    uint32_t retransmits;
+    uint64_t bytes_retrans, bytes_sent, bytes_received, bytes_acked;
+    uint8_t subflows_total, reserved[3];
+    uint32_t last_data_sent, last_data_recv, last_ack_recv;
+};
+enum { MPTCP_INFO = 1, MPTCP_TCPINFO = 2, MPTCP_SUBFLOW_ADDRS = 3, MPTCP_FULL_INFO = 4 };
+enum { FLAG_FALLBACK = 1, FLAG_REMOTE_KEY_RECEIVED = 2 };
+struct subflow_data { /* struct mptcp_subflow_data: before the array */
+    uint32_t size_subflow_data, num_subflows, size_kernel, size_user;
+} __attribute__((aligned(8)));
+struct subflow_addrs { struct sockaddr_storage local, remote; };
+struct subflow_info { uint32_t id; struct subflow_addrs addrs; };
+struct full_info {
+    uint32_t size_tcpinfo_kernel, size_tcpinfo_user, size_sfinfo_kernel, size_sfinfo_user, num_subflows, size_arrays_user;
+    uint64_t subflow_info, tcp_info; /* the caller's arrays */
+    struct mptcp_info mptcp_info;
+};
+
+/* ---- socket ---- */
+
+static bool is_stream(int domain, int type)
+{
+    return (domain == AF_INET || domain == AF_INET6) && (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_STREAM;
+}
+
+static int mptcp_socket(int domain, int type)
+{
+    if (!shim_host_possible()) {
+        int fd = REAL(socket)(domain, type, IPPROTO_MPTCP);
+        if (fd >= 0 || (errno != EPROTONOSUPPORT && errno != ENOPROTOOPT && errno != EINVAL)) return fd;
+    }
+    int fd = REAL(socket)(domain, type, IPPROTO_TCP);
+    struct shim_fd v = {.kind = SHIM_ASKED, .mptcp = 1, .cookie = fd >= 0 ? shim_cookie(fd) : 0};
+    if (fd >= 0 && !shim_is_borrowed()) shim_put(fd, &v);
+    return fd;
+}
+
+int w_socket(int domain, int type, int protocol)
+{
+    if (SHIM_LIKELY(protocol != IPPROTO_MPTCP) || shim_is_engine || !is_stream(domain, type)) return REAL(socket)(domain, type, protocol);
+    int saved = errno, fd = mptcp_socket(domain, type);
+    if (fd >= 0) errno = saved;
+    return fd;
+}
+
+/* ---- answers in the kernel's structures ---- */
+
+static void fill_info(const struct ctl_info *c, struct mptcp_info *m)
+{
+    *m = (struct mptcp_info){
+        .subflows = (uint8_t)(c->n ? c->n - 1 : 0), /* those beside the first */
+        .subflows_max = CTL_SUBFLOWS - 1, .local_addr_max = CTL_SUBFLOWS - 1,
+        .flags = (c->flags & CTL_I_MULTIPATH ? 0 : FLAG_FALLBACK) | (c->flags & CTL_I_PEER_KEY ? FLAG_REMOTE_KEY_RECEIVED : 0),
+        .token = c->token, .write_seq = c->snd_nxt, .snd_una = c->snd_una, .rcv_nxt = c->rcv_nxt,
+        .csum_enabled = !!(c->flags & CTL_I_CSUM), .bytes_retrans = c->bytes_retrans, .bytes_sent = c->rep.bytes_sent - c->unsent,
+        .bytes_received = c->rep.bytes_received + c->unread, .bytes_acked = c->bytes_acked, .subflows_total = (uint8_t)c->n,
+    };
+    for (uint32_t k = 0; k < c->n; k++) m->local_addr_used = (uint8_t)(m->local_addr_used + !c->sf[k].initial);
+}
+
+static void fill_addrs(const struct ctl_subflow *s, struct subflow_addrs *a)
+{
+    memset(a, 0, sizeof *a);
+    memcpy(&a->local, &s->local, sizeof s->local);
+    memcpy(&a->remote, &s->remote, sizeof s->remote);
+}
+
+static size_t least(size_t a, size_t b) { return a < b ? a : b; }
+
+static int get_info(const struct ctl_info *c, void *v, socklen_t *n)
+{
+    struct mptcp_info m;
+    fill_info(c, &m);
+    *n = (socklen_t)least(*n, sizeof m);
+    memcpy(v, &m, *n);
+    return 0;
+}
+
+/* One element of size bytes for each subflow, as many as there is room for; num_subflows tells how many there are. */
+static int get_array(const struct ctl_info *c, int opt, void *v, socklen_t *n)
+{
+    struct subflow_data d;
+    size_t room = *n, kernel = opt == MPTCP_TCPINFO ? sizeof(struct tcp_info) : sizeof(struct subflow_addrs), used;
+    if (room < sizeof d) return -EINVAL;
+    memcpy(&d, v, sizeof d);
+    if (d.size_subflow_data < sizeof d || d.size_subflow_data > room || d.num_subflows || d.size_kernel || d.size_user > INT32_MAX) return -EINVAL;
+    d.num_subflows = c->n;
+    d.size_kernel = (uint32_t)kernel;
+    d.size_user = (uint32_t)least(d.size_user, kernel);
+    used = d.size_subflow_data;
+    for (uint32_t k = 0; k < c->n && d.size_user && used + d.size_user <= room; k++, used += d.size_user) {
+        struct subflow_addrs a;
+        struct tcp_info t;
+        if (opt == MPTCP_TCPINFO) shim_info_subflow(&c->sf[k], &t);
+        else fill_addrs(&c->sf[k], &a);
+        memcpy((char *)v + used, opt == MPTCP_TCPINFO ? (void *)&t : (void *)&a, d.size_user);
+    }
+    memcpy(v, &d, sizeof d);
+    *n = (socklen_t)used;
+    return 0;
+}
+
+static void full_element(const struct ctl_subflow *s, const struct full_info *f, uint32_t k)
+{
+    struct subflow_info a = {.id = k + 1};
+    struct tcp_info t;
+    fill_addrs(s, &a.addrs);
+    shim_info_subflow(s, &t);
+    memcpy((char *)(uintptr_t)f->subflow_info + (size_t)k * f->size_sfinfo_user, &a, f->size_sfinfo_user);
+    memcpy((char *)(uintptr_t)f->tcp_info + (size_t)k * f->size_tcpinfo_user, &t, f->size_tcpinfo_user);
+}
+
+static int get_full(const struct ctl_info *c, void *v, socklen_t *n)
+{
+    struct full_info f;
+    if (*n < offsetof(struct full_info, mptcp_info)) return -EINVAL;
+    memset(&f, 0, sizeof f);
+    memcpy(&f, v, least(*n, sizeof f));
+    if (f.size_tcpinfo_kernel || f.size_sfinfo_kernel || f.num_subflows || f.size_tcpinfo_user > INT32_MAX || f.size_sfinfo_user > INT32_MAX)
+        return -EINVAL;
+    f.size_tcpinfo_kernel = sizeof(struct tcp_info);
+    f.size_sfinfo_kernel = sizeof(struct subflow_info);
+    f.size_tcpinfo_user = (uint32_t)least(f.size_tcpinfo_user, sizeof(struct tcp_info));
+    f.size_sfinfo_user = (uint32_t)least(f.size_sfinfo_user, sizeof(struct subflow_info));
+    f.num_subflows = c->n;
+    for (uint32_t k = 0; k < c->n && k < f.size_arrays_user; k++) full_element(&c->sf[k], &f, k);
+    fill_info(c, &f.mptcp_info);
+    *n = (socklen_t)least(*n, sizeof f);
+    memcpy(v, &f, *n);
+    return 0;
+}
+
+/* ---- level SOL_MPTCP ---- */
+
+static int sol_mptcp_get(const struct ctl_info *c, int opt, void *v, socklen_t *n)
+{
+    switch (opt) {
+    case MPTCP_INFO: return get_info(c, v, n);
+    case MPTCP_TCPINFO: case MPTCP_SUBFLOW_ADDRS: return get_array(c, opt, v, n);
+    case MPTCP_FULL_INFO: return get_full(c, v, n);
+    default: return -EOPNOTSUPP;
+    }
+}
+
+/* true: the engine's connection, or one of IPPROTO_MPTCP that is none yet (all zero). */
+static bool is_ours(int fd, struct ctl_info *c)
+{
+    struct shim_fd *f = shim_find(fd);
+    memset(c, 0, sizeof *c);
+    if (f && f->cookie && f->cookie != shim_cookie(fd)) return false;
+    if (f && f->mptcp && f->kind != SHIM_CARRIER) return true;
+    return (!f || f->kind == SHIM_CARRIER) && shim_query_info(fd, f, c) == 0;
+}
+
+int shim_mptcp_get(int fd, int level, int opt, void *v, socklen_t *n)
+{
+    struct ctl_info c;
+    int saved = errno;
+    if (level != SOL_MPTCP || !v || !n || (int)*n < 0 || !is_ours(fd, &c)) return REAL(getsockopt)(fd, level, opt, v, n);
+    return (int)shim_ret(sol_mptcp_get(&c, opt, v, n), saved);
+}
