@@ -112,8 +112,9 @@ check: ## border check, unit and simulation tests (plain and sanitized), end-to-
 
 bench: ## throughput and CPU seconds per GB beside kernel TCP and kernel MPTCP
 	@tools/bootstrap.sh --tests
-	@$(MAKE) --no-print-directory -j$(JOBS) all $(B)/tests/linkem $(B)/tests/sim_fairness
+	@$(MAKE) --no-print-directory -j$(JOBS) all $(B)/tests/linkem $(B)/tests/rates $(B)/tests/sim_fairness
 	@PYTHONPATH=tests $(PYTHON) -m lab.bench
+	@PYTHONPATH=tests $(PYTHON) -m lab.costs
 
 apps: ## forty unmodified programs as client, server and both, over two paths: writes docs/app-matrix.md; installs them
 	@tools/bootstrap.sh --apps

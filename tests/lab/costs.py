@@ -1,0 +1,180 @@
+"""What libmpshim costs beside the kernel, on this machine: part of `make bench`.
+
+    PYTHONPATH=tests python3 -m lab.costs [-n RUNS] [NAME...]
+
+Start of a program, connection rates, latency, memory of idle connections, and what an
+engine's sockets cost others. All over a plain veth, medians of some runs; the kernel's
+figures, taken in turn with ours, are of kernel MPTCP at both ends.
+"""
+
+import argparse
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from .netns import processes
+from .shim import KERNEL, MPTCP_RUN, shim
+from .topology import two_path
+from .traffic import download
+
+RATES = MPTCP_RUN.parent / "tests/rates"
+LIBRARY = MPTCP_RUN.parent / "libmpshim.so"
+PORT, FAR = "7000", "10.10.1.1"
+WRAPS = {"ours": shim(), "ours, helper": shim("--engine=helper"), "kernel": list(KERNEL)}
+
+
+@contextlib.contextmanager
+def lab_with_server(wrap, n=1):
+    """A plain veth with `rates serve` at its far end."""
+    with two_path(families="v4", direct=True, n=n) as lab:
+        lab.server.sysctl({"core/somaxconn": 8192, "ipv4/tcp_max_syn_backlog": 8192})
+        server = lab.server.popen([*wrap, RATES, "serve", PORT], stdout=subprocess.PIPE)
+        if server.stdout.readline() != "ready\n":
+            raise RuntimeError("rates serve did not start")
+        yield lab
+
+
+def rate(wrap, n, width):
+    with lab_with_server(wrap) as lab:
+        return float(lab.client.run([*wrap, RATES, "connect", FAR, PORT, n, width], timeout=120).stdout)
+
+
+def latency(wrap):
+    with lab_with_server(wrap) as lab:
+        return float(lab.client.run([*wrap, RATES, "pingpong", FAR, PORT, 5000]).stdout.split()[0])
+
+
+# -- memory
+
+def kernel_kb():
+    """Memory of the kernel's own that sockets are made of."""
+    wanted = ("Slab:", "PageTables:", "KernelStack:", "Percpu:", "VmallocUsed:")
+    return sum(int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith(wanted))
+
+
+def processes_kb(lab):
+    total = 0
+    for host in (lab.client, lab.server):
+        for pid in processes(host.ns):
+            with contextlib.suppress(OSError):
+                for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                    if line.startswith("Pss:"):
+                        total += int(line.split()[1])
+    return total
+
+
+def idle(wrap, n):
+    """KB a connection, both ends together: of the processes, and of the kernel."""
+    with lab_with_server(wrap) as lab:
+        for host in (lab.client, lab.server):
+            host.sysctl({"ipv4/ip_local_port_range": "10000 65000"})
+        lab.client.run([*wrap, RATES, "connect", FAR, PORT, 10, 1])
+        before = processes_kb(lab), kernel_kb()
+        client = lab.client.popen([*wrap, RATES, "idle", FAR, PORT, n], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        if client.stdout.readline() != "ready\n":
+            raise RuntimeError("not all connections came up")
+        time.sleep(1)
+        after = processes_kb(lab), kernel_kb()
+        lab.client.stop(client)
+    return (after[0] - before[0]) / n, (after[1] - before[1]) / n
+
+
+# -- the start of a program
+
+def start_ms(preload, n=400):
+    """Milliseconds from posix_spawn() to the end of a program that opens no socket."""
+    env = {**os.environ, **({"LD_PRELOAD": str(LIBRARY)} if preload else {})}
+    begin = time.perf_counter()
+    for _ in range(n):
+        os.waitpid(os.posix_spawn("/bin/true", ["true"], env), 0)
+    return (time.perf_counter() - begin) / n * 1e3
+
+
+def start_kb(preload):
+    """Its own memory: private pages."""
+    env = {**os.environ, **({"LD_PRELOAD": str(LIBRARY)} if preload else {})}
+    text = subprocess.run(["cat", "/proc/self/smaps_rollup"], env=env, capture_output=True, text=True, check=True).stdout
+    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith(("Private_Clean:", "Private_Dirty:")))
+
+
+# -- bystanders
+
+def bystander(engine):
+    """Gbit/s of a kernel TCP flow to a host: alone, or while an engine there serves a listener and 200 connections."""
+    with two_path(families="v4", direct=True, n=1) as lab:
+        httpd = lab.server.spawn_http("/tmp", mptcp=False, port=8001)
+        if engine:
+            server = lab.server.popen([*shim("--engine=helper"), RATES, "serve", PORT], stdout=subprocess.PIPE)
+            server.stdout.readline()
+            client = lab.client.popen([*shim(), RATES, "idle", FAR, PORT, 200], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            client.stdout.readline()
+        return download(lab.client, httpd.url("size/4000000000"), digest=False).mbit_s / 1e3
+
+
+# -- the table
+
+def turns(n, makers):
+    """n runs of each, in turn: {name: median}."""
+    values = {name: [] for name in makers}
+    for _ in range(n):
+        for name, make in makers.items():
+            values[name].append(make())
+    return {name: statistics.median(got) for name, got in values.items()}
+
+
+def by_wrap(measure, *args):
+    return {name: (lambda wrap=wrap: measure(wrap, *args)) for name, wrap in WRAPS.items()}
+
+
+def memory(n):
+    rows = {name: idle(WRAPS[name], 10000) for name in WRAPS}
+    return {**{name: sum(kb) for name, kb in rows.items()},
+            **{f"{name}: processes": kb[0] for name, kb in rows.items()}}
+
+
+def startup(n):
+    ms = turns(n, {"ours": lambda: start_ms(True), "bare": lambda: start_ms(False)})
+    return {"ours": ms["ours"] - ms["bare"], "bare": ms["bare"]}
+
+
+ROWS = [
+    # name, what, measure(n), target
+    ("start", "start of a program without sockets: ms more", startup, ("<=", 1.0)),
+    ("start-memory", "... KB more", lambda n: {"ours": start_kb(True) - start_kb(False), "bare": start_kb(False)}, ("<=", 300)),
+    ("connect-1", "connections/s, one at a time", lambda n: turns(n, by_wrap(rate, 3000, 1)), (">=", 2000)),
+    ("connect-32", "connections/s, 32 at once", lambda n: turns(n, by_wrap(rate, 10000, 32)), (">=", 6000)),
+    ("latency", "a byte there and back, us", lambda n: turns(n, by_wrap(latency)), ("<=", 150)),
+    ("idle", "10,000 idle connections: KB each, both ends, with the kernel's", memory, ("<=", 64)),
+    ("bystander", "kernel TCP beside an engine, Gbit/s", lambda n: turns(n, {"ours": lambda: bystander(True), "alone": lambda: bystander(False)}), None),
+]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("-n", type=int, default=3, help="runs of each; medians are shown [3]")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="the start of a row's name")
+    options = parser.parse_args()
+    if os.geteuid() or not RATES.exists():
+        print("costs needs root, to make network namespaces, and a build (make all tests)", file=sys.stderr)
+        return 1
+    print("\nc. what it costs; plain veth, no emulator")
+    for name, text, measure, target in ROWS:
+        if options.names and not any(name.startswith(wanted) for wanted in options.names):
+            continue
+        try:
+            got = measure(options.n)
+        except (RuntimeError, subprocess.SubprocessError, OSError, ValueError) as error:
+            print(f"{name:14} {text:64} FAILED: {str(error)[-300:]}", flush=True)
+            continue
+        met = "" if target is None else "ok" if (got["ours"] >= target[1] if target[0] == ">=" else got["ours"] <= target[1]) else "MISS"
+        goal = f"{target[0]} {target[1]:g}" if target else ""
+        print(f"{name:14} {text:64} {goal:>8} {met:4}  " + ", ".join(f"{key} {value:.4g}" for key, value in got.items()), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
