@@ -270,7 +270,7 @@ static void make_view(struct mpc *c, struct view *w, int avoid, mp_time now)
         p->room = sf_room(s);
         /* No slivers: a part of a segment only into an empty pipe (RFC 9293 3.8.6.2.1). */
         if (p->room < s->v.mss && s->v.pipe) p->room = 0;
-        if (!c->st->ops.writable(c->st->arg, s->flow)) p->room = 0;
+        if (!sf_writable(s)) p->room = 0;
         p->backup = s->v.backup_local || s->v.backup_remote;
         p->stale = s->v.stale;
         w->sf[w->v.n++] = s;
@@ -530,7 +530,7 @@ bool conn_poll(struct mpc *c, struct mp_pkt *out, mp_time now)
             if (s->v.srtt && sf_can_carry(s)) c->v.timer[CT_DATA_FIN] = mp_min(c->v.timer[CT_DATA_FIN], now + s->v.rto);
     }
     for (struct sf *s = c->sfs; s; s = s->next)
-        if (c->st->ops.writable(c->st->arg, s->flow) && sf_poll(s, out, now)) return true;
+        if (sf_writable(s) && sf_poll(s, out, now)) return true;
     if (!c->v.established || c->v.err || c->v.closing) return false;
     if (send_reinjected(c, out, now)) return true;
     if (head_late(c, now) && send_opportunistic(c, out, true, now)) return true;
@@ -538,7 +538,7 @@ bool conn_poll(struct mpc *c, struct mp_pkt *out, mp_time now)
     if (c->v.tx_plain && c->v.shut) { /* all sent: the FIN follows at once */
         conn_close_check(c, now);
         for (struct sf *s = c->sfs; s; s = s->next)
-            if (c->st->ops.writable(c->st->arg, s->flow) && sf_poll(s, out, now)) return true;
+            if (sf_writable(s) && sf_poll(s, out, now)) return true;
     }
     return false;
 }

@@ -214,6 +214,7 @@ static bool get_sf(FILE *f, struct mpc *c, const struct chunks *k, mp_time now)
         return false;
     }
     s->v = v;
+    st->ntime_wait += v.state == SF_TIME_WAIT;
     struct sf **end = &c->sfs;
     while (*end) end = &(*end)->next;
     *end = s;

@@ -430,19 +430,43 @@ static struct sf *sf_make(struct mpc *c, int ifindex, const struct mp_endpoint *
     return s;
 }
 
+/* RFC 6191 and RFC 9293 3.6.1: the 4-tuple of a connection in TIME_WAIT may be used again by one with later timestamps and
+ * sequence numbers, which its old segments cannot be taken for. Without it, ports would bound the rate of connections. */
+static bool can_follow(const struct sf *old, mp_time now)
+{
+    return old->v.state == SF_TIME_WAIT && old->v.ts_on && (int32_t)(sf_ts_now(now) - sf_ts_now(old->v.last_sent)) > 0;
+}
+
+/* Its place is needed; the rest of it is freed with its connection's next turn. */
+static void give_way(struct mp_stack *st, struct sf *old, mp_time now)
+{
+    st_hash_del(st, old);
+    st->ops.flow_close(st->arg, old->flow);
+    old->flow = NULL;
+    sf_die(old, 0, now);
+    conn_touch(old->c);
+}
+
 struct sf *st_sf_open(struct mpc *c, int ifindex, const struct mp_addr *local, const struct mp_endpoint *remote, mp_time now, int *err)
 {
     struct mp_stack *st = c->st;
     struct mp_endpoint l = { *local, 0 };
     *err = EADDRNOTAVAIL;
     for (int tries = 0; tries < 4; tries++) {
-        l.port = st->ops.port_get(st->arg, local->family);
+        l.port = st->ops.port_get(st->arg, local->family, tries >= 2);
         if (!l.port) return NULL;
-        if (st_find(st, &l, remote)) { /* the port is in use towards this very peer */
+        struct sf *old = st_find(st, &l, remote);
+        if (old && !can_follow(old, now)) { /* the port is in use towards this very peer */
             st->ops.port_put(st->arg, local->family, l.port);
             continue;
         }
+        uint32_t after = old ? old->v.iss + (uint32_t)old->v.snd_nxt + 65536 : 0;
+        if (old) {
+            st_count(st, MP_E_time_wait_reused, 1, c);
+            give_way(st, old, now);
+        }
         struct sf *s = sf_make(c, ifindex, &l, remote, false, now);
+        if (s && old) s->v.iss = after;
         if (s) return s;
         st->ops.port_put(st->arg, local->family, l.port); /* refused, or the 4-tuple is somebody's outside of the stack */
         *err = EACCES;

@@ -30,8 +30,9 @@ struct mp_stack_ops {
     /* Path facts for the path manager: can `remote` be reached from `local` on this interface? */
     bool (*route)(void *arg, int ifindex, const struct mp_addr *local, const struct mp_addr *remote);
     uint32_t (*mtu)(void *arg, int ifindex); /* bytes of the IP packet; 0: unknown */
-    /* A local port for a connecting socket of this family, guarded against kernel RSTs; 0: none. */
-    uint16_t (*port_get)(void *arg, uint8_t family);
+    /* A local port for a connecting socket of this family, guarded against kernel RSTs; 0: none. Connections to
+     * different peers may share one; fresh: one that no other has would be better. */
+    uint16_t (*port_get)(void *arg, uint8_t family, bool fresh);
     void (*port_put)(void *arg, uint8_t family, uint16_t port);
     /* Trace line of an event of core/events.def (see core/event.h); may be NULL. */
     void (*trace)(void *arg, int event, const struct mpc *c, const char *text);

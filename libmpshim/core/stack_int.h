@@ -34,7 +34,9 @@ struct mp_stack {
     uint32_t hash_seed;
     mp_time now;
     int nconn;
+    int ntime_wait;             /* subflows in TIME_WAIT */
 };
+#define ST_TIME_WAIT_MANY 4096  /* more of them, and each waits a shorter time: sf.c */
 
 void st_count(struct mp_stack *st, enum mp_event_id e, uint64_t n, const struct mpc *c);
 uint32_t st_rand32(struct mp_stack *st);
@@ -50,5 +52,8 @@ void st_conn_gone(struct mpc *c);                          /* out of all lists *
 void st_accepted(struct mpc *c);                           /* one less waits at its listener */
 /* An outgoing subflow of c: port, flow, struct; NULL with *err. Not yet in SYN_SENT. */
 struct sf *st_sf_open(struct mpc *c, int ifindex, const struct mp_addr *local, const struct mp_endpoint *remote, mp_time now, int *err);
+
+/* A subflow that gave its place to another has no flow any more (stack.c). */
+static inline bool sf_writable(const struct sf *s) { return s->flow && s->st->ops.writable(s->st->arg, s->flow); }
 
 #endif

@@ -97,7 +97,7 @@ static bool op_route(void *arg, int ifindex, const struct mp_addr *l, const stru
     return io_route(((struct engine *)arg)->io, ifindex, l, r);
 }
 static uint32_t op_mtu(void *arg, int ifindex) { return io_mtu(((struct engine *)arg)->io, ifindex); }
-static uint16_t op_port_get(void *arg, uint8_t family) { return io_port_get(((struct engine *)arg)->io, family); }
+static uint16_t op_port_get(void *arg, uint8_t family, bool fresh) { return io_port_get(((struct engine *)arg)->io, family, fresh); }
 static void op_port_put(void *arg, uint8_t family, uint16_t port) { io_port_put(((struct engine *)arg)->io, family, port); }
 
 static void op_trace(void *arg, int event, const struct mpc *c, const char *text)

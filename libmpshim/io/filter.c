@@ -2,7 +2,7 @@
  *
  * Every raw socket is offered a clone of each TCP segment of its interface; the filter is what keeps that cheap for the
  * rest of the host. Ports are tested as (port & mask) == value: a listener's port with a full mask, our own ports as
- * aligned blocks of 16, so that one test stands for 16 ports and the program changes only with a new block. */
+ * aligned blocks of 16 or 256, so that one test stands for many ports and the program changes only with a new block. */
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/if_ether.h>
@@ -86,8 +86,9 @@ static void emit_mask(struct prog *p, const struct io_port_set *s, uint16_t mask
 static void emit_ports(struct prog *p, uint32_t off, const struct io_port_set *s)
 {
     LDX(BPF_H, off + 2);
-    emit_mask(p, s, 0xffff); /* first: the block mask changes A */
+    emit_mask(p, s, 0xffff); /* the narrow ones first: each mask changes A */
     emit_mask(p, s, IO_BLOCK_MASK);
+    emit_mask(p, s, IO_WIDE_MASK);
     RET(0);
 }
 

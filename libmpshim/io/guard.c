@@ -1,10 +1,12 @@
 /* io/guard.c: local ports for connections that we open, guarded by kernel sockets.
  *
  * Each port in use is held by a listening kernel TCP socket that drops everything: so the kernel gives the port to nobody
- * else and answers our peers' segments with no RST. Ports come in aligned blocks of 16, so that receive filters need one
- * test for a block. Up to GUARD_MAX ports; a port that a connection uses is given to another only when all are in use
- * (4-tuples differ by peer or path; io_flow_open refuses a taken one), and free ones are reused oldest first, not before
- * GUARD_MIN exist: a port rests as long as it can between two connections to the same peer. */
+ * else and answers our peers' segments with no RST. Ports come in aligned blocks, so that receive filters need one test
+ * for a block: small ones at first, large ones for a host with many connections.
+ *
+ * Which port is given: one that rests, the longest at rest first, once GUARD_MIN exist; else a new one, up to GUARD_SOFT;
+ * then one that others use, in turn: 4-tuples differ by peer or path, and one in TIME_WAIT may be used again (core/stack.c).
+ * Where that does not do, the core asks for a fresh one: up to GUARD_MAX. */
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -14,37 +16,79 @@
 
 #include "io/internal.h"
 
-#define GUARD_MAX 512
 #define GUARD_MIN 64
-#define BLOCK 16
+#define GUARD_SOFT 1024 /* a descriptor and 4 KB of the kernel's memory each */
+#define GUARD_MAX 16384
+#define SMALL_BLOCKS 256 /* ports in blocks of 16 before those of 256: 4096 instructions are all that a filter may have */
 
 struct guard {
     int fd;
     uint16_t port;
+    bool small;    /* of a small block */
+    bool resting;
     uint32_t refs;
-    uint64_t used; /* count of io_port_get at its last use */
+    uint32_t prev, next; /* those at rest, by index + 1, the longest at rest first; 0: none */
 };
 
 struct io_guards {
-    struct guard v[GUARD_MAX];
-    int n;
-    uint16_t block, next; /* the block being filled; next == BLOCK: none */
-    uint64_t gets;
+    struct guard *v;
+    uint32_t n, cap;
+    uint32_t rest_first, rest_last; /* index + 1 */
+    uint32_t turn;                  /* whose turn it is to be shared */
+    uint16_t at[65536];             /* port: index + 1; a page of it is touched with its ports */
+    uint16_t block, left;           /* the block being filled: its next port, and how many are left */
+    bool small;                     /* it is one of 16 */
 };
 
 struct io_guards *io_guards_new(void)
 {
-    struct io_guards *g = calloc(1, sizeof *g);
-
-    if (g) g->next = BLOCK;
-    return g;
+    return calloc(1, sizeof(struct io_guards));
 }
 
 void io_guards_free(struct io_guards *g)
 {
     if (!g) return;
-    for (int i = 0; i < g->n; i++) close(g->v[i].fd);
+    for (uint32_t i = 0; i < g->n; i++) close(g->v[i].fd);
+    free(g->v);
     free(g);
+}
+
+uint16_t io_guard_mask(const struct io_guards *g, uint16_t port)
+{
+    uint16_t i = g->at[port];
+
+    return !i || g->v[i - 1].small ? IO_BLOCK_MASK : IO_WIDE_MASK;
+}
+
+/* ---- those at rest ---- */
+
+static void rest_add(struct io_guards *g, uint32_t i)
+{
+    struct guard *c = &g->v[i - 1];
+
+    c->resting = true;
+    c->next = 0;
+    c->prev = g->rest_last;
+    if (g->rest_last)
+        g->v[g->rest_last - 1].next = i;
+    else
+        g->rest_first = i;
+    g->rest_last = i;
+}
+
+static void rest_del(struct io_guards *g, uint32_t i)
+{
+    struct guard *c = &g->v[i - 1];
+
+    c->resting = false;
+    if (c->prev)
+        g->v[c->prev - 1].next = c->next;
+    else
+        g->rest_first = c->next;
+    if (c->next)
+        g->v[c->next - 1].prev = c->prev;
+    else
+        g->rest_last = c->prev;
 }
 
 /* ---- one guard ---- */
@@ -92,7 +136,7 @@ static void port_range(uint32_t *lo, uint32_t *hi)
     *lo = 32768;
     *hi = 60999;
     if (!f) return;
-    if (fscanf(f, "%u %u", &a, &b) == 2 && a && a < b && b < 65536 && b - a > 2 * BLOCK) {
+    if (fscanf(f, "%u %u", &a, &b) == 2 && a && a < b && b < 65536 && b - a > 32) {
         *lo = a;
         *hi = b;
     }
@@ -101,80 +145,76 @@ static void port_range(uint32_t *lo, uint32_t *hi)
 
 static void new_block(struct io_guards *g)
 {
-    uint32_t lo, hi, r = 0;
+    uint32_t lo, hi, r = 0, size = g->n < SMALL_BLOCKS ? 16 : 256;
 
     port_range(&lo, &hi);
     if (getrandom(&r, sizeof r, 0) < 0) r = (uint32_t)io_now();
-    lo = (lo + BLOCK - 1) / BLOCK;
-    hi = (hi + 1) / BLOCK;
-    g->block = (uint16_t)((lo + r % (hi - lo)) * BLOCK);
-    g->next = 0;
+    if (hi - lo < 4 * size) size = 16;
+    lo = (lo + size - 1) / size;
+    hi = (hi + 1) / size;
+    if (hi <= lo) hi = lo + 1;
+    g->block = (uint16_t)((lo + r % (hi - lo)) * size);
+    g->left = (uint16_t)size;
+    g->small = size == 16;
 }
 
-static bool is_guarded(const struct io_guards *g, uint16_t port)
+static bool grow(struct io_guards *g)
 {
-    for (int i = 0; i < g->n; i++)
-        if (g->v[i].port == port) return true;
-    return false;
+    uint32_t cap = g->cap ? g->cap * 2 : GUARD_MIN;
+    struct guard *v = g->n < g->cap ? g->v : realloc(g->v, cap * sizeof *v);
+
+    if (!v) return false;
+    if (g->n == g->cap) g->cap = cap;
+    g->v = v;
+    return true;
 }
 
-/* Another port under guard; NULL: none to be had. */
-static struct guard *guard_add(struct io_guards *g)
+/* Another port under guard: its index + 1; 0: none to be had. */
+static uint32_t guard_add(struct io_guards *g)
 {
-    for (int tries = 0; g->n < GUARD_MAX && tries < 8 * BLOCK; tries++) {
+    for (int tries = 0; g->n < GUARD_MAX && grow(g) && tries < 1024; tries++) {
         uint16_t port;
         int fd;
 
-        if (g->next == BLOCK) new_block(g);
-        port = (uint16_t)(g->block + g->next++);
-        if (is_guarded(g, port)) continue;
+        if (!g->left) new_block(g);
+        port = g->block++;
+        g->left--;
+        if (g->at[port]) continue;
         fd = guard_open(port);
         if (fd == -EADDRINUSE || fd == -EACCES) continue;
-        if (fd < 0) return NULL; /* descriptors, memory */
-        g->v[g->n] = (struct guard){ .fd = fd, .port = port };
-        return &g->v[g->n++];
+        if (fd < 0) return 0; /* descriptors, memory */
+        g->v[g->n++] = (struct guard){ .fd = fd, .port = port, .small = g->small };
+        return g->at[port] = (uint16_t)g->n;
     }
-    return NULL;
+    return 0;
 }
 
-/* The one with the fewest users; among those, the longest at rest. */
-static struct guard *guard_best(struct io_guards *g)
+/* One that others use as well, each in its turn. */
+static uint32_t guard_share(struct io_guards *g)
 {
-    struct guard *best = NULL;
-
-    for (int i = 0; i < g->n; i++) {
-        struct guard *c = &g->v[i];
-
-        if (!best || c->refs < best->refs || (c->refs == best->refs && c->used < best->used)) best = c;
-    }
-    return best;
+    return g->n ? g->turn++ % g->n + 1 : 0;
 }
 
-uint16_t io_port_get(void *arg, uint8_t family)
+uint16_t io_port_get(void *arg, uint8_t family, bool fresh)
 {
     struct io_guards *g = ((struct io *)arg)->guards;
-    struct guard *c = guard_best(g), *fresh;
+    uint32_t i = g->n < GUARD_MIN ? 0 : g->rest_first;
 
     (void)family; /* each guard covers both */
-    if (!c || c->refs || g->n < GUARD_MIN) {
-        fresh = guard_add(g);
-        if (fresh) c = fresh;
-    }
-    if (!c) return 0;
-    c->refs++;
-    c->used = ++g->gets;
-    return c->port;
+    if (!i && (g->n < GUARD_SOFT || fresh)) i = guard_add(g);
+    if (!i) i = g->rest_first;
+    if (!i) i = guard_share(g);
+    if (!i) return 0;
+    if (g->v[i - 1].resting) rest_del(g, i);
+    g->v[i - 1].refs++;
+    return g->v[i - 1].port;
 }
 
 void io_port_put(void *arg, uint8_t family, uint16_t port)
 {
     struct io_guards *g = ((struct io *)arg)->guards;
+    uint32_t i = g->at[port];
 
     (void)family;
-    for (int i = 0; i < g->n; i++)
-        if (g->v[i].port == port && g->v[i].refs) {
-            g->v[i].refs--;
-            g->v[i].used = ++g->gets;
-            return;
-        }
+    if (i && g->v[i - 1].refs && !--g->v[i - 1].refs) rest_add(g, i);
 }

@@ -15,7 +15,8 @@
 #define IO_HDR_MAX 128       /* link, IP and TCP header together: 14 + 40 + 60 */
 #define IO_ETH_LEN 14
 #define IO_RX_SIZE (65536 + 512) /* a GRO-merged packet with its headers */
-#define IO_BLOCK_MASK 0xfff0 /* guarded ports come in aligned blocks of 16 */
+#define IO_BLOCK_MASK 0xfff0 /* guarded ports come in aligned blocks of 16, */
+#define IO_WIDE_MASK 0xff00  /* where there are many of 256 */
 
 /* ---- counters: for --check, tests and people reading a core dump ---- */
 struct io_counters {
@@ -113,6 +114,7 @@ struct io_flow {
     int ifindex;
     struct mp_endpoint local, remote;
     bool passive;
+    uint16_t port_mask; /* of the block of its local port, as the receive filters test it */
     bool tx_fast;             /* moved: `fast` is open, and used while the link header is known */
     bool hop_tried;
     bool syn_sent;
@@ -274,6 +276,7 @@ enum io_route_kind io_route_kind(struct io *io, const struct mp_addr *remote, st
 /* ---- guard.c ---- */
 struct io_guards *io_guards_new(void);
 void io_guards_free(struct io_guards *g);
+uint16_t io_guard_mask(const struct io_guards *g, uint16_t port); /* of the block that it is in */
 
 /* ---- host.c ---- */
 bool io_conntrack_active(struct io *io);

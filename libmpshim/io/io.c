@@ -199,13 +199,11 @@ static void flow_remove(struct io *io, struct io_flow *f)
 
 /* ---- opening and closing ---- */
 
-static uint16_t port_mask(const struct io_flow *f) { return f->passive ? 0xffff : IO_BLOCK_MASK; }
-
 /* Leaves a receiving socket; its filter loses the port when it is next attached. */
 static void leave_rx(const struct io_flow *f, struct io_sock **at)
 {
     if (!*at) return;
-    io_ports_put(&(*at)->ports, f->local.port, port_mask(f));
+    io_ports_put(&(*at)->ports, f->local.port, f->port_mask);
     io_sock_put(*at);
     *at = NULL;
 }
@@ -214,7 +212,7 @@ static bool join_rx(const struct io_flow *f, struct io_sock **at, struct io_sock
 {
     if (!s) return false;
     *at = s;
-    if (!io_ports_get(&s->ports, f->local.port, port_mask(f)) || io_sock_filter(s) == 0) return true;
+    if (!io_ports_get(&s->ports, f->local.port, f->port_mask) || io_sock_filter(s) == 0) return true;
     leave_rx(f, at);
     return false;
 }
@@ -254,6 +252,7 @@ static struct io_flow *flow_new(struct io *io, int ifindex, const struct mp_endp
     f->local = *local;
     f->remote = *remote;
     f->passive = passive;
+    f->port_mask = passive ? 0xffff : io_guard_mask(io->guards, local->port);
     f->ip_id = (uint16_t)(h >> 7);
     f->flowlabel = mix(h, 0x6d70) & 0xfffff;
     f->next_try = first_try(io, ifindex);

@@ -109,8 +109,9 @@ static uint32_t op_mtu(void *arg, int ifindex)
     return i < 0 ? 0 : h->iface[i].mtu;
 }
 
-static uint16_t op_port_get(void *arg, uint8_t family)
+static uint16_t op_port_get(void *arg, uint8_t family, bool fresh)
 {
+    (void)fresh;
     struct sim_host *h = host_of(arg);
     (void)family;
     h->ports_held++;

@@ -336,7 +336,7 @@ static int send_to(char **a)
     c->remote = (struct mp_endpoint){ addr(a[2]), (uint16_t)atoi(a[3]) };
     c->total = strtoull(a[4], NULL, 10);
     c->iss = 0xfffffff0u; /* sequence numbers wrap */
-    c->local.port = io_port_get(toy.io, c->local.ip.family);
+    c->local.port = io_port_get(toy.io, c->local.ip.family, false);
     c->started = c->progress = io_now();
     c->flow = io_flow_open(toy.io, c->ifindex, &c->local, &c->remote, false);
     if (!c->flow) {
@@ -391,7 +391,7 @@ static int guard(char **a)
 {
     start(IO_AUTO);
     printf("{\"ports\": [");
-    for (int i = 0, n = atoi(a[0]); i < n; i++) printf("%s%u", i ? ", " : "", io_port_get(toy.io, 4));
+    for (int i = 0, n = atoi(a[0]); i < n; i++) printf("%s%u", i ? ", " : "", io_port_get(toy.io, 4, false));
     printf("]}\n");
     fflush(stdout);
     while (getchar() != EOF) {}

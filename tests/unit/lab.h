@@ -144,7 +144,7 @@ LAB static bool lab_route(void *arg, int ifindex, const struct mp_addr *a, const
     return !((struct lab *)arg)->no_route;
 }
 LAB static uint32_t lab_mtu(void *arg, int ifindex) { (void)ifindex; return ((struct lab *)arg)->mtu; }
-LAB static uint16_t lab_port_get(void *arg, uint8_t family) { (void)family; return (uint16_t)(40000 + ++((struct lab *)arg)->ports); }
+LAB static uint16_t lab_port_get(void *arg, uint8_t family, bool fresh) { (void)family, (void)fresh; return (uint16_t)(40000 + ++((struct lab *)arg)->ports); }
 LAB static void lab_port_put(void *arg, uint8_t family, uint16_t port) { (void)arg; (void)family; (void)port; }
 
 /* ---- running ---- */

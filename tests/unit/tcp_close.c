@@ -234,3 +234,49 @@ TEST(data_beyond_the_fin_is_ignored)
     CHECK(mpc_eof(l.c));
     lab_end(&l);
 }
+
+/* Our side closed first and waits; the program opens the next connection to the same place from the same port. */
+static void close_first(struct lab *l)
+{
+    lab_client(l);
+    mpc_release(l->c, 0, l->now);
+    lab_expect(l, &l->p[0], FIN, 1, 1, 0);
+    lab_ack(l, &l->p[0], 1, 2);
+    fin(l, 1, 2);
+    lab_expect(l, &l->p[0], MP_ACK, 2, 2, 0);
+    CHECK_EQ(mp_stack_live(l->st), 1);
+    l->ports = 0; /* the same port is next */
+}
+
+TEST(a_new_connection_follows_one_in_time_wait) /* RFC 6191 */
+{
+    struct lab l = { .plain = true };
+    close_first(&l);
+    uint32_t old = l.p[0].irs, old_ts = l.p[0].ts_echo;
+    uint16_t port = l.p[0].engine.port;
+    lab_wait(&l, MP_MS(2));
+    lab_connect(&l);
+    struct got *g = &l.q[l.qn - 1];
+    CHECK_EQ(g->k.flags, MP_SYN);
+    CHECK_EQ(g->k.src.port, port);
+    CHECK((int32_t)(g->k.seq - old) > 2);
+    CHECK((int32_t)(g->o.ts_val - old_ts) > 0);
+    lab_forget(&l);
+    lab_expect_counter(&l, time_wait_reused, 1);
+    CHECK_EQ(mp_stack_live(l.st), 1); /* the old one is gone */
+    CHECK_EQ(l.flows, 1);
+    lab_end(&l);
+}
+
+TEST(without_a_later_timestamp_nothing_follows_time_wait)
+{
+    struct lab l = { .plain = true };
+    close_first(&l);
+    uint16_t port = l.p[0].engine.port;
+    lab_connect(&l); /* within the same millisecond */
+    CHECK(l.q[l.qn - 1].k.src.port != port);
+    lab_forget(&l);
+    lab_expect_counter(&l, time_wait_reused, 0);
+    CHECK_EQ(mp_stack_live(l.st), 2);
+    lab_end(&l);
+}

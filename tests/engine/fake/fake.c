@@ -298,7 +298,7 @@ uint32_t io_slice_max(void *io, void *f, uint32_t m) { (void)io, (void)f; return
 bool io_writable(void *io, void *f) { (void)io, (void)f; return true; }
 bool io_route(void *io, int i, const struct mp_addr *l, const struct mp_addr *r) { (void)io, (void)i, (void)l, (void)r; return true; }
 uint32_t io_mtu(void *io, int i) { (void)io, (void)i; return 1500; }
-uint16_t io_port_get(void *io, uint8_t f) { (void)io, (void)f; return 1; }
+uint16_t io_port_get(void *io, uint8_t f, bool fresh) { (void)io, (void)f, (void)fresh; return 1; }
 void io_port_put(void *io, uint8_t f, uint16_t p) { (void)io, (void)f, (void)p; }
 void io_output(struct io *io, const struct mp_pkt *p) { (void)io, (void)p; }
 int io_listen(struct io *io, uint8_t f, uint16_t p) { (void)io, (void)f, (void)p; return 0; }

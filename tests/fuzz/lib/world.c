@@ -107,8 +107,9 @@ static uint32_t op_mtu(void *arg, int ifindex)
     return ifindex == 2 ? 1400 : 1500;
 }
 
-static uint16_t op_port_get(void *arg, uint8_t family)
+static uint16_t op_port_get(void *arg, uint8_t family, bool fresh)
 {
+    (void)fresh;
     struct w_host *h = arg;
     (void)family;
     h->ports++;
