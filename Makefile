@@ -207,8 +207,10 @@ $(B)/mpshim-engine: $(call obj,$(engine_main)) $(engine_o) $(io_o) $(core_o)
 	$(call say,LD)$(LINK) -pie -Wl,-z,relro,-z,now -o $@ $^ $(ENGINE_LIBS)
 
 mptcp-stat_LIBS = $(JSON_LIBS)
-$(B)/obj/libmpshim/tools/%.o: EXTRA = $(JSON_CFLAGS)
-tool_parts = $(call obj,$(sort $(wildcard libmpshim/tools/$(1)/*.c)))
+mptcp-run_LIBS = $(INI_LIBS)
+mptcp-run_also = libmpshim/shim/rules.c
+$(B)/obj/libmpshim/tools/%.o: EXTRA = $(JSON_CFLAGS) $(INI_CFLAGS)
+tool_parts = $(call obj,$(sort $(wildcard libmpshim/tools/$(1)/*.c)) $($(1)_also))
 .SECONDEXPANSION:
 $(tool_c): $(B)/%: $(B)/obj/libmpshim/tools/%.o $$(call tool_parts,$$*)
 	$(call say,LD)$(LINK) -pie -o $@ $^ $($(notdir $@)_LIBS) -ldl

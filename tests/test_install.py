@@ -101,3 +101,12 @@ def test_a_user_who_may_not_connect_cannot(served, installed, verdict):
     assert seen.counter(net.server, "TcpPassiveOpens") == 0
     root = curl(net.client, server.url(file.name), wrap=[installed / "bin/mptcp-run", "-v"])
     assert root.sha256 == file.sha256
+
+
+def test_the_helper_checks_for_a_user_and_strict_believes_it(served, installed):
+    net, server, file = served
+    done = net.client.run([*USER, installed / "bin/mptcp-run", "--check"])
+    assert "raw sockets: allowed" in done.stdout and "MISSING" not in done.stdout
+    assert fetch(net, server, file, installed, "--strict").sha256 == file.sha256
+    done = net.client.run([*USER, installed / "bin/mptcp-run", "--check", "--interfaces=-eth1"], check=False)
+    assert done.returncode == 1 and "eth1: not used" in done.stdout

@@ -27,7 +27,7 @@ fi
 need_program gcc gcc
 need_program make make
 need_program pkg-config pkg-config
-for p in libc6-dev libev-dev libmnl-dev libssl-dev libjansson-dev libc-ares-dev iproute2 python3; do need $p; done
+for p in libc6-dev libev-dev libmnl-dev libssl-dev libjansson-dev libinih-dev libc-ares-dev iproute2 python3; do need $p; done
 need_program curl curl
 need_program mptcpize mptcpize
 need_program ethtool ethtool

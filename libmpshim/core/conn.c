@@ -198,6 +198,12 @@ enum fb_action conn_fallback(struct mpc *c, struct sf *s, enum fb_event e, enum 
         sf_abort(s, MP_RST_MIDDLEBOX, false, now);
         return step.action;
     }
+    if (step.next == FB_PLAIN && was != FB_PLAIN && c->v.strict) { /* RFC 8684 3.7 allows falling back, it does not ask for it */
+        st_count(c->st, MP_E_fallback_refused, 1, c);
+        c->v.why = why;
+        conn_fail(c, EPROTONOSUPPORT, now);
+        return FB_reset_subflow;
+    }
     c->v.fb = step.next;
     if (step.next == FB_PLAIN && was != FB_PLAIN) {
         if (step.action == FB_send_fail) c->v.mp_fail_pending = true;
@@ -248,7 +254,7 @@ void conn_sf_established(struct mpc *c, struct sf *s, mp_time now)
 
 static void opening_failed(struct mpc *c, int err)
 {
-    c->v.err = err ? err : ECONNABORTED;
+    if (!c->v.err) c->v.err = err ? err : ECONNABORTED;
     conn_event(c, MP_EV_CLOSED);
 }
 
@@ -513,6 +519,7 @@ int mpc_setopt(struct mpc *c, enum mpc_opt opt, uint64_t v, mp_time now)
     case MPC_USER_TIMEOUT_MS: c->v.user_timeout_ms = (uint32_t)v; break;
     case MPC_RCVBUF: c->v.rcvbuf = mp_max(16384, mp_min(v, 1u << 30)); break;
     case MPC_SNDBUF: c->v.sndbuf = mp_max(16384, mp_min(v, 1u << 30)); break;
+    case MPC_STRICT: c->v.strict = v; break;
     case MPC_TOS: c->v.tos = (uint8_t)v & 0xfc; break; /* the ECN bits are the transport's */
     case MPC_MAXSEG: c->v.max_seg = (uint32_t)mp_max(88, mp_min(v, 65535)); break; /* of subflows that open from now on */
     case MPC_TTL: c->v.ttl = (uint8_t)v; break;

@@ -74,6 +74,7 @@ struct mpc {
         unsigned events;
         enum fb_state fb;
         enum mp_plain_why why;
+        bool strict;                   /* the owner wants no plain TCP: a fallback ends the connection */
         bool offered;                  /* MP_CAPABLE in our SYN or in the one answered */
         uint8_t version;
         bool csum;                     /* DSS checksums agreed */

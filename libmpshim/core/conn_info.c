@@ -27,7 +27,7 @@ void mpc_get_info(const struct mpc *c, struct mpc_info *i)
     i->server = c->v.server;
     i->established = c->v.established;
     i->multipath = conn_mp(c) && c->v.fb == FB_CONFIRMED;
-    i->why = i->multipath ? MP_WHY_MULTIPATH : c->v.why;
+    i->why = c->v.why;
     i->token = c->v.token_local;
     i->bytes_written = c->v.snd_end - (c->v.idsn_local + 1);
     i->bytes_acked = c->v.snd_una - (c->v.idsn_local + 1);

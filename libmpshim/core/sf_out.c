@@ -139,7 +139,7 @@ static bool emit_syn(struct sf *s, struct mp_pkt *out, mp_time now)
         o.has_ts = true;
         o.ts_val = sf_ts_now(now);
     }
-    if (s->v.initial && !answer && conn_mp(c) && s->v.syn_tries >= (int)s->st->set.syn_mp_tries) {
+    if (s->v.initial && !answer && conn_mp(c) && !c->v.strict && s->v.syn_tries >= (int)s->st->set.syn_mp_tries) {
         st_count(s->st, MP_E_syn_no_option, 1, c);
         conn_fallback(c, s, FB_SYN_WITHOUT_OPTION, MP_WHY_SYN_DROPPED, now);
     }

@@ -106,7 +106,8 @@ void mpc_release(struct mpc *c, mp_dur linger_ns, mp_time now);
 int mpc_error(const struct mpc *c);                             /* errno: 0 closed in order, ECONNRESET, ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, ... */
 bool mpc_send_done(const struct mpc *c);                        /* all written bytes, and the FIN if shut down, are acknowledged by the peer */
 
-enum mpc_opt { MPC_NODELAY, MPC_CORK, MPC_KEEPALIVE, MPC_KEEPIDLE_S, MPC_KEEPINTVL_S, MPC_KEEPCNT, MPC_USER_TIMEOUT_MS, MPC_RCVBUF, MPC_SNDBUF, MPC_TOS, MPC_TTL, MPC_MAXSEG };
+enum mpc_opt { MPC_NODELAY, MPC_CORK, MPC_KEEPALIVE, MPC_KEEPIDLE_S, MPC_KEEPINTVL_S, MPC_KEEPCNT, MPC_USER_TIMEOUT_MS, MPC_RCVBUF, MPC_SNDBUF, MPC_TOS, MPC_TTL, MPC_MAXSEG,
+                MPC_STRICT /* never plain TCP: the connection fails with EPROTONOSUPPORT instead of falling back */ };
 int mpc_setopt(struct mpc *c, enum mpc_opt opt, uint64_t value, mp_time now);
 
 /* ---- facts for people and for getsockopt ---- */

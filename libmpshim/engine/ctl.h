@@ -56,7 +56,7 @@ struct ctl_req {
     uint8_t pad[4];
     char prog[32];           /* program's name, for people */
 };
-enum ctl_flags { CTL_F_NODELAY = 1, CTL_F_KEEPALIVE = 2, CTL_F_CORK = 4, CTL_F_V6ONLY = 8, CTL_F_REUSEPORT = 16 };
+enum ctl_flags { CTL_F_NODELAY = 1, CTL_F_KEEPALIVE = 2, CTL_F_CORK = 4, CTL_F_V6ONLY = 8, CTL_F_REUSEPORT = 16, CTL_F_STRICT = 0x8000 };
 
 enum ctl_state { CTL_S_NONE = 0, CTL_S_CONNECTING, CTL_S_OPEN, CTL_S_FAILED, CTL_S_CLOSED };
 struct ctl_rep {

@@ -288,7 +288,7 @@ static int set_one(struct engine *e, char *text, const char **why)
     } else if (strcmp(name, "backup") == 0) {
         e->iocfg.backup = value;
     } else if (strcmp(name, "virtual") == 0) {
-        e->iocfg.virtual_ok = strcmp(value, "on") == 0 || strcmp(value, "1") == 0;
+        e->iocfg.virtual_ok = strcmp(value, "off") && strcmp(value, "0") && strcmp(value, "no") && strcmp(value, "false");
     } else if (strcmp(name, "io") == 0) {
         e->iocfg.mode = strcmp(value, "raw") == 0 ? IO_RAW : strcmp(value, "fast") == 0 ? IO_FAST : IO_AUTO;
     } else {

@@ -15,6 +15,7 @@ struct port {
     struct mp_endpoint at;   /* ip all zero: any address of families */
     unsigned families;       /* 1 IPv4, 2 IPv6, 3 both */
     bool live;               /* the program's listener exists; the stack and io/ answer */
+    bool strict;             /* clients without MPTCP are turned away */
     int conns;
     int guard_fd;            /* -1: none; owned */
     mp_time no_guard_until;  /* a program is taking the port */
@@ -263,6 +264,7 @@ int eng_port_listen(struct engine *e, uint64_t client, const struct ctl_req *q, 
     p->pid = q->pid;
     p->client = client;
     p->options = *q;
+    p->strict = q->flags & CTL_F_STRICT;
     guard_off(p);
     err = io_attach_only_loopback(fd);
     if (!err && !p->live)
@@ -276,10 +278,28 @@ int eng_port_listen(struct engine *e, uint64_t client, const struct ctl_req *q, 
     return 0;
 }
 
+/* A client without MPTCP gets a reset. */
+static void turn_away(struct engine *e, struct port *p, struct mpc *m, mp_time now)
+{
+    mpc_abort(m, now);
+    eng_verdict_end(e, p->client, m, EPROTONOSUPPORT);
+    mpc_set_owner(m, NULL);
+    mpc_release(m, 0, now);
+    eng_touch(e);
+}
+
 void eng_port_accept(struct engine *e, struct port *p, struct mpc *m, mp_time now)
 {
     struct mp_endpoint to;
-    (void)now;
+    struct mpc_info i;
+    if (p->strict) {
+        mpc_get_info(m, &i);
+        if (i.why != MP_WHY_MULTIPATH && i.why != MP_WHY_PENDING) {
+            turn_away(e, p, m, now);
+            return;
+        }
+        mpc_setopt(m, MPC_STRICT, 1, now);
+    }
     p->conns++;
     eng_port_target(p, &to);
     eng_carrier_accept(e, p->client, p, &p->options, &to, m);

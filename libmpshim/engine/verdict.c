@@ -1,4 +1,5 @@
 /* engine/verdict.c: what -v tells of a connection, and which peers are known not to speak MPTCP. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -119,7 +120,8 @@ void eng_verdict_end(struct engine *e, uint64_t client, struct mpc *m, int err)
     }
     if (err) {
         add(&t, i.established ? "; ended by: " : "failed: ");
-        add(&t, strerror(err));
+        add(&t, err == EPROTONOSUPPORT ? "strict, and it would be plain TCP: " : strerror(err));
+        add(&t, err == EPROTONOSUPPORT ? mp_plain_why_text(i.why) : "");
     }
     eng_log(log, "mptcp-run: %s: %s", eng_ep_text(&i.remote, ep), t.b);
 }

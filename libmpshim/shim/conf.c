@@ -1,18 +1,25 @@
 /* Settings from the environment, read once when the process starts, and the log. */
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <time.h>
 
+#include "shim/rules.h"
 #include "shim/shim.h"
 
 struct shim_conf shim_conf = {.drain_ms = 60000};
 int shim_log_fd = -1;
 static _Atomic int log_slot = -1;
 
+#define MAX_RULES 64
+static struct shim_rule *rules; /* NULL: none */
+static int n_rules;
+
 #define PREFIX "MPSHIM_"
+#define FILES PREFIX "CONF="
 #define MAX_SETTINGS 48
 #define MAX_WRONG 8 /* told of; more are left out silently */
 static const char *engine_settings[MAX_SETTINGS + 1];
@@ -43,12 +50,31 @@ static bool is_in_range(const char *range, const char *dots, const char *value)
     return *value >= '0' && *value <= '9' && !*end && v >= low && v <= high;
 }
 
-/* range: "a..b", words, or empty: anything. An empty value is no setting. */
+static int read_rules(const char *list, struct shim_rule *into)
+{
+    struct shim_rule v[MAX_RULES];
+    const char *bad;
+    return shim_rules_read(list, into ? into : v, MAX_RULES, &bad);
+}
+
+static void take_rules(const char *list)
+{
+    if (!rules) rules = malloc(MAX_RULES * sizeof *rules);
+    if (rules) n_rules = read_rules(list, rules);
+}
+
+bool shim_is_excluded(const union ctl_addr *a) { return SHIM_UNLIKELY(rules) && shim_rules_match(rules, n_rules, &a->sa); }
+
+/* As core/settings.c. */
+static bool is_on(const char *v) { return !strcmp(v, "on") || !strcmp(v, "1") || !strcmp(v, "yes") || !strcmp(v, "true"); }
+
+/* range: "{rules}", "a..b", words, or empty: anything. An empty value is no setting. */
 static bool is_allowed(const char *range, const char *value)
 {
     size_t n = strlen(value);
     const char *dots = strstr(range, "..");
     if (!*range || !n) return true;
+    if (*range == '{') return read_rules(value, NULL) >= 0;
     if (dots) return is_in_range(range, dots, value);
     if (!strcmp(range, "on off")) range = "on off 1 0 yes no true false"; /* as core/settings.c */
     for (const char *p = range; *p; p += strcspn(p, " "), p += *p == ' ')
@@ -88,31 +114,71 @@ static void shim_setting(const char *setting, const char **log)
         shim_conf.control = v;
     else if (!strncmp(setting, "log=", 4))
         *log = v;
+    else if (!strncmp(setting, "strict=", 7))
+        shim_conf.strict = is_on(v);
+    else if (!strncmp(setting, "exclude=", 8))
+        take_rules(v);
+}
+
+/* A later one of the same name takes the place of the earlier. */
+static void engine_setting(char *s)
+{
+    size_t n = strcspn(s, "=") + 1;
+    for (int i = 0; i < n_engine_settings; i++)
+        if (!strncmp(engine_settings[i], s, n)) {
+            engine_settings[i] = s;
+            return;
+        }
+    if (n_engine_settings < MAX_SETTINGS) engine_settings[n_engine_settings++] = s;
+}
+
+struct reading { const char *log, *wrong[MAX_WRONG], *possible[MAX_WRONG]; int n_wrong; };
+
+/* "CC=lia"; wrong ones are left out, and told once the log is open. */
+static void take(struct reading *r, const char *setting)
+{
+    const char *eq = strchr(setting, '=');
+    if (!eq) return;
+    const struct known *k = find(setting, (size_t)(eq - setting));
+    if (!k || !is_allowed(k->range, eq + 1)) {
+        if (r->n_wrong < MAX_WRONG) r->wrong[r->n_wrong] = setting, r->possible[r->n_wrong++] = k ? k->range : NULL;
+        return;
+    }
+    char *s = lowered(setting);
+    if (!s) return;
+    if (k->owner == OWNER_SHIM) shim_setting(s, &r->log);
+    else if (eq[1]) engine_setting(s);
+}
+
+/* What mptcp-run found in the configuration files, the weakest first: "CC=cubic;[curl];IO=raw;[];..." Each program of the
+ * tree takes what stands under no name, or under its own. */
+static void take_files(struct reading *r, const char *text)
+{
+    bool mine = true;
+    char *copy = strdup(text), *save = NULL; /* kept: settings point into it */
+    for (char *p = copy ? strtok_r(copy, ";", &save) : NULL; p; p = strtok_r(NULL, ";", &save)) {
+        size_t n = strlen(p);
+        if (*p == '[' && p[n - 1] == ']') {
+            p[n - 1] = 0;
+            mine = !p[1] || fnmatch(p + 1, program_invocation_short_name, 0) == 0;
+        } else if (mine) {
+            take(r, p);
+        }
+    }
 }
 
 void shim_conf_read(char **env)
 {
-    const char *log = NULL, *wrong[MAX_WRONG], *possible[MAX_WRONG];
-    int n_wrong = 0;
+    struct reading r = {0};
     shim_conf.settings = engine_settings;
-    for (; env && *env; env++) {
-        if (strncmp(*env, PREFIX, sizeof PREFIX - 1)) continue;
-        const char *setting = *env + sizeof PREFIX - 1, *eq = strchr(setting, '=');
-        if (!eq) continue;
-        const struct known *k = find(setting, (size_t)(eq - setting));
-        if (!k || !is_allowed(k->range, eq + 1)) { /* left out; told once the log is open */
-            if (n_wrong < MAX_WRONG) wrong[n_wrong] = setting, possible[n_wrong++] = k ? k->range : NULL;
-            continue;
-        }
-        char *s = lowered(setting);
-        if (!s) continue;
-        if (k->owner == OWNER_SHIM) shim_setting(s, &log);
-        else if (n_engine_settings < MAX_SETTINGS && eq[1]) engine_settings[n_engine_settings++] = s;
-    }
-    if (shim_conf.verbose > 0) open_log(log);
-    for (int i = 0; i < n_wrong; i++) {
-        if (possible[i]) shim_log(1, PREFIX "%s: not possible; possible: %s", wrong[i], possible[i]);
-        else shim_log(1, "unknown setting " PREFIX "%s", wrong[i]);
+    for (char **e = env; e && *e; e++)
+        if (!strncmp(*e, FILES, sizeof FILES - 1)) take_files(&r, *e + sizeof FILES - 1);
+    for (; env && *env; env++)
+        if (!strncmp(*env, PREFIX, sizeof PREFIX - 1) && strncmp(*env, FILES, sizeof FILES - 1)) take(&r, *env + sizeof PREFIX - 1);
+    if (shim_conf.verbose > 0) open_log(r.log);
+    for (int i = 0; i < r.n_wrong; i++) {
+        if (r.possible[i]) shim_log(1, PREFIX "%s: not possible; possible: %s", r.wrong[i], r.possible[i]);
+        else shim_log(1, "unknown setting " PREFIX "%s", r.wrong[i]);
     }
 }
 

@@ -81,7 +81,9 @@ static int by_kernel(int fd, const struct sockaddr *sa, socklen_t n, enum ctl_wh
     union ctl_addr a;
     char text[64];
     if (shim_conf.verbose && shim_addr_in(&a, sa, n))
-        shim_log(1, "%s: kernel TCP: %s", shim_addr_text(&a, text, sizeof text), detail ? detail : shim_why_text(why));
+        shim_log(1, "%s: %s: %s", shim_addr_text(&a, text, sizeof text), shim_is_refused(why) ? "refused (strict)" : "kernel TCP",
+                 detail ? detail : shim_why_text(why));
+    if (shim_is_refused(why)) return -EPROTONOSUPPORT;
     return (int)shim_neg(REAL(connect)(fd, sa, n));
 }
 
@@ -164,6 +166,7 @@ static int first_connect(int fd, const struct sockaddr *sa, socklen_t n, const u
     const char *detail = NULL;
     struct ctl_rep rep;
     if (!shim_is_tcp(fd, &family) || !fits(fd, family, sa, remote)) return (int)shim_neg(REAL(connect)(fd, sa, n));
+    if (shim_is_excluded(remote)) return by_kernel(fd, sa, n, CTL_EXCLUDED, NULL);
     if (is_bound(fd, before->kind == SHIM_TRIED) || is_tied(fd)) return by_kernel(fd, sa, n, CTL_BOUND, NULL);
     int why = ask_some_host(fd, family, remote, &rep, &host, &detail);
     if (why) return by_kernel(fd, sa, n, (enum ctl_why)why, detail);

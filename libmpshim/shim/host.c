@@ -93,6 +93,7 @@ void shim_req_init(struct ctl_req *q, enum ctl_op op)
     q->version = CTL_VERSION;
     q->op = (uint16_t)op;
     q->pid = shim_pid;
+    q->flags = shim_conf.strict ? CTL_F_STRICT : 0;
     snprintf(q->prog, sizeof q->prog, "%s", program_invocation_short_name);
 }
 

@@ -5,6 +5,7 @@
 #include <linux/filter.h>
 #include <net/if.h>
 #include <string.h>
+#include <sys/syscall.h>
 
 #include "shim/shim.h"
 
@@ -62,7 +63,7 @@ static bool is_eligible(int fd)
     union ctl_addr at;
     if (!shim_is_tcp(fd, &family) || !local_name(fd, &at) || shim_is_loopback(&at.sa) || is_device_bound(fd)) return false;
     if (at.sa.sa_family == AF_INET6 && IN6_IS_ADDR_LINKLOCAL(&at.v6.sin6_addr)) return false;
-    return !has_foreign_filter(fd);
+    return !shim_is_excluded(&at) && !has_foreign_filter(fd);
 }
 
 static int get_flag(int fd, int level, int opt, int flag)
@@ -81,7 +82,7 @@ static int announce(int fd, int host, int backlog, struct shim_fd *v)
     local_name(fd, &q.local);
     v->local = q.local;
     q.value = (uint64_t)(backlog > 0 ? backlog : 0);
-    q.flags = (uint32_t)get_flag(fd, SOL_SOCKET, SO_REUSEPORT, CTL_F_REUSEPORT);
+    q.flags |= (uint32_t)get_flag(fd, SOL_SOCKET, SO_REUSEPORT, CTL_F_REUSEPORT);
     shim_options_read(fd, q.local.sa.sa_family, &q);
     if (q.local.sa.sa_family == AF_INET6) q.flags |= (uint32_t)get_flag(fd, IPPROTO_IPV6, IPV6_V6ONLY, CTL_F_V6ONLY);
     int r = shim_request(host, &q, fd, &rep, ENGINE_TIMEOUT_MS);
@@ -119,8 +120,16 @@ static void told(const struct shim_fd *v, int why, const char *detail)
 {
     char text[64];
     shim_addr_text(&v->local, text, sizeof text);
-    if (why) shim_log(1, "listening on %s: kernel TCP: %s", text, detail ? detail : shim_why_text((enum ctl_why)why));
+    if (why) shim_log(1, "listening on %s: %s: %s", text, shim_is_refused((enum ctl_why)why) ? "refused (strict)" : "kernel TCP",
+                      detail ? detail : shim_why_text((enum ctl_why)why));
     else shim_log(1, "listening on %s (%s)", text, v->host == SHIM_HOST_INSIDE ? "engine inside" : "helper");
+}
+
+/* --strict: it listens no more, as if listen() had failed. */
+static int unlisten(int fd)
+{
+    syscall(SYS_shutdown, fd, SHUT_RD);
+    return -EPROTONOSUPPORT;
 }
 
 /* The filter comes before the kernel's listen(), so that no connection of the outside slips in; the engine after it,
@@ -139,8 +148,9 @@ static int listen_by_engine(int fd, int backlog, int host)
         told(&v, CTL_OK, NULL);
         return 0;
     }
-    filter_detach(fd);
     if (r == 0) told(&v, why, NULL);
+    if (r == 0 && shim_is_refused((enum ctl_why)why)) r = unlisten(fd);
+    filter_detach(fd);
     return r;
 }
 
@@ -150,7 +160,7 @@ static void listen_again(int fd, struct shim_fd *f, int host, const char *detail
     v.host = (uint8_t)(host >= 0 ? host : SHIM_HOST_ANY);
     int why = host >= 0 ? announce(fd, host, f->backlog, &v) : CTL_NO_ENGINE;
     if (why) {
-        filter_detach(fd);
+        if (!shim_is_refused((enum ctl_why)why)) filter_detach(fd);
         atomic_store(&f->kind, SHIM_NONE);
     } else {
         shim_put(fd, &v);
@@ -192,6 +202,10 @@ int shim_listen(int fd, int backlog)
     if ((f && f->kind == SHIM_KERNEL && f->cookie == shim_cookie(fd)) || !is_eligible(fd)) return kernel_listen(fd, backlog);
     int host = shim_host_for_listen(&why, &detail);
     if (host >= 0) return listen_by_engine(fd, backlog, host);
+    if (shim_is_refused(why)) {
+        if (local_name(fd, &v.local)) told(&v, (int)why, detail);
+        return -EPROTONOSUPPORT;
+    }
     int r = kernel_listen(fd, backlog);
     if (r == 0 && local_name(fd, &v.local)) told(&v, (int)why, detail);
     return r;

@@ -71,11 +71,15 @@ struct shim_conf {
     enum shim_engine_mode engine;
     int verbose;                 /* 0, 1, 2 */
     int drain_ms;                /* longest wait at exit for data in flight */
+    bool strict;                 /* fail rather than use plain TCP */
     const char *control;         /* MPSHIM_CONTROL: the helper's control socket; NULL: the usual place */
     const char *const *settings; /* "name=value" for the engine, NULL-terminated */
 };
 extern struct shim_conf shim_conf;
 void shim_conf_read(char **env);
+bool shim_is_excluded(const union ctl_addr *a); /* by the user's rules (rules.h) */
+/* --strict: may the kernel not carry it instead? What is the host's own, or the user excluded, stays the kernel's. */
+static inline bool shim_is_refused(enum ctl_why why) { return shim_conf.strict && why != CTL_LOCAL_ROUTE && why != CTL_EXCLUDED; }
 
 /* One line "mptcp-run: ..." to the log if level <= verbose. Keeps errno. */
 void shim_log(int level, const char *format, ...) __attribute__((format(printf, 2, 3)));

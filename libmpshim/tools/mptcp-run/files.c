@@ -1,0 +1,124 @@
+/* The configuration files, in INI form (libinih): "name = value" lines for all programs, [program] sections for one. The
+ * user's file counts more than the system's, in each file the program's section more than what stands above all sections.
+ *
+ * The command may start others, and those have sections of their own: so everything goes into MPSHIM_CONF, the weakest
+ * first ("CC=cubic;[curl];IO=raw;[];..."), and libmpshim.so takes from it what is each process's. */
+#include <errno.h>
+#include <fnmatch.h>
+#include <ini.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "run.h"
+
+#ifndef MPSHIM_SYSCONFDIR
+#define MPSHIM_SYSCONFDIR "/etc"
+#endif
+
+enum { TEXT_ROOM = 16384, LIST_ROOM = 4096 };
+struct reading {
+    const char *path, *program;
+    FILE *file;
+    int line;
+    char section[128];
+    const struct setting *list_of; /* the setting that list is of, in this section */
+    char list[LIST_ROOM];
+    char text[TEXT_ROOM];
+    size_t n;
+};
+
+static void add(struct reading *r, const char *a, const char *b, const char *c)
+{
+    int n = snprintf(r->text + r->n, sizeof r->text - r->n, "%s%s%s;", a, b, c);
+    if (n > 0 && (size_t)n < sizeof r->text - r->n) r->n += (size_t)n;
+    else r->text[r->n] = 0, run_warn("too much text, the rest is left out", r->path);
+}
+
+static char *one_line(char *buf, int n, void *arg)
+{
+    struct reading *r = arg;
+    char *got = fgets(buf, n, r->file);
+    r->line++;
+    if (got && strlen(buf) == (size_t)n - 1 && buf[n - 2] != '\n') fprintf(stderr, "mptcp-run: %s:%d: the line is too long\n", r->path, r->line);
+    return got;
+}
+
+/* A list may go on over several lines, each of which libinih gives by itself. */
+static const char *whole_list(struct reading *r, const struct setting *s, const char *value)
+{
+    size_t n = s == r->list_of ? strlen(r->list) : 0;
+    r->list_of = s;
+    n += (size_t)snprintf(r->list + n, sizeof r->list - n, "%s%s", n ? "," : "", value);
+    while (n && n < sizeof r->list && r->list[n - 1] == ',') r->list[--n] = 0;
+    return r->list;
+}
+
+static void take(struct reading *r, struct setting *s, const char *value)
+{
+    char *origin;
+    if (asprintf(&origin, "%s:%d", r->path, r->line) < 0) return;
+    s->value = strdup(value), s->origin = origin;
+}
+
+static void enter(struct reading *r, const char *section)
+{
+    if (!strcmp(section, r->section)) return;
+    snprintf(r->section, sizeof r->section, "%s", section);
+    r->list_of = NULL;
+    add(r, "[", section, "]");
+}
+
+static int on_setting(void *arg, const char *section, const char *name, const char *value)
+{
+    struct reading *r = arg;
+    struct setting *s = run_find(name, strlen(name));
+    char at[320];
+    snprintf(at, sizeof at, "%s:%d: ", r->path, r->line);
+    if (!run_accept(at, name, s, name, strlen(name), value)) return 1;
+    if (strpbrk(value, ";\n") || strpbrk(section, ";]")) return fprintf(stderr, "mptcp-run: %sa semicolon cannot stand here\n", at), 1;
+    enter(r, section);
+    if (*s->range == '{') value = whole_list(r, s, value);
+    if (!*section || fnmatch(section, r->program, 0) == 0) take(r, s, value);
+    add(r, s->env, "=", value);
+    return 1;
+}
+
+static void read_file(struct reading *r, const char *path, bool must_exist)
+{
+    r->path = path;
+    r->line = 0;
+    r->file = fopen(path, "re");
+    if (!r->file) {
+        if (must_exist || errno != ENOENT) run_warn(strerror(errno), path);
+        return;
+    }
+    int bad = ini_parse_stream(one_line, r, on_setting, r);
+    if (bad > 0) fprintf(stderr, "mptcp-run: %s:%d: neither \"name = value\" nor [program]\n", r->path, bad);
+    fclose(r->file);
+    enter(r, "");
+}
+
+static bool user_file(char *path, size_t n)
+{
+    const char *config = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
+    if (config && *config == '/') return snprintf(path, n, "%s/mpshim.conf", config) < (int)n;
+    return home && *home && snprintf(path, n, "%s/.config/mpshim.conf", home) < (int)n;
+}
+
+void run_files(const char *instead, const char *program)
+{
+    static struct reading r;
+    char path[4096];
+    const char *slash = strrchr(program, '/');
+    r.program = slash ? slash + 1 : program;
+    if (!instead) {
+        read_file(&r, MPSHIM_SYSCONFDIR "/mpshim.conf", false);
+        if (user_file(path, sizeof path)) read_file(&r, path, false);
+    } else if (strcmp(instead, "none")) {
+        read_file(&r, instead, true);
+    }
+    if (r.n) setenv("MPSHIM_CONF", r.text, 1);
+    else unsetenv("MPSHIM_CONF");
+}
