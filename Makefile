@@ -38,7 +38,7 @@ goals := $(or $(MAKECMDGOALS),all)
 ifneq ($(filter-out $(no_config),$(goals)),)
 include build/config.mk
 build/config.mk: configure
-	@if [ -f $@ ]; then ./configure $$(sed -n '1s/^configure //p' build/config.log); else ./configure; fi
+	@if [ -f $@ ]; then ./configure $(or $(CONFIGURED_WITH),'CC=$(CC)' 'CFLAGS=$(CFLAGS)' 'CPPFLAGS=$(CPPFLAGS)' --prefix=$(prefix)); else ./configure; fi
 endif
 
 ASAN ?= 0
