@@ -61,6 +61,10 @@ LDDEFS = -Wl,-z,defs
 $(B)/obj/libmpshim/io/%.o: EXTRA = $(EV_CFLAGS) $(MNL_CFLAGS)
 $(B)/obj/libmpshim/engine/%.o: EXTRA = $(EV_CFLAGS) $(MNL_CFLAGS) $(JSON_CFLAGS)
 $(B)/obj/libmpshim/core/%.o: EXTRA = $(CRYPTO_CFLAGS)
+# What one engine hands to another is plain data: both must have been built of the same headers.
+layout_h := $(sort $(wildcard libmpshim/core/*.h libmpshim/core/*/*.h libmpshim/io/io.h libmpshim/engine/*.h))
+$(B)/obj/libmpshim/engine/move.o: $(layout_h)
+$(B)/obj/libmpshim/engine/move.o: DEFS += -DMOVE_LAYOUT=$(firstword $(shell cat $(layout_h) | cksum))u
 # The interposed calls have their prototypes in libc's headers only in part (the _chk forms are the compiler's own).
 $(B)/obj/libmpshim/shim/%.o: EXTRA = -Wno-missing-prototypes
 ENGINE_LIBS = $(EV_LIBS) $(MNL_LIBS) $(JSON_LIBS) $(CRYPTO_LIBS) -lm

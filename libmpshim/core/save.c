@@ -207,14 +207,14 @@ static bool get_sf(FILE *f, struct mpc *c, const struct chunks *k, mp_time now)
     struct sf_pod v;
     if (!get(f, &v, sizeof v)) return false;
     void *flow = st->ops.flow_open(st->arg, v.ifindex, &v.local, &v.remote, v.passive);
-    if (!flow) return false;
     struct sf *s = sf_new(st, c, &v.local, &v.remote, v.ifindex, flow, now);
     if (!s) {
-        st->ops.flow_close(st->arg, flow);
+        if (flow) st->ops.flow_close(st->arg, flow);
         return false;
     }
     s->v = v;
     st->ntime_wait += v.state == SF_TIME_WAIT;
+    if (!v.passive && st->ops.port_hold) st->ops.port_hold(st->arg, v.local.ip.family, v.local.port);
     struct sf **end = &c->sfs;
     while (*end) end = &(*end)->next;
     *end = s;
@@ -300,6 +300,13 @@ static bool load(struct mpc *c, FILE *f, struct chunks *k, mp_time now)
     return true;
 }
 
+/* A path that cannot be had here (its interface vanished meanwhile): the others carry what was under way on it. */
+static void drop_pathless(struct mpc *c, mp_time now)
+{
+    for (struct sf *s = c->sfs; s; s = s->next)
+        if (!s->flow && !s->v.dead) sf_die(s, ENETUNREACH, now);
+}
+
 struct mpc *mpc_load(struct mp_stack *st, FILE *f, void *owner, mp_time now)
 {
     struct chunks k = { 0 };
@@ -316,6 +323,7 @@ struct mpc *mpc_load(struct mp_stack *st, FILE *f, void *owner, mp_time now)
     unsigned pending = c->v.events;
     c->v.events = 0;
     if (pending) conn_event(c, pending);
+    drop_pathless(c, now);
     conn_touch(c);
     return c;
 }

@@ -39,6 +39,8 @@ struct mp_stack_ops {
     /* Zeroed memory for a connection, which holds its keys: always of the same size. Both NULL: calloc(), free(). */
     void *(*conn_alloc)(void *arg, size_t size);
     void (*conn_free)(void *arg, void *p);
+    /* mpc_load(): a subflow that was opened elsewhere uses this port; port_put() follows. NULL: nothing to count. */
+    void (*port_hold)(void *arg, uint8_t family, uint16_t port);
 };
 
 struct mp_stack *mp_stack_new(const struct mp_stack_ops *ops, void *arg, const struct mp_settings *set);

@@ -710,6 +710,38 @@ void eng_carrier_accept(struct engine *e, uint64_t client, struct port *p, const
         learn_identity(c);
 }
 
+/* One that another engine carried. What its sockets are ready for is told anew when they are watched. */
+struct carrier *eng_carrier_adopt(struct engine *e, const struct carrier *from, int fd, int guard_fd, struct mpc *m, struct port *p)
+{
+    struct carrier *c = carrier_new(e);
+    if (!c)
+        return NULL;
+    struct carrier links = *c;
+    *c = *from;
+    c->e = e;
+    c->next = links.next;
+    c->pprev = links.pprev;
+    c->hash_next = NULL;
+    c->hash_pprev = NULL;
+    c->run_next = NULL;
+    c->queued = false;
+    c->counted = true;
+    c->mpc = m;
+    c->port = p;
+    c->fd = fd;
+    c->guard_fd = guard_fd;
+    if (p)
+        eng_port_conn_get(p);
+    hash_in(c);
+    settle(c);
+    if (fd >= 0 && !watch(c))
+        end_by_program(c, eng_now()); /* no memory */
+    if (c->next_look != MP_NEVER)
+        eng_sweep_at(e, c->next_look);
+    eng_carrier_queue(c);
+    return c;
+}
+
 /* ---- questions ---- */
 
 static void state_facts(const struct carrier *c, struct ctl_rep *rep)
@@ -836,6 +868,14 @@ void eng_carriers_poke(struct engine *e)
 static bool is_open(const struct carrier *c)
 {
     return c->state == CR_OPEN && !c->prog_eof && !c->may_read && !c->prog_left;
+}
+
+bool eng_carriers_held(struct engine *e)
+{
+    for (struct carrier *c = e->all; c; c = c->next)
+        if (c->mpc && !c->closed && (is_open(c) || c->state == CR_PENDING || c->state == CR_MEETING))
+            return true;
+    return false;
 }
 
 bool eng_carriers_delivered(struct engine *e, bool and_closed)

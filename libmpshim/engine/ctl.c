@@ -15,11 +15,12 @@ struct ctl_conn {
     int verbose;
     uid_t uid;
     uint64_t id;        /* never reused: carriers outlive their client */
+    struct move_in *in; /* an engine's sockets on their way to us; owned */
     ev_timer last;      /* the client has gone; its log waits for the last lines */
     mp_time until;
 };
 
-enum { CTL_FDS = 4, CTL_BATCH = 64 /* messages a turn */ };
+enum { CTL_BATCH = 64 /* messages a turn */ };
 struct ctl_msg { /* one message; descriptors are owned until taken (-1) */
     struct ctl_req q;
     char text[4096];    /* behind the request, ended by a zero */
@@ -114,6 +115,53 @@ static void do_release_port(struct ctl_conn *k, struct ctl_msg *m)
     answer(take_fd(m, 0), &rep);
 }
 
+/* ---- everything goes to another engine ---- */
+
+/* Outside of the loop: no watcher may touch a socket any more once it is another's (engine.c). */
+static void do_handover(struct ctl_conn *k, struct ctl_msg *m)
+{
+    struct engine *e = k->e;
+    if (m->nfd < 2 || e->move_to >= 0 || e->is_listening)
+        return; /* the closed reply socket says no */
+    e->move_reply = take_fd(m, 0);
+    e->move_to = take_fd(m, 1);
+    ev_break(e->loop, EVBREAK_ALL);
+}
+
+bool eng_ctl_moved(struct engine *e)
+{
+    struct ctl_rep rep = { .version = CTL_VERSION, .op = CTL_HANDOVER, .result = eng_move_out(e, e->move_to) };
+    close(e->move_to);
+    answer(e->move_reply, &rep);
+    e->move_to = e->move_reply = -1;
+    return rep.result == 0;
+}
+
+static void do_move_sockets(struct ctl_conn *k, struct ctl_msg *m)
+{
+    if (k->e->is_listening)
+        k->in = eng_move_sockets(k->in, m->fd, m->nfd);
+}
+
+static void do_move(struct ctl_conn *k, struct ctl_msg *m)
+{
+    struct ctl_rep rep = reply_to(&m->q);
+    int file = take_fd(m, 1);
+    rep.result = file < 0 ? -EBADF : eng_move_check(k->e, k->in, file, m->q.value);
+    if (rep.result) {
+        eng_move_drop(k->in);
+        k->in = NULL;
+    }
+    answer(take_fd(m, 0), &rep);
+}
+
+static void do_move_go(struct ctl_conn *k)
+{
+    struct move_in *in = k->in;
+    k->in = NULL;
+    eng_move_go(k->e, in);
+}
+
 static void dispatch(struct ctl_conn *k, struct ctl_msg *m)
 {
     struct engine *e = k->e;
@@ -125,7 +173,12 @@ static void dispatch(struct ctl_conn *k, struct ctl_msg *m)
     case CTL_QUERY: do_query(k, m); break;
     case CTL_INFO: do_info(k, m); break;
     case CTL_SETOPT: eng_carrier_setopt(e, &m->q); break;
-    case CTL_DRAIN: eng_drain_add(e, take_fd(m, 0), m->q.value); break;
+    case CTL_DRAIN: eng_drain_add(e, take_fd(m, 0), m->q.value, false); break;
+    case CTL_LEAVE: eng_drain_add(e, take_fd(m, 0), m->q.value, true); break;
+    case CTL_HANDOVER: do_handover(k, m); break;
+    case CTL_MOVE_SOCKETS: do_move_sockets(k, m); break;
+    case CTL_MOVE: do_move(k, m); break;
+    case CTL_MOVE_GO: do_move_go(k); break;
     case CTL_STATUS: eng_status_send(e, take_fd(m, 0)); break;
     case CTL_RELEASE_PORT: do_release_port(k, m); break;
     default: break; /* of a later version: the closed reply socket says no */
@@ -154,7 +207,7 @@ static void take_rights(struct msghdr *mh, struct ctl_msg *m)
 /* 1: a message; 0: end; -EAGAIN and other errors. */
 static int receive(int fd, struct ctl_msg *m)
 {
-    union { struct cmsghdr h; char b[CMSG_SPACE(8 * sizeof(int))]; } cb;
+    union { struct cmsghdr h; char b[CMSG_SPACE(CTL_FDS * sizeof(int))]; } cb;
     struct iovec iov[2] = { { &m->q, sizeof m->q }, { m->text, sizeof m->text - 1 } };
     struct msghdr mh = { .msg_iov = iov, .msg_iovlen = 2, .msg_control = &cb, .msg_controllen = sizeof cb };
     m->nfd = 0;
@@ -189,6 +242,7 @@ static void conn_free(struct ctl_conn *k)
         close(k->fd);
     if (k->log_fd >= 0)
         close(k->log_fd);
+    eng_move_drop(k->in);
     free(k);
 }
 
@@ -303,6 +357,9 @@ static void on_accept(struct ev_loop *loop, ev_io *w, int events)
 int eng_ctl_start(struct engine *e)
 {
     if (e->is_listening) {
+        /* Only now: whoever can connect is served, and whoever cannot waits for the starting helper's word. */
+        if (listen(e->ctl_fd, 128))
+            return -errno;
         ev_io_init(&e->accept_io, on_accept, e->ctl_fd, EV_READ);
         e->accept_io.data = e;
         ev_io_start(e->loop, &e->accept_io);
@@ -323,6 +380,29 @@ void eng_ctl_stop(struct engine *e)
 }
 
 bool eng_ctl_any(const struct engine *e) { return e->conns; }
+
+struct ctl_conn *eng_ctl_next(struct engine *e, struct ctl_conn *k, struct ctl_client *c)
+{
+    k = k ? k->next : e->conns;
+    if (k)
+        *c = (struct ctl_client){ .id = k->id, .fd = k->fd, .log_fd = k->log_fd, .verbose = k->verbose, .uid = k->uid };
+    return k;
+}
+
+uint64_t eng_ctl_adopt(struct engine *e, const struct ctl_client *c)
+{
+    if (c->fd < 0 || conn_new(e, c->fd)) {
+        if (c->fd >= 0)
+            close(c->fd);
+        if (c->log_fd >= 0)
+            close(c->log_fd);
+        return 0;
+    }
+    e->conns->log_fd = c->log_fd;
+    e->conns->verbose = c->log_fd >= 0 ? c->verbose : 0;
+    e->conns->uid = c->uid;
+    return e->conns->id;
+}
 
 uid_t eng_ctl_uid(const struct engine *e, uint64_t client)
 {

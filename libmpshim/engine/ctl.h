@@ -14,6 +14,7 @@
 
 #define CTL_VERSION 1
 #define CTL_MAX 65536 /* bytes of one message */
+#define CTL_FDS 64    /* descriptors with one message */
 
 union ctl_addr { struct sockaddr sa; struct sockaddr_in v4; struct sockaddr_in6 v6; };
 
@@ -33,6 +34,16 @@ enum ctl_op {
                        side is closed has delivered its data, or ms passed; connections still open are not waited for */
     CTL_STATUS,     /* answer: JSON text, in pieces of up to CTL_MAX, until end of file */
     CTL_RELEASE_PORT, /* a bind got EADDRINUSE: give up an engine's guard on this port if no connection needs it; answer */
+    CTL_LEAVE,      /* as CTL_DRAIN, and what other processes hold counts too: result 0: nothing is alive, the engine may end with
+                       the process; -EINPROGRESS: something is. value: ms to wait where no more than a few bytes or the last
+                       FINs are out */
+    CTL_HANDOVER,   /* inside only; fds: reply, a helper's control connection (after CTL_HELLO): everything moves there, control
+                       connections included; answer: result 0: it did, this engine ends */
+    CTL_MOVE_SOCKETS, /* engine to helper: fds: sockets, numbered in the order they come */
+    CTL_MOVE,       /* engine to helper: fds: reply, memory file (engine/move.c); value: its layout. Answer: result 0:
+                       all is here and waits */
+    CTL_MOVE_GO,    /* engine to helper, no answer: it is the helper's from now on. If the connection ends without it, the helper
+                       forgets what it got */
     CTL_INFO = 20,    /* about a carrier, as CTL_QUERY, with all that is known of its subflows; answer struct ctl_info */
 };
 

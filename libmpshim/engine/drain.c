@@ -3,11 +3,12 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "engine/eng.h"
+#include "engine/carrier.h"
 
 struct drain {
     struct drain *next;
     int fd;             /* reply socket; owned */
+    bool leave;         /* nothing may be alive, in other processes neither */
     mp_time until;      /* the limit */
     mp_time done_since; /* 0: data is still out */
     ev_timer timer;
@@ -20,7 +21,7 @@ struct drain {
 
 static void drain_end(struct drain *d, int result)
 {
-    struct ctl_rep rep = { .version = CTL_VERSION, .op = CTL_DRAIN, .result = result };
+    struct ctl_rep rep = { .version = CTL_VERSION, .op = d->leave ? CTL_LEAVE : CTL_DRAIN, .result = result };
     if (d->fd >= 0) {
         (void)send(d->fd, &rep, sizeof rep, MSG_NOSIGNAL | MSG_DONTWAIT);
         close(d->fd);
@@ -44,8 +45,43 @@ static bool all_delivered(struct engine *e)
     return true;
 }
 
+/* More than this does not leave in the moment that a process may be kept waiting. */
+#define FEW_BYTES (64 << 10)
+
+static bool has_much_to_send(struct engine *e)
+{
+    uint64_t sum = 0;
+    for (struct carrier *c = e->all; c; c = c->next) {
+        struct ctl_rep rep;
+        if (c->mpc)
+            eng_carrier_facts(c, &rep), sum += rep.unacked_bytes;
+    }
+    for (struct mpc *m = mp_stack_first(e->stack); m; m = mp_stack_next(m)) {
+        struct mpc_info i;
+        mpc_get_info(m, &i);
+        sum += mpc_owner(m) ? 0 : i.bytes_written - i.bytes_acked;
+    }
+    return sum > FEW_BYTES;
+}
+
+static bool leave_step(struct drain *d, mp_time now)
+{
+    struct engine *e = d->e;
+    bool alive = eng_carriers_held(e) || eng_port_any(e);
+    if (!alive && all_delivered(e) && eng_carriers_delivered(e, true) && !mp_stack_closing(e->stack)) {
+        drain_end(d, 0);
+        return true;
+    }
+    if (!alive && now < d->until && !has_much_to_send(e))
+        return false;
+    drain_end(d, -EINPROGRESS);
+    return true;
+}
+
 static bool drain_step(struct drain *d, mp_time now)
 {
+    if (d->leave)
+        return leave_step(d, now);
     if (now >= d->until) {
         drain_end(d, d->done_since ? 0 : -ETIMEDOUT);
         return true;
@@ -68,7 +104,7 @@ static void on_drain(struct ev_loop *loop, ev_timer *w, int events)
     drain_step(w->data, eng_now());
 }
 
-void eng_drain_add(struct engine *e, int fd, uint64_t ms)
+void eng_drain_add(struct engine *e, int fd, uint64_t ms, bool leave)
 {
     struct drain *d = calloc(1, sizeof *d);
     if (!d) {
@@ -76,6 +112,7 @@ void eng_drain_add(struct engine *e, int fd, uint64_t ms)
         return;
     }
     d->e = e;
+    d->leave = leave;
     d->fd = fd;
     d->until = eng_now() + MP_MS(ms);
     d->next = e->drains;
@@ -83,6 +120,8 @@ void eng_drain_add(struct engine *e, int fd, uint64_t ms)
     ev_timer_init(&d->timer, on_drain, 0.005, 0.005);
     d->timer.data = d;
     ev_timer_start(e->loop, &d->timer);
+    if (leave)
+        eng_port_check(e, 0);
     /* What the process wrote and how it ended may wait in sockets that the loop has not looked at yet. */
     eng_carriers_on_ready(e);
     eng_carriers_poke(e);

@@ -7,7 +7,8 @@
  * info.c     a connection's facts for getsockopt()
  * verdict.c  -v lines, plain peers      status.c    JSON for people and tools
  * drain.c    the end of a process       addr.c      address forms
- * statsock.c where they find it     secret.c    memory for keys */
+ * statsock.c where they find it     secret.c    memory for keys
+ * move.c     everything goes to another engine */
 #ifndef ENG_ENG_H
 #define ENG_ENG_H
 
@@ -25,6 +26,7 @@ struct carrier;
 struct port;
 struct ctl_conn;
 struct drain;
+struct move_in;
 
 struct eng_secrets { /* secret.c */
     size_t size;                /* of a slot; 0: none was asked for yet */
@@ -78,6 +80,7 @@ struct engine {
     bool is_listening;          /* helper */
     ev_io accept_io;
     bool leaving;               /* no more control connections: end when nothing is alive */
+    int move_to, move_reply;    /* a hand-over was asked for: the other's control connection, whom to tell; -1: none; owned */
     int idle_exit_s;
     mp_time idle_since;         /* 0: busy */
     uint8_t rnd[ENG_RANDOM];
@@ -135,21 +138,28 @@ int eng_diag_find(struct engine *e, const struct mp_endpoint *local, const struc
 /* ---- ctl.c ---- */
 int eng_ctl_start(struct engine *e);
 void eng_ctl_stop(struct engine *e);
+struct ctl_client { uint64_t id; int fd, log_fd, verbose; uid_t uid; }; /* a control connection; log_fd -1: none */
+struct ctl_conn *eng_ctl_next(struct engine *e, struct ctl_conn *k, struct ctl_client *c); /* iterate: k NULL first */
+bool eng_ctl_moved(struct engine *e); /* does what CTL_HANDOVER asked for; false: all stays here */
+uint64_t eng_ctl_adopt(struct engine *e, const struct ctl_client *c); /* owns the descriptors; its id here */
 bool eng_ctl_any(const struct engine *e);
 uid_t eng_ctl_uid(const struct engine *e, uint64_t client); /* its user; this engine's own where it has gone */
 int eng_ctl_log(const struct engine *e, uint64_t client, int level); /* where its messages of this level go; -1: nowhere */
 
 /* ---- listener.c ---- */
-struct port_info { struct mp_endpoint at; unsigned families; bool live; int conns; pid_t pid; };
+struct port_info { struct mp_endpoint at; unsigned families; bool live; int conns, guard_fd; pid_t pid; uint64_t client; struct ctl_req options; };
 int eng_port_listen(struct engine *e, uint64_t client, const struct ctl_req *req, int fd, enum ctl_why *why); /* 0 or -errno; fd stays the caller's */
 void eng_port_check(struct engine *e, mp_time now); /* are the programs' listeners still there? now 0: ask at once */
 void eng_port_release(struct engine *e, uint16_t port);
 void eng_port_accept(struct engine *e, struct port *p, struct mpc *c, mp_time now);
+void eng_port_conn_get(struct port *p);
 void eng_port_conn_put(struct port *p);          /* one of its connections ended; may free p */
 void eng_port_refused(struct port *p);           /* connect() found nobody */
 bool eng_port_target(const struct port *p, struct mp_endpoint *to); /* where to connect over loopback */
 struct port *eng_port_next(struct engine *e, struct port *p, struct port_info *i); /* iterate: p NULL first */
 bool eng_port_any(const struct engine *e);       /* live listeners exist */
+/* A port of another engine: answered here from now on if it is live. Owns guard_fd. NULL: no memory. */
+struct port *eng_port_adopt(struct engine *e, const struct port_info *i);
 void eng_port_free_all(struct engine *e);
 
 /* ---- carrier.c ---- */
@@ -162,6 +172,7 @@ void eng_carriers_run(struct engine *e);         /* those queued, once each */
 void eng_carriers_sweep(struct engine *e, mp_time now);
 mp_time eng_carriers_next_look(struct engine *e);
 void eng_carriers_free(struct engine *e);
+struct carrier *eng_carrier_adopt(struct engine *e, const struct carrier *from, int fd, int guard_fd, struct mpc *m, struct port *p);
 void eng_carrier_query(struct engine *e, const struct ctl_req *req, struct ctl_rep *rep);
 void eng_carrier_info(struct engine *e, const struct ctl_req *req, struct ctl_info *out); /* info.c */
 void eng_carrier_setopt(struct engine *e, const struct ctl_req *req);
@@ -171,6 +182,7 @@ void eng_carriers_poke(struct engine *e);        /* look for ends that the loop 
 /* Everything that programs wrote to sockets that they have closed was acknowledged (and_closed: and the connections
  * have ended); those still open are not counted. */
 bool eng_carriers_delivered(struct engine *e, bool and_closed);
+bool eng_carriers_held(struct engine *e);        /* some are open, in whatever process */
 
 /* ---- verdict.c ---- */
 void eng_verdict_open(struct engine *e, uint64_t client, struct mpc *m);
@@ -188,8 +200,15 @@ void eng_status_send(struct engine *e, int fd);  /* owns fd */
 void eng_statsock_open(struct engine *e);
 void eng_statsock_close(struct engine *e);
 
+/* ---- move.c ---- */
+int eng_move_out(struct engine *e, int to);      /* to: a helper's control connection. 0: all is there, or -errno: nothing happened */
+struct move_in *eng_move_sockets(struct move_in *in, int *fd, int n); /* takes the descriptors; in NULL: the first ones; NULL: no memory */
+int eng_move_check(struct engine *e, struct move_in *in, int file, uint64_t layout); /* owns file. 0 or -errno */
+void eng_move_go(struct engine *e, struct move_in *in); /* takes over; in is gone */
+void eng_move_drop(struct move_in *in);          /* NULL: nothing */
+
 /* ---- drain.c ---- */
-void eng_drain_add(struct engine *e, int fd, uint64_t ms); /* owns fd */
+void eng_drain_add(struct engine *e, int fd, uint64_t ms, bool leave); /* owns fd */
 void eng_drain_check(struct engine *e, mp_time now);
 void eng_drain_free(struct engine *e);
 

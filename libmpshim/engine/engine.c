@@ -99,6 +99,7 @@ static bool op_route(void *arg, int ifindex, const struct mp_addr *l, const stru
 static uint32_t op_mtu(void *arg, int ifindex) { return io_mtu(((struct engine *)arg)->io, ifindex); }
 static uint16_t op_port_get(void *arg, uint8_t family, bool fresh) { return io_port_get(((struct engine *)arg)->io, family, fresh); }
 static void op_port_put(void *arg, uint8_t family, uint16_t port) { io_port_put(((struct engine *)arg)->io, family, port); }
+static void op_port_hold(void *arg, uint8_t family, uint16_t port) { io_port_hold(((struct engine *)arg)->io, family, port); }
 
 static void op_trace(void *arg, int event, const struct mpc *c, const char *text)
 {
@@ -114,7 +115,7 @@ static void op_conn_free(void *arg, void *p) { eng_secret_free(&((struct engine 
 static const struct mp_stack_ops stack_ops = {
     .random = op_random, .flow_open = op_flow_open, .flow_close = op_flow_close, .slice_max = op_slice_max,
     .writable = op_writable, .route = op_route, .mtu = op_mtu, .port_get = op_port_get, .port_put = op_port_put,
-    .trace = op_trace, .conn_alloc = op_conn_alloc, .conn_free = op_conn_free,
+    .trace = op_trace, .conn_alloc = op_conn_alloc, .conn_free = op_conn_free, .port_hold = op_port_hold,
 };
 
 /* ---- the pump ---- */
@@ -353,7 +354,7 @@ static void engine_free(struct engine *e)
     explicit_bzero(e->rnd, sizeof e->rnd);
     if (e->loop)
         ev_loop_destroy(e->loop);
-    int fds[] = { e->alarm_fd, e->epfd, e->diag_fd, e->log_fd, e->ctl_fd };
+    int fds[] = { e->alarm_fd, e->epfd, e->diag_fd, e->log_fd, e->ctl_fd, e->move_to, e->move_reply };
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
         if (fds[i] >= 0)
             close(fds[i]);
@@ -370,6 +371,7 @@ static struct engine *engine_new(const struct eng_cfg *cfg, int *err, const char
     if (!e)
         return NULL;
     e->alarm_fd = e->epfd = e->diag_fd = e->lo4 = e->lo6 = e->icmp4 = e->icmp6 = -1;
+    e->move_to = e->move_reply = -1;
     e->ctl_fd = cfg->ctl_fd;
     e->log_fd = cfg->log_fd;
     e->verbose = cfg->verbose;
@@ -465,7 +467,12 @@ static int engine_open(struct engine *e, const char **why)
     return err;
 }
 
-static void engine_run(struct engine *e) { ev_run(e->loop, 0); }
+static void engine_run(struct engine *e)
+{
+    do
+        ev_run(e->loop, 0);
+    while (e->move_to >= 0 && !eng_ctl_moved(e));
+}
 
 /* ---- settings of a helper's clients ---- */
 

@@ -252,7 +252,7 @@ static int serve_on(const char *path)
     if (fd < 0)
         return -errno;
     unlink(path); /* left by one that was killed: we hold the lock */
-    if (bind(fd, (struct sockaddr *)&a, sizeof a) || listen(fd, 128)) {
+    if (bind(fd, (struct sockaddr *)&a, sizeof a)) {
         int err = -errno;
         close(fd);
         return err;

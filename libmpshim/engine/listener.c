@@ -196,7 +196,8 @@ struct port *eng_port_next(struct engine *e, struct port *p, struct port_info *i
 {
     p = p ? p->next : e->ports;
     if (p)
-        *i = (struct port_info){ .at = p->at, .families = p->families, .live = p->live, .conns = p->conns, .pid = p->pid };
+        *i = (struct port_info){ .at = p->at, .families = p->families, .live = p->live, .conns = p->conns, .pid = p->pid,
+                                 .options = p->options, .guard_fd = p->guard_fd, .client = p->client };
     return p;
 }
 
@@ -268,7 +269,7 @@ int eng_port_listen(struct engine *e, uint64_t client, const struct ctl_req *q, 
     guard_off(p);
     err = io_attach_only_loopback(fd);
     if (!err && !p->live)
-        err = answer_on(p, (int)q->value);
+        err = answer_on(p, (int)p->options.value);
     if (err && !p->live && p->conns == 0)
         port_free(p);
     if (err)
@@ -287,6 +288,28 @@ static void turn_away(struct engine *e, struct port *p, struct mpc *m, mp_time n
     mpc_release(m, 0, now);
     eng_touch(e);
 }
+
+struct port *eng_port_adopt(struct engine *e, const struct port_info *i)
+{
+    struct port *p = find_or_new(e, &i->at, i->families);
+    if (!p || p->guard_fd >= 0) {
+        if (i->guard_fd >= 0)
+            close(i->guard_fd);
+        if (!p)
+            return NULL;
+    } else {
+        p->guard_fd = i->guard_fd;
+    }
+    p->pid = i->pid;
+    p->client = i->client;
+    p->options = i->options;
+    if (i->live && !p->live)
+        answer_on(p, (int)p->options.value); /* fails: told to nobody; the next check finds no listener of ours */
+    eng_sweep_at(e, eng_now() + CHECK_EVERY);
+    return p;
+}
+
+void eng_port_conn_get(struct port *p) { p->conns++; }
 
 void eng_port_accept(struct engine *e, struct port *p, struct mpc *m, mp_time now)
 {

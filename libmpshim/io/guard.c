@@ -30,7 +30,15 @@ struct guard {
     uint32_t prev, next; /* those at rest, by index + 1, the longest at rest first; 0: none */
 };
 
+struct taken { /* another engine's: closed when its connections have ended, given to no new one */
+    int fd;
+    uint16_t port;
+    uint32_t refs;
+};
+
 struct io_guards {
+    struct taken *taken; /* owned */
+    uint32_t ntaken;
     struct guard *v;
     uint32_t n, cap;
     uint32_t rest_first, rest_last; /* index + 1 */
@@ -49,6 +57,8 @@ void io_guards_free(struct io_guards *g)
 {
     if (!g) return;
     for (uint32_t i = 0; i < g->n; i++) close(g->v[i].fd);
+    for (uint32_t i = 0; i < g->ntaken; i++) close(g->taken[i].fd);
+    free(g->taken);
     free(g->v);
     free(g);
 }
@@ -210,11 +220,72 @@ uint16_t io_port_get(void *arg, uint8_t family, bool fresh)
     return g->v[i - 1].port;
 }
 
+/* ---- hand-over ---- */
+
+void io_guards_give(struct io_guards *g, void (*each)(void *arg, const struct io_item *i, int fd), void *arg)
+{
+    for (uint32_t k = 0; k < g->n; k++) {
+        struct io_item i = { .what = IO_ITEM_GUARD, .port = g->v[k].port };
+
+        if (g->v[k].refs) each(arg, &i, g->v[k].fd);
+    }
+    for (uint32_t k = 0; k < g->ntaken; k++) {
+        struct io_item i = { .what = IO_ITEM_GUARD, .port = g->taken[k].port };
+
+        each(arg, &i, g->taken[k].fd);
+    }
+}
+
+void io_guards_take(struct io_guards *g, uint16_t port, int fd)
+{
+    struct taken *v = realloc(g->taken, (g->ntaken + 1) * sizeof *v);
+
+    if (!v) {
+        close(fd);
+        return;
+    }
+    g->taken = v;
+    v[g->ntaken++] = (struct taken){ .fd = fd, .port = port };
+}
+
+static struct taken *find_taken(struct io_guards *g, uint16_t port)
+{
+    for (uint32_t i = 0; i < g->ntaken; i++)
+        if (g->taken[i].port == port) return &g->taken[i];
+    return NULL;
+}
+
+static void taken_close(struct io_guards *g, struct taken *t)
+{
+    close(t->fd);
+    *t = g->taken[--g->ntaken];
+}
+
+void io_guards_trim(struct io_guards *g)
+{
+    for (uint32_t i = g->ntaken; i-- > 0;)
+        if (!g->taken[i].refs) taken_close(g, &g->taken[i]);
+}
+
+void io_port_hold(void *arg, uint8_t family, uint16_t port)
+{
+    struct io_guards *g = ((struct io *)arg)->guards;
+    struct taken *t = find_taken(g, port);
+    uint32_t i = g->at[port];
+
+    (void)family;
+    if (i && g->v[i - 1].resting) rest_del(g, i);
+    if (i) g->v[i - 1].refs++;
+    else if (t) t->refs++;
+}
+
 void io_port_put(void *arg, uint8_t family, uint16_t port)
 {
     struct io_guards *g = ((struct io *)arg)->guards;
     uint32_t i = g->at[port];
+    struct taken *t = i ? NULL : find_taken(g, port);
 
     (void)family;
     if (i && g->v[i - 1].refs && !--g->v[i - 1].refs) rest_add(g, i);
+    if (t && t->refs && !--t->refs) taken_close(g, t);
 }

@@ -1,7 +1,8 @@
 /* io/internal.h: what the files of io/ share. Nothing outside io/ includes it (tests/io excepted).
  *
  * io.c flows and their way to the fast path, sock.c one socket's queues, raw.c and packet.c the two kinds of socket,
- * filter.c cBPF, rtnl.c and route.c rtnetlink, guard.c local ports, host.c facts about this host, doctor.c --check. */
+ * filter.c cBPF, rtnl.c and route.c rtnetlink, guard.c local ports, move.c another engine's sockets, host.c facts about this
+ * host, doctor.c --check. */
 #ifndef IO_INTERNAL_H
 #define IO_INTERNAL_H
 
@@ -149,6 +150,7 @@ struct io {
     ev_prepare tidy;
     bool tidy_due;
     bool no_privilege;
+    bool taking;               /* between io_take_begin() and io_take_end() */
     uint8_t ttl4;
     mp_time conntrack_at, xfrm_at, rp_at; /* when asked last */
     bool conntrack, xfrm;
@@ -189,7 +191,7 @@ void io_sock_put(struct io_sock *s); /* the last reference: dead, closed at the 
 void io_sock_drop(struct io_sock *s);
 void io_reap(struct io *io);
 struct io_sock *io_sock_find(struct io *io, enum io_kind kind, int ifindex, uint8_t family);
-int io_sock_filter(struct io_sock *s); /* attaches now; 0 or -errno */
+int io_sock_filter(struct io_sock *s); /* attaches now, or at io_take_end(); 0 or -errno */
 /* Sends or queues. 0, or -errno: the packet was not taken. */
 int io_sock_send(struct io_sock *s, const struct msghdr *m);
 static inline bool io_sock_blocked(const struct io_sock *s) { return s->waiting != NULL; }
@@ -277,6 +279,9 @@ enum io_route_kind io_route_kind(struct io *io, const struct mp_addr *remote, st
 struct io_guards *io_guards_new(void);
 void io_guards_free(struct io_guards *g);
 uint16_t io_guard_mask(const struct io_guards *g, uint16_t port); /* of the block that it is in */
+void io_guards_give(struct io_guards *g, void (*each)(void *arg, const struct io_item *i, int fd), void *arg);
+void io_guards_take(struct io_guards *g, uint16_t port, int fd); /* owns fd */
+void io_guards_trim(struct io_guards *g);                        /* taken ones that nobody uses are closed */
 
 /* ---- host.c ---- */
 bool io_conntrack_active(struct io *io);

@@ -40,6 +40,7 @@ bool io_route(void *io, int ifindex, const struct mp_addr *local, const struct m
 uint32_t io_mtu(void *io, int ifindex);
 uint16_t io_port_get(void *io, uint8_t family, bool fresh);
 void io_port_put(void *io, uint8_t family, uint16_t port);
+void io_port_hold(void *io, uint8_t family, uint16_t port); /* a connection that was loaded uses it */
 
 /* Sends one packet of mp_stack_poll. On EAGAIN the packet is kept in the flow's socket's one-packet slot, the flow
  * reads as not writable, and mp_stack_writable() follows: nothing is lost or refused. */
@@ -59,6 +60,23 @@ void io_paths_start(struct io *io);
 /* What --check tells, a line for each put(): ok false: something is missing, and the remedy; ok with a remedy: a limit that
  * may be meant so. io NULL: privileges and kernel only. Returns the number of lines. */
 int io_doctor(struct io *io, void (*put)(void *arg, bool ok, const char *what, const char *remedy), void *arg);
+
+/* ---- hand-over (move.c): one engine gives all its sockets, another of the same build takes them ---- */
+struct io_item { /* plain data about one of them */
+    uint8_t what;   /* enum io_item_what */
+    uint8_t kind, family;
+    uint16_t port;  /* guard */
+    int32_t ifindex;
+    struct mp_addr local, remote;
+    uint8_t mac[6];
+};
+enum io_item_what { IO_ITEM_GUARD, IO_ITEM_SOCK };
+void io_give(struct io *io, void (*each)(void *arg, const struct io_item *i, int fd), void *arg); /* fd stays io's */
+/* Between begin and end flows are opened over what was taken; filters are attached at the end, so that none of them
+ * hides a packet from a flow that is yet to come. What no flow uses is closed. */
+void io_take_begin(struct io *io);
+void io_take(struct io *io, const struct io_item *i, int fd); /* owns fd */
+void io_take_end(struct io *io);
 
 /* cBPF "drop everything" / "only what came over lo" on a TCP socket; 0 or -errno. */
 int io_attach_drop_all(int fd);

@@ -188,6 +188,10 @@ int io_sock_filter(struct io_sock *s)
 {
     int kept = 0;
 
+    if (s->io->taking) {
+        s->filter_due = true;
+        return 0;
+    }
     for (int i = 0; i < s->ports.n; i++)
         if (s->ports.v[i].refs) s->ports.v[kept++] = s->ports.v[i];
     s->ports.n = kept;

@@ -1,8 +1,10 @@
-/* How a process ends or becomes another, when its engine is inside: what it sent must still arrive.
+/* How a process ends or becomes another, when its engine is inside: what it sent must still arrive, and what other
+ * processes hold must live on.
  *
- * The kernel would go on sending after the process; an engine inside ends with it. So the process's own carriers are
- * closed, as the kernel would a moment later, and the engine says when all is delivered, at most
- * MPSHIM_DRAIN_MS later. With the helper there is nothing to wait for. */
+ * The kernel would go on after the process; an engine inside ends with it. So the process's own carriers are closed, as
+ * the kernel would a moment later, and if the engine then still has something to do, all of it moves to the helper, which
+ * takes some milliseconds and for which nobody waits. Only where no helper can run the process waits until all is
+ * delivered, at most MPSHIM_DRAIN_MS. */
 #include <stdarg.h>
 #include <stdlib.h>
 
@@ -27,26 +29,37 @@ static void flush_carriers(void)
     }
 }
 
-static void close_carriers(void)
+/* The listeners of the engine inside too: those that only we hold are over, those of a child are not. */
+static void close_own(void)
 {
     for (int fd = 0; fd < shim_fd_top(); fd++) {
         struct shim_fd *f = shim_find(fd);
         union ctl_addr identity, local;
-        if (!f || f->kind != SHIM_CARRIER) continue;
-        bool is = shim_is_carrier(fd, f, &identity, &local) || f->cookie == shim_cookie(fd);
+        if (!f || (f->kind != SHIM_CARRIER && !(f->kind == SHIM_LISTENER && f->host == SHIM_HOST_INSIDE))) continue;
+        bool is = (f->kind == SHIM_CARRIER && shim_is_carrier(fd, f, &identity, &local)) || f->cookie == shim_cookie(fd);
         shim_forget(fd);
         if (is) REAL(close)(fd);
     }
 }
 
-static void drain(void)
+static int ask_engine(enum ctl_op op, int ms)
 {
     struct ctl_req q;
     struct ctl_rep rep;
-    if (shim_conf.drain_ms <= 0) return;
-    shim_req_init(&q, CTL_DRAIN);
-    q.value = (uint64_t)shim_conf.drain_ms;
-    shim_request(SHIM_HOST_INSIDE, &q, -1, &rep, shim_conf.drain_ms + 1000);
+    shim_req_init(&q, op);
+    q.value = (uint64_t)ms;
+    int r = shim_request(SHIM_HOST_INSIDE, &q, -1, &rep, ms + 1000);
+    return r ? r : rep.result;
+}
+
+/* The last FINs of a connection mostly take one round trip; starting a helper for them would take as long. */
+#define LAST_FINS_MS 50
+
+/* What is alive goes on elsewhere, or is waited for. */
+static void leave_engine(void)
+{
+    if (ask_engine(CTL_LEAVE, shim_helper_runs() ? 0 : LAST_FINS_MS) != -EINPROGRESS || shim_hand_over()) return;
+    if (shim_conf.drain_ms > 0) ask_engine(CTL_DRAIN, shim_conf.drain_ms);
 }
 
 void shim_leave(bool flushing)
@@ -55,8 +68,8 @@ void shim_leave(bool flushing)
     if (shim_is_engine || !shim_hosts_inside() || shim_is_borrowed() || atomic_flag_test_and_set(&done)) return;
     int saved = errno;
     if (flushing) flush_carriers();
-    close_carriers();
-    drain();
+    close_own();
+    leave_engine();
     errno = saved;
 }
 
@@ -87,7 +100,7 @@ static void before_exec(void)
 {
     if (shim_is_engine || !shim_hosts_inside() || shim_is_borrowed()) return;
     int saved = errno;
-    drain();
+    leave_engine();
     errno = saved;
 }
 

@@ -29,6 +29,7 @@ static bool is_forked;                 /* a child of a process that had an engin
 static const char *inside_failed;      /* why; not tried twice */
 static long helper_retry_at;           /* s, monotonic: when a helper that could not be had may be tried again */
 static const char *helper_failed;
+#define HANDOVER_TIMEOUT_MS 8000
 static _Atomic int lock_owner;         /* thread id; 0: free */
 
 /* ---- helpers without libc's cancellation points ---- */
@@ -277,7 +278,7 @@ static bool have_inside(const char **why)
 /* ---- helper ---- */
 
 /* "name=value" lines behind the request, and our log for the lines about our connections. */
-static int hello(int fd)
+static int hello(int fd, int log)
 {
     struct { struct ctl_req q; char text[4096]; } m;
     struct ctl_rep rep = {0};
@@ -288,8 +289,23 @@ static int hello(int fd)
         n += (size_t)snprintf(m.text + n, sizeof m.text - n, "%s\n", *s);
     if (n >= sizeof m.text) return -E2BIG;
     m.q.value = (uint64_t)shim_conf.verbose;
-    int r = request(fd, &m, sizeof m.q + n, shim_log_fd, &rep, sizeof rep, 5000);
+    int r = request(fd, &m, sizeof m.q + n, log, &rep, sizeof rep, 5000);
     return r ? r : rep.result;
+}
+
+/* A helper may end, for want of work, just as it is found; then the next one is asked. */
+static int helper_open(bool start, int log, const char **why)
+{
+    int fd = -1, r = -EPIPE;
+    for (int tries = 0; tries < 3 && means_gone(r); tries++) {
+        fd = shim_helper_connect(start, why);
+        if (fd < 0) return fd;
+        r = hello(fd, log);
+        if (r == 0) return fd;
+        sys_close(fd);
+    }
+    *why = r == -EPROTO ? "the running mpshim-engine has another version" : "mpshim-engine does not answer";
+    return r;
 }
 
 static bool have_helper(bool start, const char **why)
@@ -297,11 +313,56 @@ static bool have_helper(bool start, const char **why)
     if (host_alive(&hosts[SHIM_HOST_HELPER])) return true;
     if (start && helper_failed && now_s() < helper_retry_at) return *why = helper_failed, false;
     watch_forks();
-    int fd = shim_helper_connect(start, why), r = fd < 0 ? fd : hello(fd);
-    if (r == 0) return host_set(SHIM_HOST_HELPER, fd), true;
-    if (fd >= 0) sys_close(fd), *why = r == -EPROTO ? "the running mpshim-engine has another version" : "mpshim-engine does not answer";
+    int fd = helper_open(start, shim_log_fd, why);
+    if (fd >= 0) return host_set(SHIM_HOST_HELPER, fd), true;
     if (start) helper_failed = *why, helper_retry_at = now_s() + 10;
     return false;
+}
+
+/* ---- the engine inside ends with the process: what it carries goes on in the helper ---- */
+
+/* Its control connection has moved with it: whoever holds it, a forked child too, speaks to the helper from now on. */
+static void inside_is_helper(void)
+{
+    struct host *in = &hosts[SHIM_HOST_INSIDE], *h = &hosts[SHIM_HOST_HELPER];
+    for (int fd = 0; fd < shim_fd_top(); fd++) {
+        struct shim_fd *f = shim_find(fd);
+        if (f && f->host == SHIM_HOST_INSIDE) f->host = SHIM_HOST_HELPER;
+    }
+    if (host_alive(h)) {
+        host_lost(SHIM_HOST_INSIDE);
+        return;
+    }
+    h->dev = in->dev, h->ino = in->ino;
+    atomic_store(&h->fd, atomic_exchange(&in->fd, -1));
+    shim_own_add(&h->fd);
+}
+
+bool shim_hand_over(void)
+{
+    struct ctl_req q;
+    struct ctl_rep rep;
+    const char *why = NULL;
+    if (!lock_hosts()) return false;
+    int to = helper_open(true, -1, &why), r = to;
+    if (to >= 0) {
+        shim_req_init(&q, CTL_HANDOVER);
+        r = request(atomic_load(&hosts[SHIM_HOST_INSIDE].fd), &q, sizeof q, to, &rep, sizeof rep, HANDOVER_TIMEOUT_MS);
+        if (r == 0) r = rep.result;
+        sys_close(to);
+    }
+    if (r == 0) inside_is_helper();
+    unlock_hosts();
+    if (r) shim_log(2, "the connections stay in this process until it ends: %s", why ? why : strerrordesc_np(-r));
+    return r == 0;
+}
+
+bool shim_helper_runs(void)
+{
+    const char *why;
+    int fd = shim_helper_connect(false, &why);
+    if (fd >= 0) sys_close(fd);
+    return fd >= 0;
 }
 
 /* ---- which ---- */

@@ -158,6 +158,8 @@ void shim_req_init(struct ctl_req *req, enum ctl_op op);
 void shim_leave(bool flush); /* the process ends: nothing that it sent may be lost (exit.c) */
 bool shim_hosts_inside(void); /* an engine's thread runs in this very process */
 bool shim_host_possible(void); /* an engine runs or can be started */
+bool shim_hand_over(void);    /* all that it carries goes to the helper, started if need be; false: it stays */
+bool shim_helper_runs(void);  /* there is one already */
 const char *shim_why_text(enum ctl_why why);
 
 /* helper.c: a connection to the user's helper, started if `start`; fd or -errno, *detail for people. */

@@ -56,6 +56,11 @@ bool io_route(void *io, int i, const struct mp_addr *l, const struct mp_addr *r)
 uint32_t io_mtu(void *io, int i) { (void)io, (void)i; return 1500; }
 uint16_t io_port_get(void *io, uint8_t f, bool fresh) { (void)io, (void)f, (void)fresh; return 40000; }
 void io_port_put(void *io, uint8_t f, uint16_t p) { (void)io, (void)f, (void)p; }
+void io_port_hold(void *io, uint8_t f, uint16_t p) { (void)io, (void)f, (void)p; }
+void io_give(struct io *io, void (*each)(void *, const struct io_item *, int), void *arg) { (void)io, (void)each, (void)arg; }
+void io_take_begin(struct io *io) { (void)io; }
+void io_take(struct io *io, const struct io_item *i, int fd) { (void)io, (void)i; close(fd); }
+void io_take_end(struct io *io) { (void)io; }
 void io_output(struct io *io, const struct mp_pkt *p) { (void)io, (void)p; }
 int io_listen(struct io *io, uint8_t f, uint16_t p) { (void)io, (void)f, (void)p; return 0; }
 void io_unlisten(struct io *io, uint8_t f, uint16_t p) { (void)io, (void)f, (void)p; }
@@ -128,7 +133,7 @@ static size_t body(struct client *k, uint8_t how, uint8_t *buf, size_t max)
     memcpy(&q, buf, sizeof q);
     if (how & FIX_HEAD) {
         q.version = CTL_VERSION;
-        q.op = (uint16_t)(q.op % (CTL_RELEASE_PORT + 2));
+        q.op = (uint16_t)(q.op % (CTL_INFO + 2));
         if (n < sizeof q) n = sizeof q;
     }
     if (how & FIX_IDENTITY) q.identity = k->identity;

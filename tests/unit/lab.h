@@ -455,7 +455,7 @@ LAB static struct mpc_info lab_info(struct lab *l)
 LAB static void lab_stack(struct lab *l)
 {
     static const struct mp_stack_ops ops = { lab_random, lab_flow_open, lab_flow_close, lab_slice_max, lab_writable, lab_route,
-                                             lab_mtu, lab_port_get, lab_port_put, NULL, NULL, NULL };
+                                             lab_mtu, lab_port_get, lab_port_put, NULL, NULL, NULL, NULL };
     mp_settings_default(&l->set);
     l->set.checksum = l->csum;
     if (l->tune) l->tune(&l->set);

@@ -249,7 +249,7 @@ static void do_query(const struct ctl_req *q, struct ctl_rep *rep)
 static void do_drain(const struct ctl_req *q, struct ctl_rep *rep)
 {
     for (uint64_t ms = 0; busy && ms < q->value; ms++) usleep(1000);
-    rep->result = busy ? -ETIMEDOUT : 0;
+    rep->result = !busy ? 0 : q->op == CTL_LEAVE ? -EINPROGRESS : -ETIMEDOUT;
 }
 
 struct job { struct ctl_req q; int reply, fd; };
@@ -267,7 +267,7 @@ static void *serve_one(void *arg)
     if (j->q.op == CTL_QUERY || j->q.op == CTL_INFO) do_query(&j->q, &rep);
     if (j->q.op == CTL_LISTEN) do_listen(&j->q, &rep);
     pthread_mutex_unlock(&lock);
-    if (j->q.op == CTL_DRAIN) do_drain(&j->q, &rep);
+    if (j->q.op == CTL_DRAIN || j->q.op == CTL_LEAVE) do_drain(&j->q, &rep);
     info.rep = rep;
     if (j->reply >= 0 && send(j->reply, &info, j->q.op == CTL_INFO ? sizeof info : sizeof rep, MSG_NOSIGNAL) > 0) {}
     if (j->reply >= 0) close(j->reply);
@@ -305,7 +305,7 @@ static void *control(void *arg)
     for (;;) {
         struct job *j = calloc(1, sizeof *j);
         if (!receive(ctl_fd, j)) break;
-        if (j->q.op == CTL_DRAIN) start(serve_one, j); /* the only one that waits */
+        if (j->q.op == CTL_DRAIN || j->q.op == CTL_LEAVE) start(serve_one, j); /* the ones that wait */
         else serve_one(j);
     }
     return arg;

@@ -1,0 +1,529 @@
+/* engine/move.c: everything that an engine carries goes on in another engine, on the same sockets.
+ *
+ * The giver stops (it reads and sends nothing from here on), writes its state to a memory file and sends that and its
+ * sockets over the taker's control connection. Nothing is closed before the taker holds it, so no kernel answers a peer
+ * with a reset, and what arrives meanwhile waits in the sockets. Two steps, so that no connection ever has two engines:
+ * the taker says that it has all (CTL_MOVE), the giver lets go (CTL_MOVE_GO). Until then both can still back out.
+ *
+ * The file is plain data for an engine of the same build: MOVE_LAYOUT, made of the headers that lay it out, is compared.
+ * Its parts, in this order: struct head, sockets of io/, control connections, ports, connections with their carriers,
+ * carriers whose connection has ended. */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "engine/carrier.h"
+
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
+
+enum { NO_FD = -1, BUFFER = 1 << 18, FDS_MAX = 1 << 16, ANSWER_MS = 3000 };
+#define MOVE_MAGIC 0x6d6f7665u
+/* The Makefile makes it of the headers. */
+#ifndef MOVE_LAYOUT
+#error "MOVE_LAYOUT is not defined"
+#endif
+
+struct head {
+    uint32_t magic;
+    uint32_t nfds, nitems, nclients, nports, nconns, ncarriers; /* ncarriers: those without a connection */
+};
+enum owner { OWNER_NONE, OWNER_CARRIER, OWNER_PORT };
+struct conn_head {
+    uint32_t owner; /* enum owner */
+    int32_t port;   /* of the carrier, or that owns; index or -1 */
+    uint64_t bytes; /* mpc_save's, behind this */
+};
+struct carrier_rec {
+    struct carrier c; /* pointers mean nothing */
+    int32_t fd, guard_fd, port;
+};
+
+/* ---- giving: the file and the list of descriptors ---- */
+
+struct out {
+    struct engine *e;
+    FILE *f;
+    char *buffer; /* f's: keys pass through it */
+    int file;
+    int *fd;      /* borrowed descriptors */
+    int n, cap;
+    bool failed;
+};
+
+static void put(struct out *o, const void *p, size_t n) { o->failed |= fwrite(p, 1, n, o->f) != n; }
+
+/* Its number in the list; NO_FD for none. */
+static int32_t put_fd(struct out *o, int fd)
+{
+    if (fd < 0)
+        return NO_FD;
+    if (o->n == o->cap) {
+        int cap = o->cap ? o->cap * 2 : 64, *v = cap <= FDS_MAX ? realloc(o->fd, (size_t)cap * sizeof *v) : NULL;
+        if (!v) {
+            o->failed = true;
+            return NO_FD;
+        }
+        o->fd = v;
+        o->cap = cap;
+    }
+    o->fd[o->n] = fd;
+    return o->n++;
+}
+
+static void put_item(void *arg, const struct io_item *i, int fd)
+{
+    struct out *o = arg;
+    int32_t at = put_fd(o, fd);
+    put(o, i, sizeof *i);
+    put(o, &at, sizeof at);
+}
+
+static void count_item(void *arg, const struct io_item *i, int fd)
+{
+    (void)i, (void)fd;
+    ++*(uint32_t *)arg;
+}
+
+/* Messages of a program's own engine go to the engine's log; in a helper each client has its own. */
+static void put_client(struct out *o, const struct ctl_client *k)
+{
+    struct ctl_client c = *k;
+    if (c.log_fd < 0 && !o->e->is_listening) {
+        c.log_fd = o->e->log_fd;
+        c.verbose = o->e->verbose;
+    }
+    c.fd = put_fd(o, c.fd);
+    c.log_fd = put_fd(o, c.log_fd);
+    put(o, &c, sizeof c);
+}
+
+static int32_t port_index(struct engine *e, const void *p)
+{
+    struct port_info i;
+    int32_t n = 0;
+    for (struct port *q = eng_port_next(e, NULL, &i); q; q = eng_port_next(e, q, &i), n++)
+        if (q == p)
+            return n;
+    return -1;
+}
+
+static void put_carrier(struct out *o, struct carrier *c)
+{
+    struct carrier_rec r = { .c = *c, .fd = put_fd(o, c->fd), .guard_fd = put_fd(o, c->guard_fd), .port = port_index(o->e, c->port) };
+    put(o, &r, sizeof r);
+}
+
+/* Of one whose program has asked and not connected yet nobody knows where it will appear: it finds nobody. */
+static bool is_moved(const struct carrier *c) { return c->state != CR_PENDING || c->syn_seen; }
+
+static void put_conn(struct out *o, struct mpc *m)
+{
+    void *owner = mpc_owner(m);
+    struct conn_head h = { .owner = owner ? OWNER_PORT : OWNER_NONE, .port = port_index(o->e, owner) };
+    if (owner && h.port < 0)
+        h.owner = OWNER_CARRIER;
+    long at = ftell(o->f), end;
+    put(o, &h, sizeof h);
+    o->failed |= mpc_save(m, o->f) != 0;
+    end = ftell(o->f);
+    h.bytes = (uint64_t)(end - at) - sizeof h;
+    o->failed |= fseek(o->f, at, SEEK_SET) != 0;
+    put(o, &h, sizeof h);
+    o->failed |= fseek(o->f, end, SEEK_SET) != 0;
+    if (h.owner == OWNER_CARRIER)
+        put_carrier(o, owner);
+}
+
+static bool conn_moves(struct engine *e, struct mpc *m)
+{
+    void *owner = mpc_owner(m);
+    return !owner || port_index(e, owner) >= 0 || is_moved(owner);
+}
+
+static void counts(struct engine *e, struct head *h)
+{
+    struct port_info pi;
+    struct ctl_client k;
+    io_give(e->io, count_item, &h->nitems);
+    for (struct ctl_conn *q = eng_ctl_next(e, NULL, &k); q; q = eng_ctl_next(e, q, &k))
+        h->nclients++;
+    for (struct port *p = eng_port_next(e, NULL, &pi); p; p = eng_port_next(e, p, &pi))
+        h->nports++;
+    for (struct mpc *m = mp_stack_first(e->stack); m; m = mp_stack_next(m))
+        h->nconns += conn_moves(e, m);
+    for (struct carrier *c = e->all; c; c = c->next)
+        h->ncarriers += !c->mpc && is_moved(c);
+}
+
+static void write_all(struct out *o)
+{
+    struct engine *e = o->e;
+    struct head h = { .magic = MOVE_MAGIC };
+    struct port_info pi;
+    struct ctl_client k;
+    put_fd(o, e->lo4); /* the first one: only who may open raw sockets has one to show */
+    counts(e, &h);
+    put(o, &h, sizeof h);
+    io_give(e->io, put_item, o);
+    for (struct ctl_conn *q = eng_ctl_next(e, NULL, &k); q; q = eng_ctl_next(e, q, &k))
+        put_client(o, &k);
+    for (struct port *p = eng_port_next(e, NULL, &pi); p; p = eng_port_next(e, p, &pi)) {
+        pi.guard_fd = put_fd(o, pi.guard_fd);
+        put(o, &pi, sizeof pi);
+    }
+    for (struct mpc *m = mp_stack_first(e->stack); m; m = mp_stack_next(m))
+        if (conn_moves(e, m))
+            put_conn(o, m);
+    for (struct carrier *c = e->all; c; c = c->next)
+        if (!c->mpc && is_moved(c))
+            put_carrier(o, c);
+    h.nfds = (uint32_t)o->n;
+    o->failed |= fseek(o->f, 0, SEEK_SET) != 0;
+    put(o, &h, sizeof h);
+    o->failed |= fflush(o->f) != 0;
+}
+
+static bool out_open(struct out *o)
+{
+    o->file = memfd_create("mpshim-move", MFD_CLOEXEC);
+    o->buffer = mmap(NULL, BUFFER, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (o->buffer == MAP_FAILED)
+        o->buffer = NULL;
+    else
+        (void)madvise(o->buffer, BUFFER, MADV_DONTDUMP);
+    int copy = o->file < 0 || !o->buffer ? -1 : dup(o->file);
+    o->f = copy < 0 ? NULL : fdopen(copy, "w");
+    if (!o->f && copy >= 0)
+        close(copy);
+    return o->f && setvbuf(o->f, o->buffer, _IOFBF, BUFFER) == 0;
+}
+
+static void out_close(struct out *o)
+{
+    if (o->f)
+        fclose(o->f);
+    if (o->file >= 0)
+        close(o->file);
+    if (o->buffer)
+        munmap(o->buffer, BUFFER);
+    free(o->fd);
+}
+
+/* ---- giving: the messages ---- */
+
+/* -ETOOMANYREFS: too many descriptors are under way for this user; the taker is just taking them. */
+static int send_fds(int to, const struct ctl_req *q, const int *fd, int n)
+{
+    union { struct cmsghdr h; char b[CMSG_SPACE(CTL_FDS * sizeof(int))]; } c = { 0 };
+    struct iovec v = { (void *)q, sizeof *q };
+    struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = &c, .msg_controllen = CMSG_SPACE((size_t)n * sizeof(int)) };
+    c.h.cmsg_level = SOL_SOCKET;
+    c.h.cmsg_type = SCM_RIGHTS;
+    c.h.cmsg_len = CMSG_LEN((size_t)n * sizeof(int));
+    memcpy(CMSG_DATA(&c.h), fd, (size_t)n * sizeof(int));
+    for (int tries = 0;; tries++) {
+        if (sendmsg(to, &m, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
+            return 0;
+        if ((errno != ETOOMANYREFS && errno != EAGAIN && errno != EINTR) || tries == ANSWER_MS / 10)
+            return -errno;
+        struct pollfd p = { .fd = to, .events = POLLOUT };
+        poll(&p, errno == EAGAIN, 10);
+    }
+}
+
+static struct ctl_req request(enum ctl_op op) { return (struct ctl_req){ .version = CTL_VERSION, .op = (uint16_t)op, .pid = getpid() }; }
+
+static int send_sockets(int to, const struct out *o)
+{
+    struct ctl_req q = request(CTL_MOVE_SOCKETS);
+    int err = 0;
+    for (int at = 0; at < o->n && !err; at += CTL_FDS)
+        err = send_fds(to, &q, o->fd + at, o->n - at < CTL_FDS ? o->n - at : CTL_FDS);
+    return err;
+}
+
+static int await(int fd)
+{
+    struct ctl_rep rep;
+    struct pollfd p = { .fd = fd, .events = POLLIN };
+    int r;
+    do
+        r = poll(&p, 1, ANSWER_MS);
+    while (r < 0 && errno == EINTR);
+    if (r <= 0)
+        return r ? -errno : -ETIMEDOUT;
+    return recv(fd, &rep, sizeof rep, MSG_DONTWAIT) == sizeof rep ? rep.result : -EPIPE;
+}
+
+static int ask(int to, const struct out *o)
+{
+    struct ctl_req q = request(CTL_MOVE);
+    int pair[2];
+    q.value = MOVE_LAYOUT;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+        return -errno;
+    int fds[] = { pair[1], o->file };
+    int err = send_fds(to, &q, fds, 2);
+    close(pair[1]);
+    if (!err)
+        err = await(pair[0]);
+    close(pair[0]);
+    return err;
+}
+
+int eng_move_out(struct engine *e, int to)
+{
+    struct out o = { .e = e, .file = -1 };
+    int err = -ENOMEM;
+    eng_lo_read(e); /* SYNs that wait belong to carriers that can go then */
+    eng_flush(e);
+    if (out_open(&o)) {
+        write_all(&o);
+        err = o.failed ? -EIO : send_sockets(to, &o);
+    }
+    if (!err)
+        err = ask(to, &o);
+    if (!err) {
+        struct ctl_req q = request(CTL_MOVE_GO);
+        err = send(to, &q, sizeof q, MSG_NOSIGNAL) < 0 ? -errno : 0;
+    }
+    out_close(&o);
+    return err;
+}
+
+/* ---- taking ---- */
+
+struct move_in {
+    int *fd; /* owned; -1: given on */
+    int n, cap;
+    int file; /* owned; -1: not there yet */
+    FILE *f;
+    uint64_t *client; /* pairs: number there, number here */
+    uint32_t nclients;
+    struct port **port; /* NULL where it could not be made */
+    uint32_t nports;
+};
+
+void eng_move_drop(struct move_in *in)
+{
+    if (!in)
+        return;
+    for (int i = 0; i < in->n; i++)
+        if (in->fd[i] >= 0)
+            close(in->fd[i]);
+    if (in->f)
+        fclose(in->f);
+    if (in->file >= 0)
+        close(in->file);
+    free(in->fd);
+    free(in->client);
+    free(in->port);
+    free(in);
+}
+
+struct move_in *eng_move_sockets(struct move_in *in, int *fd, int n)
+{
+    if (!in && (in = calloc(1, sizeof *in)))
+        in->file = -1;
+    if (!in || in->n + n > FDS_MAX)
+        return in;
+    if (in->n + n > in->cap) {
+        int cap = (in->n + n) * 2, *v = realloc(in->fd, (size_t)cap * sizeof *v);
+        if (!v)
+            return in; /* too few: refused below */
+        in->fd = v;
+        in->cap = cap;
+    }
+    for (int i = 0; i < n; i++) {
+        in->fd[in->n++] = fd[i];
+        fd[i] = -1;
+    }
+    return in;
+}
+
+static int option(int fd, int opt)
+{
+    int v = -1;
+    socklen_t n = sizeof v;
+    return getsockopt(fd, SOL_SOCKET, opt, &v, &n) ? -1 : v;
+}
+
+/* What comes is believed byte for byte, so only one may send it who could do all of it himself: a raw socket shows that. */
+static bool shows_privilege(int fd)
+{
+    return option(fd, SO_TYPE) == SOCK_RAW && option(fd, SO_DOMAIN) == AF_INET && option(fd, SO_PROTOCOL) == IPPROTO_TCP;
+}
+
+static bool is_our_network(int fd, int own)
+{
+    uint64_t a = 0, b = 0;
+    socklen_t n = sizeof a, m = sizeof b;
+    return getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &a, &n) || getsockopt(own, SOL_SOCKET, SO_NETNS_COOKIE, &b, &m) || a == b;
+}
+
+int eng_move_check(struct engine *e, struct move_in *in, int file, uint64_t layout)
+{
+    struct head h;
+    if (!in || in->n < 1 || in->file >= 0 || !shows_privilege(in->fd[0])) {
+        close(file);
+        return -EPERM;
+    }
+    in->file = file;
+    if (layout != MOVE_LAYOUT)
+        return -EPROTO;
+    if (!is_our_network(in->fd[0], e->lo4))
+        return -EXDEV;
+    if (pread(file, &h, sizeof h, 0) != sizeof h || h.magic != MOVE_MAGIC || h.nfds != (uint32_t)in->n)
+        return -EBADMSG; /* some did not come: no room for descriptors here */
+    return 0;
+}
+
+static bool get(struct move_in *in, void *p, size_t n) { return fread(p, 1, n, in->f) == n; }
+
+static int take_fd(struct move_in *in, int32_t i)
+{
+    if (i < 0 || i >= in->n)
+        return -1;
+    int fd = in->fd[i];
+    in->fd[i] = -1;
+    return fd;
+}
+
+static bool take_items(struct engine *e, struct move_in *in, uint32_t n)
+{
+    struct io_item i;
+    int32_t at;
+    for (; n; n--) {
+        if (!get(in, &i, sizeof i) || !get(in, &at, sizeof at))
+            return false;
+        int fd = take_fd(in, at);
+        if (fd >= 0)
+            io_take(e->io, &i, fd);
+    }
+    return true;
+}
+
+static bool take_clients(struct engine *e, struct move_in *in, uint32_t n)
+{
+    in->client = calloc(n ? n : 1, 2 * sizeof *in->client);
+    for (; in->client && n; n--) {
+        struct ctl_client k;
+        if (!get(in, &k, sizeof k))
+            return false;
+        in->client[2 * in->nclients] = k.id;
+        k.fd = take_fd(in, k.fd);
+        k.log_fd = take_fd(in, k.log_fd);
+        in->client[2 * in->nclients++ + 1] = eng_ctl_adopt(e, &k);
+    }
+    return in->client;
+}
+
+static uint64_t client_here(const struct move_in *in, uint64_t there)
+{
+    for (uint32_t i = 0; i < in->nclients; i++)
+        if (in->client[2 * i] == there)
+            return in->client[2 * i + 1];
+    return 0;
+}
+
+static bool take_ports(struct engine *e, struct move_in *in, uint32_t n)
+{
+    in->port = calloc(n ? n : 1, sizeof(struct port *));
+    for (; in->port && n; n--) {
+        struct port_info i;
+        if (!get(in, &i, sizeof i))
+            return false;
+        i.guard_fd = take_fd(in, i.guard_fd);
+        i.client = client_here(in, i.client);
+        in->port[in->nports++] = eng_port_adopt(e, &i);
+    }
+    return in->port;
+}
+
+static struct port *port_here(const struct move_in *in, int32_t i)
+{
+    return i >= 0 && (uint32_t)i < in->nports ? in->port[i] : NULL;
+}
+
+/* NULL: its sockets are closed, which the program sees as a reset. */
+static struct carrier *take_carrier(struct engine *e, struct move_in *in, struct mpc *m)
+{
+    struct carrier_rec r;
+    if (!get(in, &r, sizeof r))
+        return NULL;
+    int fd = take_fd(in, r.fd), guard = take_fd(in, r.guard_fd);
+    r.c.client = client_here(in, r.c.client);
+    struct carrier *c = m || !r.c.mpc ? eng_carrier_adopt(e, &r.c, fd, guard, m, port_here(in, r.port)) : NULL;
+    if (c)
+        return c;
+    if (fd >= 0)
+        close(fd);
+    if (guard >= 0)
+        close(guard);
+    return NULL;
+}
+
+static void give_up(struct mpc *m, mp_time now)
+{
+    mpc_set_owner(m, NULL);
+    mpc_abort(m, now);
+    mpc_release(m, 0, now);
+}
+
+static bool take_conn(struct engine *e, struct move_in *in)
+{
+    struct conn_head h;
+    mp_time now = eng_now();
+    if (!get(in, &h, sizeof h))
+        return false;
+    long end = ftell(in->f) + (long)h.bytes;
+    struct mpc *m = mpc_load(e->stack, in->f, h.owner == OWNER_PORT ? port_here(in, h.port) : NULL, now);
+    if (fseek(in->f, end, SEEK_SET))
+        return false;
+    if (h.owner != OWNER_CARRIER)
+        return true;
+    struct carrier *c = take_carrier(e, in, m);
+    if (m && c)
+        mpc_set_owner(m, c);
+    else if (m)
+        give_up(m, now);
+    return true;
+}
+
+static bool take_all(struct engine *e, struct move_in *in)
+{
+    struct head h;
+    if (!get(in, &h, sizeof h) || !take_items(e, in, h.nitems) || !take_clients(e, in, h.nclients) || !take_ports(e, in, h.nports))
+        return false;
+    for (; h.nconns; h.nconns--)
+        if (!take_conn(e, in))
+            return false;
+    for (; h.ncarriers; h.ncarriers--)
+        (void)take_carrier(e, in, NULL);
+    return true;
+}
+
+void eng_move_go(struct engine *e, struct move_in *in)
+{
+    if (!in || in->file < 0) {
+        eng_move_drop(in);
+        return;
+    }
+    (void)lseek(in->file, 0, SEEK_SET);
+    in->f = fdopen(in->file, "r");
+    if (in->f) {
+        in->file = -1;
+        io_take_begin(e->io);
+        (void)take_all(e, in); /* what could not be had is closed by eng_move_drop(): a reset, never an end of data */
+        io_take_end(e->io);
+    }
+    eng_move_drop(in);
+    eng_touch(e);
+    eng_sweep_at(e, eng_now());
+}
