@@ -379,7 +379,9 @@ static bool send_new(struct mpc *c, struct mp_pkt *out, mp_time now)
     struct mp_chunk *k = c->snd_cur = conn_chunk_at(c, c->v.snd_nxt);
     if (!k) return false;
     bool capable_first = !c->v.server && s->v.initial && s->v.snd_nxt == 1 && c->v.fb == FB_UNCONFIRMED;
-    bool fin = c->v.shut && len == queued && !c->v.tx_plain && !capable_first && !c->v.fin_sent;
+    /* RFC 8684 3.3.3 lets the DATA_FIN ride on data. Where that data has come over another subflow first, Linux notes the
+     * DATA_FIN, does not act on it, and takes no notice of any later one: with several subflows it goes alone. */
+    bool fin = c->v.shut && len == queued && !c->v.tx_plain && !capable_first && !c->v.fin_sent && conn_single(c);
     if (!sf_send_data(s, out, c->v.snd_nxt, k, len, fin, now)) return false;
     c->v.snd_nxt += len;
     if (fin) {

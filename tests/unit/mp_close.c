@@ -50,6 +50,26 @@ TEST(all_subflows_are_closed_and_forgotten)
     lab_end(&l);
 }
 
+/* Linux takes no notice of a DATA_FIN on data that has come over another subflow before, nor of any after it. */
+TEST(with_several_subflows_the_data_fin_goes_alone)
+{
+    for (int joined = 0; joined < 2; joined++) {
+        struct lab l = { 0 };
+        int alone = 0, on_data = 0;
+        lab_client(&l);
+        if (joined) lab_join(&l, 2);
+        lab_forget(&l);
+        CHECK_EQ(mpc_write(l.c, "last", 4, l.now), 4);
+        mpc_shutdown(l.c, l.now);
+        lab_pump(&l);
+        for (; l.qi < l.qn; l.qi++)
+            if (l.q[l.qi].o.dss.data_fin) *(l.q[l.qi].len ? &on_data : &alone) += 1;
+        CHECK_EQ(on_data, !joined);
+        CHECK_EQ(alone, joined ? 2 : 0);
+        lab_end(&l);
+    }
+}
+
 TEST(a_fin_of_one_subflow_ends_only_that)
 {
     struct lab l = { 0 };
