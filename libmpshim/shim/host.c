@@ -230,12 +230,8 @@ static void in_child(void)
     }
 }
 
-static void watch_forks(void)
-{
-    static bool done;
-    if (!done) pthread_atfork(NULL, NULL, in_child);
-    done = true;
-}
+/* From the start: a child forked before the first engine would else be taken for a vfork's, which may change nothing. */
+void shim_watch_forks(void) { pthread_atfork(NULL, NULL, in_child); }
 
 static int start_inside(const char **why)
 {
@@ -268,7 +264,6 @@ static bool have_inside(const char **why)
 {
     if (host_alive(&hosts[SHIM_HOST_INSIDE])) return true;
     if (inside_failed) return *why = inside_failed, false;
-    watch_forks();
     int r = start_inside(why);
     if (r == 0) return true;
     inside_failed = *why ? *why : strerrordesc_np(-r);
@@ -312,7 +307,6 @@ static bool have_helper(bool start, const char **why)
 {
     if (host_alive(&hosts[SHIM_HOST_HELPER])) return true;
     if (start && helper_failed && now_s() < helper_retry_at) return *why = helper_failed, false;
-    watch_forks();
     int fd = helper_open(start, shim_log_fd, why);
     if (fd >= 0) return host_set(SHIM_HOST_HELPER, fd), true;
     if (start) helper_failed = *why, helper_retry_at = now_s() + 10;

@@ -12,6 +12,7 @@ __attribute__((constructor)) static void begin(int argc, char **argv, char **env
     shim_pid = getpid();
     if (!shim_real_ready) shim_real_resolve();
     shim_conf_read(env);
+    shim_watch_forks();
     errno = saved;
 }
 

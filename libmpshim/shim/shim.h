@@ -162,6 +162,8 @@ bool shim_hand_over(void);    /* all that it carries goes to the helper, started
 bool shim_helper_runs(void);  /* there is one already */
 const char *shim_why_text(enum ctl_why why);
 
+void shim_watch_forks(void);
+
 /* helper.c: a connection to the user's helper, started if `start`; fd or -errno, *detail for people. */
 int shim_helper_connect(bool start, const char **detail);
 bool shim_helper_possible(void); /* it may be started by this user */

@@ -133,7 +133,7 @@ static size_t body(struct client *k, uint8_t how, uint8_t *buf, size_t max)
     memcpy(&q, buf, sizeof q);
     if (how & FIX_HEAD) {
         q.version = CTL_VERSION;
-        q.op = (uint16_t)(q.op % (CTL_INFO + 2));
+        q.op = (uint16_t)(q.op % (CTL_MOVE_GO + 2));
         if (n < sizeof q) n = sizeof q;
     }
     if (how & FIX_IDENTITY) q.identity = k->identity;

@@ -1,0 +1,259 @@
+"""How programs end, fork, exec, give up their rights and take odd descriptors, under mptcp-run: each as without it."""
+
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import lab as lab_package
+from lab.shim import MPTCP_RUN, ROOT, Watch, engines, shim
+
+PYTHON = "/usr/bin/python3"
+FAR = "10.10.1.1"
+ECHO, COUNT, RESET, KEEP, NAME = range(7001, 7006)
+BLOCK = b"0123456789abcdef"
+PRELUDE = f"""import ctypes,os,signal,socket,subprocess,sys,time
+FAR,ECHO,COUNT,KEEP,BLOCK="{FAR}",{ECHO},{COUNT},{KEEP},{BLOCK}
+libc=ctypes.CDLL(None,use_errno=True)
+def dial(port): return socket.create_connection((FAR,port),10)
+def echo(s,text):
+    s.sendall(text); got=b""
+    while len(got)<len(text): got+=s.recv(65536) or sys.exit("end of data")
+    assert got==text; return True
+"""
+
+
+def far_end(net, directory):
+    """tests/shim/far.py on the server."""
+    net.dir = directory
+    far = net.server.popen([PYTHON, ROOT / "tests/shim/far.py", directory], stdout=subprocess.PIPE)
+    assert far.stdout.readline() == "ready\n"
+    return net
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory):
+    """Two plain links, for all tests that do not end helpers."""
+    if os.geteuid():
+        pytest.skip("needs root, to make network namespaces")
+    with lab_package.two_path(direct=True) as made:
+        yield far_end(made, tmp_path_factory.mktemp("far"))
+
+
+@pytest.fixture
+def slow(lab, tmp_path):
+    """Two paths of 20 Mbit/s: what is written at once is under way for a while."""
+    return far_end(lab.two_path(families="v4", rate="20M", delay="5ms"), tmp_path)
+
+
+def wait_for(what, timeout=10):
+    end = time.monotonic() + timeout
+    while not what():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def run(net, code, *options, wrap=(), env=None, timeout=30, check=True):
+    done = net.client.run([*wrap, *shim(*options), PYTHON, "-c", PRELUDE + code], env=env, timeout=timeout, check=False)
+    assert not check or done.returncode == 0, (done.returncode, done.stdout, done.stderr)
+    return done.stdout
+
+
+def same(net, code, *options, **more):
+    """What the program prints, bare and under mptcp-run; once, when both agree."""
+    bare = net.client.run([PYTHON, "-c", PRELUDE + code], check=False)
+    assert bare.returncode == 0, bare.stderr
+    assert run(net, code, *options, **more) == bare.stdout
+    return bare.stdout
+
+
+def kept(net, size, timeout=20):
+    """The far end has got so many bytes of BLOCK, again and again, and the end of data."""
+    file = net.dir / "kept"
+    wait_for(file.exists, timeout)
+    text = file.read_text()
+    file.unlink()
+    return text == f"{size} {hashlib.sha256(BLOCK * (size // 16)).hexdigest()}"
+
+
+# -- the end of a program whose engine is inside
+
+ENDS = {"exit": "sys.exit(0)", "_exit": "os._exit(0)", "quick_exit": "libc.quick_exit(0)", "exec": "os.execv('/bin/true', ['true'])",
+        "close": "s.close(); os._exit(0)"}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_what_was_written_arrives_after_the_end(slow, end):
+    """10 MB for two paths of 20 Mbit/s each; the program ends at once."""
+    with Watch(slow) as seen:
+        run(slow, f"s = dial(KEEP); s.sendall(BLOCK * 625000); {ENDS[end]}")
+        assert not (slow.dir / "kept").exists()
+        assert kept(slow, 10_000_000)
+    assert (seen.resets(slow.client), seen.resets(slow.server)) == (0, 0)
+    assert not seen.bad(slow.server)
+    for device in "eth0", "eth1":
+        assert seen.moved(slow.client, device) > 2_000_000
+
+
+@pytest.mark.timing
+def test_the_end_takes_no_time(slow):
+    """Measured from the last write's return to the reaping: 12 to 30 ms, the helper's start included."""
+    code = "s = dial(KEEP); s.sendall(BLOCK * 625000); print(time.monotonic(), flush=True); os._exit(0)"
+    p = slow.client.popen([*shim(), PYTHON, "-c", PRELUDE + code], stdout=subprocess.PIPE)
+    p.wait()
+    took = time.monotonic() - float(p.stdout.read())
+    assert kept(slow, 10_000_000)
+    assert took < 0.3
+
+
+def test_nobody_waits_for_what_is_under_way(slow):
+    """No pipe of the program is held open, no child is left, no signal comes."""
+    code = f"""
+seen = []
+signal.signal(signal.SIGCHLD, lambda *a: seen.append(1))
+inner = '''import os, socket
+s = socket.create_connection(("{FAR}", {KEEP})); s.sendall({BLOCK} * 625000); os._exit(3)'''
+a = time.monotonic(); done = subprocess.run([sys.executable, "-c", inner], capture_output=True); b = time.monotonic()
+print(done.returncode, done.stdout, done.stderr, len(seen))
+try: os.wait()
+except ChildProcessError: print("no child")
+"""
+    assert run(slow, code) == "3 b'' b'' 1\nno child\n"
+    assert not (slow.dir / "kept").exists()            # it is still under way
+    assert kept(slow, 10_000_000)
+
+
+def test_the_helper_is_only_started_where_it_is_needed(net):
+    """A program whose data has all arrived, and whose peer has ended too, ends as before."""
+    run(net, "s = dial(COUNT); s.sendall(b'x' * 1000); s.shutdown(1); assert s.recv(10) == b'1000'; assert not s.recv(10); s.close()",
+        f"--control={net.dir}/never")
+    assert not (net.dir / "never").exists()
+
+
+def test_without_a_helper_the_end_waits(slow, tmp_path):
+    """A broken installation: mpshim-engine is missing."""
+    for name in "mptcp-run", "libmpshim.so", "libmpshim-engine.so":
+        (tmp_path / name).write_bytes((MPTCP_RUN.resolve().parent / name).read_bytes())
+        (tmp_path / name).chmod(0o755)
+    slow.client.run([tmp_path / "mptcp-run", PYTHON, "-c", PRELUDE + "s = dial(KEEP); s.sendall(BLOCK * 125000); os._exit(0)"])
+    assert kept(slow, 2_000_000, timeout=1)
+
+
+# -- what other processes hold lives on
+
+HOLDERS = {
+    "child": "if os.fork(): os._exit(0)",
+    "daemon": "if os.fork(): os._exit(0)\nos.setsid()\nif os.fork(): os._exit(0)",
+    "exit": "if os.fork(): sys.exit(0)",
+}
+
+
+@pytest.mark.parametrize("how", HOLDERS)
+def test_a_child_goes_on_with_its_parents_connection(net, how):
+    """As ssh -f does: connect, speak, go to the background, speak on."""
+    code = f"""
+s = dial(ECHO); echo(s, b"before")
+{HOLDERS[how]}
+time.sleep(0.3)
+echo(s, b"after" * 100000); t = dial(ECHO); echo(t, b"another")
+open({str(net.dir / "said")!r}, "w").write(f"{{s.getpeername()}} {{s.getsockname()[0]}} {{t.getpeername()}}"); os.rename({str(net.dir / "said")!r}, {str(net.dir / "done")!r})
+"""
+    run(net, code)
+    wait_for((net.dir / "done").exists)
+    said = (net.dir / "done").read_text()
+    (net.dir / "done").unlink()
+    assert said == f"('{FAR}', {ECHO}) 10.10.1.2 ('{FAR}', {ECHO})"
+
+
+def test_a_child_reads_on_what_comes_meanwhile(slow):
+    """A download is in full flow in both directions while its engine moves."""
+    code = f"""
+import hashlib, threading
+s = dial(ECHO)
+if os.fork():
+    time.sleep(1); os._exit(0)
+threading.Thread(target=lambda: (s.sendall(BLOCK * 500000), s.shutdown(1))).start()
+h, n = hashlib.sha256(), 0
+while data := s.recv(1 << 16): h.update(data); n += len(data)
+open({str(slow.dir / "got.new")!r}, "w").write(f"{{n}} {{h.hexdigest()}}"); os.rename({str(slow.dir / "got.new")!r}, {str(slow.dir / "got")!r})
+"""
+    with Watch(slow) as seen:
+        run(slow, code)
+        wait_for((slow.dir / "got").exists, 30)
+    assert (slow.dir / "got").read_text() == f"8000000 {hashlib.sha256(BLOCK * 500000).hexdigest()}"
+    assert (seen.resets(slow.client), seen.resets(slow.server)) == (0, 0)
+    assert not seen.bad(slow.server)
+
+
+def test_many_connections_move_at_once(net):
+    code = """
+socks = [dial(ECHO) for i in range(300)]
+if os.fork(): os._exit(0)
+time.sleep(0.3)
+ok = sum(echo(s, b"%d" % i) for i, s in enumerate(socks))
+open(DONE + ".new", "w").write(str(ok)); os.rename(DONE + ".new", DONE)
+""".replace("DONE", repr(str(net.dir / "many")))
+    run(net, code, "--interfaces=eth0", timeout=60)
+    wait_for((net.dir / "many").exists, 30)
+    assert (net.dir / "many").read_text() == "300"
+
+
+def test_a_connection_passes_through_exec(net):
+    code = """
+s = dial(ECHO); echo(s, b"before"); s.set_inheritable(True); s.setblocking(True)
+os.execv(sys.executable, [sys.executable, "-c", '''
+import socket, sys
+s = socket.socket(fileno=int(sys.argv[1])); s.sendall(b"after")
+print(s.recv(9), s.getpeername(), s.getsockname()[0])
+t = socket.create_connection(s.getpeername(), 10); t.sendall(b"new"); print(t.recv(9))
+''', str(s.fileno())])
+"""
+    assert same(net, code) == f"b'after' ('{FAR}', {ECHO}) 10.10.1.2\nb'new'\n"
+
+
+@pytest.mark.parametrize("reader", ["cat <&3", "exec cat <&3"])
+def test_a_shell_and_its_reader(slow, reader):
+    """bash connects and asks; cat reads, as its child or in its place, while the data is coming."""
+    file = lab_package.make_file(3_000_000)
+    server = slow.server.spawn_http(file.root)
+    script = f"""exec 3<>/dev/tcp/{FAR}/{server.port}; printf 'GET /{file.name} HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n' >&3; sleep 0.1; {reader}"""
+    slow.client.run([*shim(), "bash", "-c", f"({script}) > {slow.dir}/got"], timeout=30)
+    body = (slow.dir / "got").read_bytes().split(b"\r\n\r\n", 1)[1]
+    assert (len(body), hashlib.sha256(body).hexdigest()) == (3_000_000, file.sha256)
+
+
+def test_an_exec_that_fails_changes_nothing(net):
+    """The engine has moved by then; old and new connections go on."""
+    code = """
+s = dial(ECHO); echo(s, b"before")
+for i in range(2):
+    try: os.execv("/no/such/program", ["x"])
+    except FileNotFoundError: print("still here")
+print(echo(s, b"after"), s.getpeername(), echo(dial(ECHO), b"new"))
+u = dial(KEEP); u.sendall(BLOCK * 62500); os._exit(0)
+"""
+    assert run(net, code) == f"still here\nstill here\nTrue ('{FAR}', {ECHO}) True\n"
+    assert kept(net, 1_000_000)
+
+
+def test_a_connect_under_way_moves(lab, tmp_path):
+    """SYN_SENT on a path of 300 ms: the parent ends before the answer comes."""
+    net = far_end(lab.two_path(families="v4", rate="20M", delay="150ms"), tmp_path)
+    code = """
+import select
+s = socket.socket(); s.setblocking(False); s.connect_ex((FAR, ECHO))
+r = socket.socket(); r.setblocking(False); r.connect_ex((FAR, 4))
+if os.fork(): os._exit(0)
+p = select.poll(); p.register(s, select.POLLOUT); p.poll(5000); s.setblocking(True); echo(s, b"up")
+p = select.poll(); p.register(r, select.POLLOUT); p.poll(5000)
+open(DONE + ".new", "w").write(f"up {r.getsockopt(1, 4)}"); os.rename(DONE + ".new", DONE)
+""".replace("DONE", repr(str(tmp_path / "up")))
+    run(net, code)
+    wait_for((tmp_path / "up").exists)
+    assert (tmp_path / "up").read_text() == "up 111"   # ECONNREFUSED
