@@ -18,6 +18,7 @@ enum conn_timer {
     CT_ORPHAN,     /* no subflow left: break-before-make ends, RFC 8684 3.5 */
     CT_PM,         /* path manager: try paths again */
     CT_LINGER,     /* the owner left: bound on finishing alone */
+    CT_RACE,       /* no answer to the first SYN: another path is asked (race.c) */
     CT_COUNT
 };
 
@@ -91,6 +92,8 @@ struct mpc {
         bool tx_plain, rx_plain;       /* no more DSS in that direction */
         uint64_t tx_plain_off;         /* dsn - ssn when tx_plain */
         bool infinite_pending;         /* next data carries the infinite mapping */
+        int race_if[8], nrace;         /* interfaces that the first SYN was sent over */
+        int race_err;                  /* errno of an attempt of the first SYN that ended while others go on */
         bool shut;                     /* owner said: no more data */
         bool fin_sent, fin_acked;      /* DATA_FIN at snd_end */
         bool peer_fin;                 /* the peer's DATA_FIN position is known */
@@ -181,6 +184,15 @@ void conn_flush_held(struct mpc *c, struct sf *s, mp_time now); /* what waited f
 
 /* ---- conn_opt.c ---- */
 bool conn_options_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now); /* false: subflow ended */
+
+/* ---- race.c ---- */
+void race_start(struct mpc *c, int ifindex, mp_time now); /* a SYN is out: others follow if it stays unanswered */
+void race_look(struct mpc *c, mp_time now);             /* there may be another path to ask */
+void race_hurry(struct mpc *c, mp_time now);            /* its path is gone: the next at once */
+void race_tick(struct mpc *c, mp_time now);
+void race_over(struct mpc *c, struct sf *s, mp_time now); /* s has an answer: the connection's first subflow; NULL: given up */
+bool race_goes_on(struct mpc *c, const struct sf *s, int err, mp_time now);
+bool race_is_lost(const struct sf *s);
 
 /* ---- pm.c ---- */
 void pm_ready(struct mpc *c, mp_time now);              /* fully established: announce, join */

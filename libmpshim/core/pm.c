@@ -38,7 +38,7 @@ struct mpc_path_info *pm_path(struct mpc *c, const struct sf *s)
 static bool pair_in_use(const struct mpc *c, const struct mp_local *l, const struct mp_endpoint *r)
 {
     for (const struct sf *s = c->sfs; s; s = s->next) {
-        if (s->v.dead || s->v.reset_pending || s->v.state > SF_CLOSE_WAIT || s->v.fin_queued) continue;
+        if (s->v.dead || s->v.mute || s->v.reset_pending || s->v.state > SF_CLOSE_WAIT || s->v.fin_queued) continue;
         if (s->v.ifindex == l->ifindex && mp_addr_eq(&s->v.local.ip, &l->ip) && mp_endpoint_eq(&s->v.remote, r)) return true;
     }
     return false;
@@ -89,7 +89,7 @@ static int pair_worth(const struct mpc *c, const struct mp_local *l, const struc
 {
     bool if_used = false, remote_used = false;
     for (const struct sf *s = c->sfs; s; s = s->next) {
-        if (s->v.dead || s->v.reset_pending || s->v.aside || s->v.state > SF_CLOSE_WAIT || s->v.fin_queued) continue;
+        if (s->v.dead || s->v.mute || s->v.reset_pending || s->v.aside || s->v.state > SF_CLOSE_WAIT || s->v.fin_queued) continue;
         if_used |= s->v.ifindex == l->ifindex;
         remote_used |= mp_addr_eq(&s->v.remote.ip, &r->at.ip);
     }
@@ -155,7 +155,7 @@ bool pm_rescue(struct mpc *c, const struct sf *s, mp_time now)
 {
     if (!may_join(c) || conn_nlive(c) >= (int)c->st->set.max_subflows) return false;
     for (const struct sf *o = c->sfs; o; o = o->next)
-        if (o != s && !o->v.dead && o->v.ifindex == s->v.ifindex && mp_addr_eq(&o->v.remote.ip, &s->v.remote.ip)) return false;
+        if (o != s && !o->v.dead && !o->v.mute && o->v.ifindex == s->v.ifindex && mp_addr_eq(&o->v.remote.ip, &s->v.remote.ip)) return false;
     const struct pm_retry *t = retry_of(c, &s->v.local.ip, s->v.ifindex, &s->v.remote, false);
     if (t && t->not_before > now) return false;
     for (int i = 0; i < PM_MAX_REMOTE; i++)
@@ -364,6 +364,7 @@ void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now)
             s->v.prio_now |= s->v.backup_local != l->backup;
             s->v.backup_local = l->backup;
         }
+    race_look(c, now);
     if (!conn_mp(c) || c->v.fb != FB_CONFIRMED) return;
     for (int i = 0; i < PM_MAX_PATHS; i++)
         if (c->v.retry[i].ifindex == l->ifindex) c->v.retry[i].not_before = 0;
@@ -388,7 +389,10 @@ void pm_local_removed(struct mpc *c, int ifindex, const struct mp_addr *ip, mp_t
     if (!conn_mp(c)) return; /* plain TCP waits for the link, as the kernel's does */
     for (struct sf *s = c->sfs; s; s = s->next) {
         if (s->v.dead || s->v.ifindex != ifindex || !mp_addr_eq(&s->v.local.ip, ip)) continue;
-        if (s->v.initial && !c->v.established) continue; /* its SYN goes on trying */
+        if (s->v.initial && !c->v.established) { /* its SYN goes on trying */
+            race_hurry(c, now);
+            continue;
+        }
         st_count(c->st, MP_E_subflow_link_down, 1, c);
         aside = true;
         if (s->v.join_done)

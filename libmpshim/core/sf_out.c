@@ -167,7 +167,7 @@ static bool emit_syn(struct sf *s, struct mp_pkt *out, mp_time now)
 
 static bool syn_due(const struct sf *s)
 {
-    if (s->v.state != SF_SYN_SENT && s->v.state != SF_SYN_RCVD) return false;
+    if (s->v.mute || (s->v.state != SF_SYN_SENT && s->v.state != SF_SYN_RCVD)) return false;
     return !s->seg_head || s->seg_head->lost;
 }
 
