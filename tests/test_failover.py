@@ -5,7 +5,7 @@ import time
 import pytest
 
 from lab import make_file, start_fetch
-from lab.shim import shim
+from lab.shim import curl, shim
 
 MB = 1_000_000
 SIZE = 14 * MB
@@ -70,3 +70,21 @@ def test_both_paths_die_and_one_comes_back(lab):
     time.sleep(1)
     revive(net, "link-down", 1)
     assert running.result().sha256 == file.sha256
+
+
+@pytest.mark.timing
+@pytest.mark.needs("curl")
+@pytest.mark.parametrize("peer", ["mptcp", "plain"])
+def test_the_first_syn_into_a_dead_path_goes_over_the_other(lab, peer):
+    """Raced after 200 ms; the program sees the address that carries it."""
+    net, file = lab.two_routers(server_addresses=1), make_file(MB)
+    server = net.server.spawn_http(file.root, mptcp=peer == "mptcp")
+    net.link[0].blackhole()
+    got = curl(net.client, server.url(file.name), wrap=shim("-v"))
+    seconds = got.said["time_connect"]
+    print("connected after", seconds, "s;", got.told)
+    assert got.said["local_ip"] == net.client.address(1)
+    assert got.sha256 == file.sha256
+    assert 0.19 < seconds < 0.8                 # 400 ms on a quiet machine: the bench's
+    assert ("plain TCP" in got.told) == (peer == "plain")
+    assert "eth1" in got.told
