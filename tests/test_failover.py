@@ -88,3 +88,21 @@ def test_the_first_syn_into_a_dead_path_goes_over_the_other(lab, peer):
     assert 0.19 < seconds < 0.8                 # 400 ms on a quiet machine: the bench's
     assert ("plain TCP" in got.told) == (peer == "plain")
     assert "eth1" in got.told
+
+
+@pytest.mark.parametrize("role", ["client", "both"])
+def test_a_path_whose_route_comes_after_its_link_is_used_again(lab, role):
+    """The link is up some time before DHCP or a script gives the route over it."""
+    net = lab.two_routers(server_addresses=1, rate="50M", delay="10ms")
+    running, file = start(net, role, False, size=5 * SIZE)
+    time.sleep(DIES_AT)
+    net.client.link_down(0)
+    time.sleep(BACK_AFTER)
+    net.client.ip("link", "set", "eth0", "up")
+    time.sleep(1)
+    net.client.link_up(0)
+    before = net.client.traffic()["eth0"][0]
+    assert running.result().sha256 == file.sha256
+    after = net.client.traffic()["eth0"][0] - before
+    print("after its return:", after)
+    assert after > 2 * MB

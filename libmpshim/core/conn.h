@@ -200,6 +200,7 @@ void pm_run(struct mpc *c, mp_time now);                /* open what is missing 
 enum { PM_RESCUE = 3 }; /* time-outs in a row after which a second subflow is tried over the same path */
 bool pm_rescue(struct mpc *c, const struct sf *s, mp_time now); /* a second subflow between the addresses of s; false: not possible, or not yet again */
 void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now);
+void pm_routes_changed(struct mpc *c, mp_time now);
 void pm_local_removed(struct mpc *c, int ifindex, const struct mp_addr *ip, mp_time now);
 void pm_add_addr_in(struct mpc *c, const struct mp_opt_add_addr *a, mp_time now);
 void pm_remove_addr_in(struct mpc *c, uint8_t id, mp_time now);

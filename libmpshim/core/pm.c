@@ -374,6 +374,14 @@ void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now)
     pm_run(c, now);
 }
 
+/* An interface is told as up before the routes over it exist (the kernel adds them after that message, DHCP or a script
+ * later still): what was not reachable then may be now. Events come in bursts. */
+void pm_routes_changed(struct mpc *c, mp_time now)
+{
+    race_look(c, now);
+    if (may_join(c)) c->v.timer[CT_PM] = mp_min(c->v.timer[CT_PM], now + MP_MS(10));
+}
+
 /* Not ended: the peer may at the same time lose another path and keep just this one. Its data goes elsewhere, it is
  * probed when the link returns, and given up only when that takes long. */
 static void set_aside(struct mpc *c, struct sf *s, mp_time now)

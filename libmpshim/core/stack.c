@@ -392,11 +392,27 @@ void mp_stack_local_del(struct mp_stack *st, int ifindex, const struct mp_addr *
     }
 }
 
+void mp_stack_routes_changed(struct mp_stack *st, mp_time now)
+{
+    st->now = now;
+    for (struct mpc *c = st->all; c; c = c->next) {
+        pm_routes_changed(c, now);
+        conn_touch(c);
+    }
+}
+
 static const char *local_name(const struct mp_stack *st, int ifindex)
 {
     for (int i = 0; i < st->nlocal; i++)
         if (st->local[i].ifindex == ifindex) return st->local[i].name;
     return "";
+}
+
+bool st_has_local(const struct mp_stack *st, int ifindex, const struct mp_addr *ip)
+{
+    for (int i = 0; i < st->nlocal; i++)
+        if (st->local[i].ifindex == ifindex && mp_addr_eq(&st->local[i].ip, ip)) return true;
+    return false;
 }
 
 static bool local_backup(const struct mp_stack *st, int ifindex, const struct mp_addr *ip)

@@ -151,6 +151,40 @@ TEST(a_join_under_way_ends_with_its_link)
     lab_end(&l);
 }
 
+TEST(a_segment_still_queued_when_the_link_went_is_no_sign_of_life)
+{
+    struct lab l = { 0 };
+    two(&l);
+    struct mp_local m = lab_local(2);
+    mp_stack_local_del(l.st, 2, &m.ip, l.now);
+    struct got *g = lab_expect(&l, P0, MP_ACK, 1, 1, 0);
+    lab_expect_options(g, MP_DSS, MP_REMOVE_ADDR);
+    lab_data(&l, P1, 1, 1, 0, 100); /* was in the socket */
+    lab_forget(&l);
+    /* Back: the peer has ended the old subflow (RFC 8684 3.4.2); a fresh one is opened. */
+    mp_stack_local_add(l.st, &m, l.now);
+    lab_wait(&l, MP_SEC(1));
+    bool joined = false;
+    for (; l.qi < l.qn; l.qi++) joined |= l.q[l.qi].o.mp == MP_OPT_HAS(MP_JOIN) && l.q[l.qi].k.ifindex == 2 && (l.q[l.qi].flags & MP_SYN);
+    CHECK(joined);
+    lab_end(&l);
+}
+
+TEST(a_route_that_comes_after_its_link_is_noticed)
+{
+    struct lab l = { .no_route = true };
+    lab_client(&l);
+    struct mp_local m = lab_local(2);
+    mp_stack_local_add(l.st, &m, l.now);
+    lab_wait(&l, MP_SEC(5));
+    lab_expect_nothing(&l);
+    l.no_route = false;
+    mp_stack_routes_changed(l.st, l.now);
+    lab_wait(&l, MP_MS(50));
+    lab_expect_options(lab_expect(&l, P1, MP_SYN, 0, 0, 0), MP_JOIN);
+    lab_end(&l);
+}
+
 TEST(a_recovery_in_vain_is_undone) /* RFC 3522, RFC 8985 */
 {
     struct lab l = { .plain = true };
