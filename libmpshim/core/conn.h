@@ -116,6 +116,7 @@ struct mpc {
         uint8_t tos, ttl;              /* of our packets; ttl 0: the host's default */
         uint8_t families;              /* server: of addresses where the listener can be reached, 1 v4, 2 v6; 0: only its own */
         uint32_t keepidle_s, keepintvl_s, keepcnt, user_timeout_ms;
+        bool initial_removed;          /* REMOVE_ADDR of id 0 was sent */
         int sf_ids, sf_ever;
         int joins_answered;            /* joins' SYNs: their sender may hold two subflows by now, and then never falls back */
         struct pm_remote remotes[PM_MAX_REMOTE];

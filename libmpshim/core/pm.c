@@ -207,7 +207,7 @@ static void announce_next(struct mpc *c, mp_time now)
     struct pm_announce *best = NULL;
     for (int i = 0; i < PM_MAX_REMOTE; i++) {
         struct pm_announce *a = &c->v.announce[i];
-        if (!a->id || a->tries) continue;
+        if (!a->at.ip.family || a->tries) continue;
         if (!best || (a->at.ip.family == c->v.local.ip.family && best->at.ip.family != a->at.ip.family)) best = a;
     }
     if (!best) return;
@@ -219,18 +219,19 @@ static void announce_next(struct mpc *c, mp_time now)
 static bool announce_waits(const struct mpc *c)
 {
     for (int i = 0; i < PM_MAX_REMOTE; i++)
-        if (c->v.announce[i].id && c->v.announce[i].tries == 1 && !c->v.announce[i].echoed) return true;
+        if (c->v.announce[i].at.ip.family && c->v.announce[i].tries == 1 && !c->v.announce[i].echoed) return true;
     return false;
 }
 
 static void announce(struct mpc *c, const struct mp_local *l)
 {
-    if (!c->v.server || !l->announce || mp_addr_eq(&l->ip, &c->v.local.ip)) return;
+    bool known = mp_addr_eq(&l->ip, &c->v.local.ip) && !c->v.initial_removed;
+    if (!c->v.server || !l->announce || known) return;
     if (!(c->v.families & (l->ip.family == 4 ? 1 : 2))) return; /* nobody listens there: the kernel would refuse */
     uint8_t id = pm_local_id(c, l->ifindex, &l->ip);
     for (int i = 0; i < PM_MAX_REMOTE; i++) {
         struct pm_announce *a = &c->v.announce[i];
-        if (a->id && a->id != id) continue;
+        if (a->at.ip.family && a->id != id) continue;
         *a = (struct pm_announce){ .id = id, .at = { l->ip, 0 } };
         return;
     }
@@ -249,7 +250,7 @@ void pm_tick_add_addr(struct mpc *c, mp_time now)
     if (!conn_mp(c) || c->v.closing) return;
     for (int i = 0; i < PM_MAX_REMOTE; i++) {
         struct pm_announce *a = &c->v.announce[i];
-        if (!a->id || a->echoed || !a->tries || a->tries >= 5) continue;
+        if (!a->at.ip.family || a->echoed || !a->tries || a->tries >= 5) continue;
         a->pending = true;
         a->tries++;
         again = mp_min(again, now + (MP_SEC(1) << a->tries));
@@ -289,6 +290,7 @@ static void learn(struct mpc *c, const struct mp_opt_add_addr *a)
         }
         if (!r->used && !free) free = r;
     }
+    if (mp_endpoint_eq(&c->v.remote, &at)) c->v.remotes[0] = (struct pm_remote){ a->addr_id, true, at }; /* perhaps back, after REMOVE_ADDR */
     if (mp_endpoint_eq(&c->v.remote, &at) || !free) return;
     *free = (struct pm_remote){ a->addr_id, true, at };
 }
@@ -298,7 +300,7 @@ void pm_add_addr_in(struct mpc *c, const struct mp_opt_add_addr *a, mp_time now)
     if (a->echo) {
         st_count(c->st, MP_E_add_addr_echo_in, 1, c);
         for (int i = 0; i < PM_MAX_REMOTE; i++)
-            if (c->v.announce[i].id == a->addr_id) c->v.announce[i].echoed = true;
+            if (c->v.announce[i].at.ip.family && c->v.announce[i].id == a->addr_id) c->v.announce[i].echoed = true;
         if (!announce_waits(c)) announce_next(c, now);
         return;
     }
@@ -340,6 +342,7 @@ static void kick(struct sf *s, mp_time now)
 /* RFC 8684 3.4.2: told over every subflow but those it removes; it has no acknowledgment of its own. */
 static void remove_addr(struct mpc *c, uint8_t id)
 {
+    c->v.initial_removed |= id == 0; /* its return is announced, as any other address's */
     for (struct sf *s = c->sfs; s; s = s->next)
         if (sf_can_carry(s) && s->v.addr_id_local != id && s->v.nrm < (int)sizeof s->v.rm_ids) s->v.rm_ids[s->v.nrm++] = id;
 }
@@ -411,7 +414,7 @@ void pm_local_removed(struct mpc *c, int ifindex, const struct mp_addr *ip, mp_t
     if (aside) remove_addr(c, pm_local_id(c, ifindex, ip));
     for (int i = 0; i < PM_MAX_REMOTE; i++) {
         struct pm_announce *a = &c->v.announce[i];
-        if (!a->id || !mp_addr_eq(&a->at.ip, ip)) continue;
+        if (!a->at.ip.family || !mp_addr_eq(&a->at.ip, ip)) continue;
         if (!aside) remove_addr(c, a->id);
         memset(a, 0, sizeof *a);
     }

@@ -235,8 +235,8 @@ mp_dur sf_rto_now(const struct sf *s)
 {
     mp_dur r = s->v.rto;
     for (int i = 0; i < s->v.backoff && r < MP_SEC(60); i++) r *= 2;
-    /* A path that others stand in for is probed often, so that its return is noticed: one small segment a second. */
-    mp_dur most = s->v.stale ? mp_max(MP_SEC(1), s->v.rto) : MP_SEC(60);
+    /* A path that others stand in for is probed often, so that its return is noticed: one small segment each half second. */
+    mp_dur most = s->v.stale ? mp_max(MP_MS(500), s->v.rto) : MP_SEC(60);
     return mp_min(r, most);
 }
 
