@@ -284,6 +284,7 @@ void conn_sf_gone(struct mpc *c, struct sf *s, int err, mp_time now)
         return;
     }
     conn_reinject(c, s, now);
+    if (err && up && !c->v.closing) conn_reinject_gaps(c, s->v.id);
     if (!up && !s->v.passive) st_count(c->st, MP_E_join_failed, 1, c);
     if (c->v.closing || conn_finished(c)) return;
     pm_sf_failed(c, s, up, now);

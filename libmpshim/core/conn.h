@@ -165,6 +165,7 @@ void conn_plain_ack(struct mpc *c, struct sf *s, mp_time now);
 void conn_set_edge(struct mpc *c, mp_dsn edge);
 void conn_reinject(struct mpc *c, struct sf *s, mp_time now); /* queue all of its unacknowledged data for others */
 void conn_reinject_range(struct mpc *c, mp_dsn start, mp_dsn end, int from);
+void conn_reinject_gaps(struct mpc *c, int from);       /* conn_gaps.c: what no subflow holds any more */
 struct mp_chunk *conn_chunk_at(struct mpc *c, mp_dsn dsn);
 void conn_send_data_fin(struct mpc *c);                 /* a bare DATA_FIN on every subflow: one of them may be dead */
 void conn_arm_data_timer(struct mpc *c, mp_time now);

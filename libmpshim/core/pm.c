@@ -189,9 +189,10 @@ void pm_sf_failed(struct mpc *c, struct sf *s, bool was_up, mp_time now)
 {
     if (c->v.server || s->v.passive) return;
     struct pm_retry *t = retry_of(c, &s->v.local.ip, s->v.ifindex, &s->v.remote, true);
-    t->fails = was_up ? 1 : t->fails + 1;
+    /* The path itself is the matter: again soon, once, for some boxes act once; then seldom. */
+    if (s->v.reset_reason == MP_RST_MIDDLEBOX) t->fails = 2 * t->fails + 2;
+    else t->fails = was_up ? 1 : t->fails + 1;
     t->up |= was_up;
-    if (s->v.reset_reason == MP_RST_MIDDLEBOX) t->fails = 10; /* the path itself is the matter: seldom again */
     t->not_before = now + mp_min(MP_MS(100) << mp_min((uint64_t)t->fails, 10), MP_SEC(60));
     if (!conn_nlive(c)) t->not_before = now; /* nothing else is left */
     if (!conn_nlive(c) && !was_up && t->fails > 1) t->not_before = now + MP_SEC(1);

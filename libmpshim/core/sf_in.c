@@ -208,6 +208,7 @@ static void rst_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o
     /* The first SYN/ACK of a join is answered by a host that has no such subflow: it gave the join up before. */
     if (s->v.state == SF_SYN_RCVD && !s->v.initial && !(p->flags & MP_ACK) && s->seg_head && s->seg_head->sent_count == 1) c->v.joins_answered--;
     st_count(s->st, MP_E_subflow_reset_in, 1, c);
+    if (o->mp & MP_OPT_HAS(MP_TCPRST)) s->v.reset_reason = o->tcprst.reason; /* RFC 8684 3.6: pm_sf_failed heeds it */
     if ((o->mp & MP_OPT_HAS(MP_FASTCLOSE)) && conn_mp(c)) {
         if (o->fastclose_key == c->v.key_local) {
             st_count(s->st, MP_E_fastclose_in, 1, c);

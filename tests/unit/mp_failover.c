@@ -60,6 +60,26 @@ TEST(data_of_a_silent_subflow_goes_to_the_other_within_150_ms)
     lab_end(&l);
 }
 
+TEST(what_a_reset_subflow_acknowledged_and_nobody_holds_goes_to_the_other) /* core/conn_gaps.c */
+{
+    struct lab l = { 0 };
+    two(&l);
+    lab_write(&l, 15000);
+    CHECK(top(&l, P0) > 1 && whole(&l, 2) == 0);
+    lab_ack_mp(&l, P0, 1, top(&l, P0), 0); /* a proxy acknowledges ahead, and goes away with what it had */
+    lab_send(&l, P0, (struct seg){ .flags = MP_RST | MP_ACK, .seq = 1, .ack = top(&l, P0) });
+    mp_time from = l.now;
+    for (int i = 0; i < 10 && whole(&l, 2) < 15000; i++) {
+        lab_wait(&l, LAB_RTT);
+        lab_ack_mp(&l, P1, 1, top(&l, P1), whole(&l, 2));
+    }
+    CHECK_EQ(whole(&l, 2), 15000);
+    CHECK(l.now - from < MP_MS(100));
+    lab_expect_counter(&l, conn_rexmit, 0);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(a_stale_subflow_that_moves_is_trusted_again)
 {
     struct lab l = { 0 };
