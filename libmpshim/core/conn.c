@@ -316,11 +316,7 @@ void conn_fail(struct mpc *c, int err, mp_time now)
 /* What a finished connection need not keep through TIME_WAIT. */
 static void trim(struct mpc *c)
 {
-    while (c->spare) {
-        struct mp_chunk *k = c->spare;
-        c->spare = k->next;
-        chunk_put(c->st, k);
-    }
+    mpc_write_idle(c);
     if (c->rxq_n || !c->v.released) return;
     free(c->rxq);
     c->rxq = NULL;

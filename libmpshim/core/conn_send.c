@@ -62,6 +62,16 @@ int mpc_write_iov(struct mpc *c, struct mp_iov *iov, int n)
     return used;
 }
 
+/* 16 places of 64 KB each would else stay with every connection that ever wrote: 10,000 idle ones held 770 MB. */
+void mpc_write_idle(struct mpc *c)
+{
+    while (c->spare) {
+        struct mp_chunk *k = c->spare;
+        c->spare = k->next;
+        chunk_put(c->st, k);
+    }
+}
+
 static void append_spare(struct mpc *c, mp_dsn at, uint32_t n)
 {
     struct mp_chunk *k = c->spare;

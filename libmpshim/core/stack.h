@@ -96,6 +96,7 @@ void mpc_set_owner(struct mpc *c, void *owner);
 uint64_t mpc_write_space(const struct mpc *c);                  /* bytes the send queue takes now */
 int mpc_write_iov(struct mpc *c, struct mp_iov *iov, int n);    /* places to receive into directly; entries used */
 void mpc_write_commit(struct mpc *c, uint64_t bytes, mp_time now); /* that many were filled, in order */
+void mpc_write_idle(struct mpc *c);                             /* nothing to write for now: places not filled are given back */
 uint64_t mpc_write(struct mpc *c, const void *p, uint64_t n, mp_time now); /* copying form; bytes taken */
 void mpc_shutdown(struct mpc *c, mp_time now);                  /* no more data from us: DATA_FIN (or FIN) follows it */
 int mpc_peek(const struct mpc *c, struct mp_iov *iov, int n);   /* in-order bytes waiting, borrowed; entries used */

@@ -79,6 +79,7 @@ static bool from_prog(struct carrier *c, mp_time now)
             return false;
         }
     }
+    mpc_write_idle(c->mpc);
     return true;
 }
 
