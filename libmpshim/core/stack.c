@@ -175,7 +175,7 @@ void st_token_del(struct mp_stack *st, struct mpc *c)
 
 /* ---- deadlines: a binary heap of connections ---- */
 
-static mp_time heap_key(const struct mp_stack *st, int i) { return conn_deadline(st->heap[i]); }
+static mp_time heap_key(const struct mp_stack *st, int i) { return st->heap[i]->deadline; }
 
 static void heap_put(struct mp_stack *st, int i, struct mpc *c)
 {
@@ -186,7 +186,7 @@ static void heap_put(struct mp_stack *st, int i, struct mpc *c)
 static void heap_sift(struct mp_stack *st, int i)
 {
     struct mpc *c = st->heap[i];
-    mp_time k = conn_deadline(c);
+    mp_time k = c->deadline = conn_deadline(c);
     while (i > 0 && heap_key(st, (i - 1) / 2) > k) {
         heap_put(st, i, st->heap[(i - 1) / 2]);
         i = (i - 1) / 2;
@@ -229,7 +229,7 @@ static void heap_del(struct mp_stack *st, struct mpc *c)
 
 mp_time mp_stack_deadline(const struct mp_stack *st)
 {
-    return st->heap_n ? conn_deadline(st->heap[0]) : MP_NEVER;
+    return st->heap_n ? st->heap[0]->deadline : MP_NEVER;
 }
 
 /* ---- connection lists ---- */
@@ -343,7 +343,7 @@ void mp_stack_tick(struct mp_stack *st, mp_time now)
     /* Each connection at most once a call: a deadline that stays in the past must not spin here. */
     for (int n = st->heap_n; n > 0 && st->heap_n; n--) {
         struct mpc *c = st->heap[0];
-        if (conn_deadline(c) > now) return;
+        if (c->deadline > now) return;
         conn_tick(c, now);
         conn_touch(c);
     }
