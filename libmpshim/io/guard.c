@@ -17,7 +17,7 @@
 #include "io/internal.h"
 
 #define GUARD_MIN 64
-#define GUARD_SOFT 1024 /* a descriptor and 4 KB of the kernel's memory each */
+#define GUARD_SOFT 256  /* a descriptor and 4 KB of the kernel's memory each */
 #define GUARD_MAX 16384
 #define SMALL_BLOCKS 256 /* ports in blocks of 16 before those of 256: 4096 instructions are all that a filter may have */
 
