@@ -6,6 +6,7 @@
 #   libmpshim/core/**/*.c                 libmpcore.a            sans-I/O; tools/check-border.sh guards it
 #   libmpshim/{core,io,engine}/**/*.c     libmpshim-engine.so    exports what is marked visible in engine/engine.h
 #   libmpshim/engine/helper_main.c        mpshim-engine          the helper host
+#   libmpshim/resolve/*.c                libmpshim-resolve.so   names, asked over every interface (libcares)
 #   libmpshim/shim/*.c                    libmpshim.so           exports: shim/calls.def, and shim/extra.map where it exists
 #   libmpshim/tools/NAME.c, NAME/*.c      NAME                   linked with no library; NAME_LIBS below for others
 #   libmpshim/tools/NAME.sh               NAME
@@ -67,6 +68,7 @@ $(B)/obj/libmpshim/engine/move.o: $(layout_h)
 $(B)/obj/libmpshim/engine/move.o: DEFS += -DMOVE_LAYOUT=$(firstword $(shell cat $(layout_h) | cksum))u
 # The interposed calls have their prototypes in libc's headers only in part (the _chk forms are the compiler's own).
 $(B)/obj/libmpshim/shim/%.o: EXTRA = -Wno-missing-prototypes
+$(B)/obj/libmpshim/resolve/%.o: EXTRA = $(CARES_CFLAGS)
 ENGINE_LIBS = $(EV_LIBS) $(MNL_LIBS) $(JSON_LIBS) $(CRYPTO_LIBS) -lm
 CORE_LIBS = $(CRYPTO_LIBS) -lm
 
@@ -77,6 +79,7 @@ core_o := $(call obj,$(call src,core))
 io_o := $(call obj,$(call src,io))
 engine_main := libmpshim/engine/helper_main.c
 engine_o := $(call obj,$(filter-out $(engine_main),$(call src,engine)))
+resolve_o := $(call obj,$(call src,resolve))
 shim_o := $(call obj,$(call src,shim))
 sim_o := $(call obj,$(call src,sim))
 tool_c := $(patsubst libmpshim/tools/%.c,$(B)/%,$(wildcard libmpshim/tools/*.c))
@@ -84,6 +87,7 @@ tool_sh := $(patsubst libmpshim/tools/%.sh,$(B)/%,$(wildcard libmpshim/tools/*.s
 
 # ---- products: each as soon as it has sources
 lib_engine := $(if $(engine_o),$(B)/libmpshim-engine.so)
+lib_resolve := $(if $(resolve_o),$(B)/libmpshim-resolve.so)
 lib_shim := $(if $(shim_o),$(B)/libmpshim.so)
 helper := $(if $(wildcard $(engine_main)),$(B)/mpshim-engine)
 tools := $(tool_c) $(tool_sh)
@@ -103,7 +107,7 @@ test_all := $(t_unit) $(t_sim) $(t_io) $(t_engine) $(t_shim) $(t_lab)
 .PHONY: matrix apps all tests install uninstall check check-c check-asan check-python demo bench bootstrap border replay
 .PHONY: fuzz fmt lint coverage clean distclean help
 
-all: $(B)/libmpcore.a $(lib_engine) $(lib_shim) $(helper) $(tools) $(here) ## the libraries, the helper and ./mptcp-run (default)
+all: $(B)/libmpcore.a $(lib_engine) $(lib_resolve) $(lib_shim) $(helper) $(tools) $(here) ## the libraries, the helper and ./mptcp-run (default)
 
 demo: ## two paths, a download with and without mptcp-run, a path pulled in mid-transfer; installs what is missing
 	@tools/bootstrap.sh
@@ -147,7 +151,7 @@ grant = setcap $(CAPS) $(1) || echo "users who are not root need, by root: setca
 
 install: all ## into prefix, below DESTDIR
 	install -d $(DESTDIR)$(libdir)/libmpshim $(DESTDIR)$(bindir)
-	install -m 644 $(lib_engine) $(lib_shim) $(DESTDIR)$(libdir)/libmpshim
+	install -m 644 $(lib_engine) $(lib_resolve) $(lib_shim) $(DESTDIR)$(libdir)/libmpshim
 	$(if $(helper),install -m 755 $(helper) $(DESTDIR)$(libdir)/libmpshim)
 	$(if $(DESTDIR),,@$(call grant,$(libdir)/libmpshim/mpshim-engine))
 	$(if $(tools),install -m 755 $(tools) $(DESTDIR)$(bindir))
@@ -199,6 +203,9 @@ $(B)/libmpsim.a: $(sim_o)
 # The engine binds its own symbols to itself: the programs it is loaded into carry other libraries' names.
 $(B)/libmpshim-engine.so: $(engine_o) $(io_o) $(core_o)
 	$(call say,LD)$(LINK) -shared $(if $(SANITIZE),,$(LDDEFS)) -Wl,-soname,$(@F) -Wl,-Bsymbolic -Wl,-z,relro,-z,now -o $@ $^ $(ENGINE_LIBS)
+
+$(B)/libmpshim-resolve.so: $(resolve_o)
+	$(call say,LD)$(LINK) -shared $(if $(SANITIZE),,$(LDDEFS)) -Wl,-soname,$(@F) -Wl,-Bsymbolic -Wl,-z,relro,-z,now -o $@ $^ $(CARES_LIBS)
 
 $(B)/gen/shim.map: $(wildcard libmpshim/shim/*.def libmpshim/shim/*.map) tools/gen-map.sh
 	@mkdir -p $(@D)

@@ -194,17 +194,11 @@ bool shim_is_privileged(void)
 
 static void engine_thread_begins(void) { shim_is_engine = true; }
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define ENGINE_DLOPEN (RTLD_NOW | RTLD_LOCAL) /* the sanitizers' runtimes refuse DEEPBIND */
-#else
-#define ENGINE_DLOPEN (RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND) /* programs carry other OpenSSLs */
-#endif
-
 static int (*engine_start(const char **why))(const struct eng_cfg *, const char **)
 {
     char path[PATH_MAX];
     if (snprintf(path, sizeof path, "%s/libmpshim-engine.so", shim_dir()) >= (int)sizeof path) return NULL;
-    void *lib = dlopen(path, ENGINE_DLOPEN), *f = lib ? dlsym(lib, "mpshim_engine_start") : NULL;
+    void *lib = dlopen(path, SHIM_DLOPEN), *f = lib ? dlsym(lib, "mpshim_engine_start") : NULL;
     if (f) return (int (*)(const struct eng_cfg *, const char **))f;
     const char *e = dlerror();
     shim_log(1, "%s", e ? e : path);

@@ -6,6 +6,7 @@
 #define SHIM_H
 
 #include <errno.h>
+#include <netdb.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -169,6 +170,12 @@ int shim_helper_connect(bool start, const char **detail);
 bool shim_helper_possible(void); /* it may be started by this user */
 /* host.c: the directory that libmpshim.so is in, "" if unknown. */
 const char *shim_dir(void);
+/* Flags for our own libraries: programs carry other OpenSSLs. The sanitizers' runtimes refuse DEEPBIND. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SHIM_DLOPEN (RTLD_NOW | RTLD_LOCAL)
+#else
+#define SHIM_DLOPEN (RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND)
+#endif
 bool shim_is_privileged(void); /* CAP_NET_RAW is effective */
 
 /* ---- addresses (truth.c) ---- */
