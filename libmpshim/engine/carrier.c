@@ -397,6 +397,7 @@ static bool left_by_program(struct carrier *c)
 {
     struct diag_sock s;
     int err = eng_diag_find(c->e, &c->prog, &c->identity, &s);
+    c->prog_gone = err == -ENOENT;
     return err == -ENOENT || (!err && !s.inode);
 }
 
@@ -420,6 +421,10 @@ static void step_open(struct carrier *c, mp_time now)
         return;
     }
     eng_touch(c->e);
+    if (c->prog_gone && !c->prog_eof && !c->may_read) {
+        end_by_program(c, now); /* without a word: it was waiting for accept() when its listener closed (TCP_DEFER_ACCEPT) */
+        return;
+    }
     if (c->closed && mpc_readable(c->mpc) == 0 && (c->err || !c->prog_eof || !c->peer_eof)) {
         if (!c->err)
             c->err = ECONNRESET;
@@ -854,14 +859,18 @@ bool eng_carriers_untold(const struct engine *e, uint64_t client)
 
 /* ---- draining ---- */
 
-void eng_carriers_poke(struct engine *e)
+static void poke(struct carrier *c)
+{
+    c->prog_left = left_by_program(c);
+    c->may_read = true; /* its end may be here though the loop has not heard of it */
+    eng_carrier_queue(c);
+}
+
+void eng_carriers_poke(struct engine *e, const struct port *p)
 {
     for (struct carrier *c = e->all; c; c = c->next)
-        if (c->state == CR_OPEN && !c->prog_eof) {
-            c->prog_left = left_by_program(c);
-            c->may_read = true; /* its end may be here though the loop has not heard of it */
-            eng_carrier_queue(c);
-        }
+        if (c->state == CR_OPEN && !c->prog_eof && (!p || c->port == p))
+            poke(c);
 }
 
 /* Its program's side is open, as far as we have read. */

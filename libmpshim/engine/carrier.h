@@ -34,6 +34,7 @@ struct carrier {
     bool released;                           /* mpc_release was said */
     bool prog_eof;                           /* the program ended its direction; mpc_shutdown was said */
     bool prog_left;                          /* a draining process closed it: its end is still on its way */
+    bool prog_gone;                          /* the kernel knows no socket of the program's any more */
     bool peer_eof;                           /* the peer's end was passed on by shutdown() */
     bool syn_seen;                           /* the program's connect() is out; isn is valid */
     bool counted;                            /* in e->nlive */

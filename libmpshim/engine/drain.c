@@ -124,7 +124,7 @@ void eng_drain_add(struct engine *e, int fd, uint64_t ms, bool leave)
         eng_port_check(e, 0);
     /* What the process wrote and how it ended may wait in sockets that the loop has not looked at yet. */
     eng_carriers_on_ready(e);
-    eng_carriers_poke(e);
+    eng_carriers_poke(e, NULL);
     eng_carriers_run(e);
     eng_touch(e);
 }

@@ -7,6 +7,7 @@
  * info.c     a connection's facts for getsockopt()
  * verdict.c  -v lines, plain peers      status.c    JSON for people and tools
  * drain.c    the end of a process       addr.c      address forms
+ * asksock.c  questions of strangers about their carriers
  * statsock.c where they find it     secret.c    memory for keys
  * move.c     everything goes to another engine */
 #ifndef ENG_ENG_H
@@ -26,6 +27,7 @@ struct carrier;
 struct port;
 struct ctl_conn;
 struct drain;
+struct guest;
 struct move_in;
 
 struct eng_secrets { /* secret.c */
@@ -76,6 +78,8 @@ struct engine {
     uint32_t ident4;            /* this engine's identity address, host order */
 
     ev_io stat_io;              /* statsock.c; its descriptor is owned */
+    ev_io ask_io;               /* asksock.c; likewise */
+    struct guest *guests;
     int ctl_fd, log_fd, verbose;
     bool is_listening;          /* helper */
     ev_io accept_io;
@@ -178,7 +182,7 @@ void eng_carrier_info(struct engine *e, const struct ctl_req *req, struct ctl_in
 void eng_carrier_setopt(struct engine *e, const struct ctl_req *req);
 void eng_carriers_tell(struct engine *e, uint64_t client); /* writes the last lines of this client's connections */
 bool eng_carriers_untold(const struct engine *e, uint64_t client); /* such lines are to come */
-void eng_carriers_poke(struct engine *e);        /* look for ends that the loop has not heard of */
+void eng_carriers_poke(struct engine *e, const struct port *p); /* look for ends that the loop has not heard of; p NULL: everywhere */
 /* Everything that programs wrote to sockets that they have closed was acknowledged (and_closed: and the connections
  * have ended); those still open are not counted. */
 bool eng_carriers_delivered(struct engine *e, bool and_closed);
@@ -196,7 +200,12 @@ void eng_plain_free(struct engine *e);
 /* ---- status.c ---- */
 void eng_status_send(struct engine *e, int fd);  /* owns fd */
 
+/* ---- asksock.c ---- */
+void eng_asksock_open(struct engine *e);
+void eng_asksock_close(struct engine *e);
+
 /* ---- statsock.c ---- */
+bool eng_is_for_us(int fd); /* at the other end is our user, or root */
 void eng_statsock_open(struct engine *e);
 void eng_statsock_close(struct engine *e);
 

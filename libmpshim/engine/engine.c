@@ -343,6 +343,7 @@ static void engine_free(struct engine *e)
     if (e->loop) {
         eng_drain_free(e);
         eng_statsock_close(e);
+        eng_asksock_close(e);
         eng_ctl_stop(e);
         eng_lo_close(e);
     }
@@ -459,8 +460,10 @@ static int engine_open(struct engine *e, const char **why)
         *why = "cannot serve the control socket";
         err = eng_ctl_start(e);
     }
-    if (!err)
+    if (!err) {
         eng_statsock_open(e);
+        eng_asksock_open(e);
+    }
     if (!err && e->idle_exit_s)
         eng_sweep_at(e, eng_now() + MP_SEC(1));
     eng_touch(e);

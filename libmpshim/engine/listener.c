@@ -136,6 +136,8 @@ static void port_free(struct port *p)
 
 static void gone(struct port *p)
 {
+    if (p->live)
+        eng_carriers_poke(p->e, p); /* those that were never accepted went with it */
     answer_off(p);
     if (p->conns == 0)
         port_free(p);

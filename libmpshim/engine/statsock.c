@@ -12,7 +12,7 @@
 
 #include "engine/eng.h"
 
-static bool may_know(int fd)
+bool eng_is_for_us(int fd)
 {
     struct ucred u;
     socklen_t n = sizeof u;
@@ -24,7 +24,7 @@ static void on_ask(struct ev_loop *loop, ev_io *w, int events)
     (void)loop, (void)events;
     struct engine *e = w->data;
     int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (fd >= 0 && may_know(fd))
+    if (fd >= 0 && eng_is_for_us(fd))
         eng_status_send(e, fd);
     else if (fd >= 0)
         close(fd);

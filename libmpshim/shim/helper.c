@@ -4,11 +4,13 @@
  * wait() does not see it (it takes __WCLONE); exec would give it back its signal, hence two of them. Both share the
  * program's memory, as vfork does, so that a large program pays nothing; they make system calls only. mpshim-engine
  * says on --ready-fd when it serves. */
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -18,6 +20,7 @@
 #include <sys/wait.h>
 #include <sys/xattr.h>
 
+#include "engine/asksock.h"
 #include "engine/ctlpath.h"
 #include "shim/shim.h"
 
@@ -33,18 +36,31 @@ static bool is_same_user_or_root(int fd)
     return REAL(getsockopt)(fd, SOL_SOCKET, SO_PEERCRED, &c, &n) == 0 && (c.uid == geteuid() || c.uid == 0);
 }
 
+static int connect_at(const struct sockaddr_un *a, size_t n)
+{
+    int fd = (int)shim_neg(syscall(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+    if (fd < 0) return fd;
+    int r = (int)shim_neg(syscall(SYS_connect, fd, a, n));
+    if (r == 0 && !is_same_user_or_root(fd)) r = -EACCES;
+    if (r == 0) return fd;
+    syscall(SYS_close, fd);
+    return r;
+}
+
 static int connect_to(const char *path)
 {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof a.sun_path) return -ENAMETOOLONG;
     strcpy(a.sun_path, path);
-    int fd = (int)shim_neg(syscall(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-    if (fd < 0) return fd;
-    int r = (int)shim_neg(syscall(SYS_connect, fd, &a, sizeof a));
-    if (r == 0 && !is_same_user_or_root(fd)) r = -EACCES;
-    if (r == 0) return fd;
-    syscall(SYS_close, fd);
-    return r;
+    return connect_at(&a, sizeof a);
+}
+
+int shim_identity_connect(const union ctl_addr *identity)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    if (identity->sa.sa_family != AF_INET) return -EAFNOSUPPORT; /* a v6-only socket's: ::1 names no engine */
+    int n = snprintf(a.sun_path + 1, sizeof a.sun_path - 1, ASKSOCK_NAME, ntohl(identity->v4.sin_addr.s_addr));
+    return connect_at(&a, offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
 }
 
 /* ---- starting ---- */

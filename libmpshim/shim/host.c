@@ -162,6 +162,17 @@ int shim_request_into(int host, struct ctl_req *q, int fd, void *rep, size_t siz
     return means_gone(r) ? -EPIPE : r;
 }
 
+int shim_request_stranger(const struct ctl_req *q, void *rep, size_t size, int timeout_ms)
+{
+    int saved = errno, fd = shim_identity_connect(&q->identity);
+    if (fd < 0) return errno = saved, fd;
+    long r = send_message(fd, q, sizeof *q, NULL, 0);
+    if (r >= 0) r = await(fd, rep, size, timeout_ms);
+    sys_close(fd);
+    errno = saved;
+    return r < 0 ? (int)r : 0;
+}
+
 void shim_tell(int host, struct ctl_req *q)
 {
     int saved = errno;

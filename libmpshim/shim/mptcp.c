@@ -161,13 +161,20 @@ static int sol_mptcp_get(const struct ctl_info *c, int opt, void *v, socklen_t *
     }
 }
 
+static bool is_connected(int fd)
+{
+    struct sockaddr_storage a;
+    socklen_t n = sizeof a;
+    return REAL(getpeername)(fd, (struct sockaddr *)&a, &n) == 0;
+}
+
 /* true: the engine's connection, or one of IPPROTO_MPTCP that is none yet (all zero). */
 static bool is_ours(int fd, struct ctl_info *c)
 {
     struct shim_fd *f = shim_find(fd);
     memset(c, 0, sizeof *c);
     if (f && f->cookie && f->cookie != shim_cookie(fd)) return false;
-    if (f && f->mptcp && f->kind != SHIM_CARRIER) return true;
+    if (f && f->mptcp && f->kind != SHIM_CARRIER) return !is_connected(fd);
     return (!f || f->kind == SHIM_CARRIER) && shim_query_info(fd, f, c) == 0;
 }
 

@@ -154,6 +154,8 @@ int shim_host_existing(void); /* one that runs, never starting one: helper, own,
 /* Sends req (fds: up to two more descriptors) and waits for the answer: 0 or -errno (-EPIPE: the engine is gone). */
 int shim_request(int host, struct ctl_req *req, int fd, struct ctl_rep *rep, int timeout_ms);
 int shim_request_into(int host, struct ctl_req *req, int fd, void *rep, size_t size, int timeout_ms); /* an answer of another size */
+/* One question to the engine of q->identity, with which this process has no control connection. 0 or -errno. */
+int shim_request_stranger(const struct ctl_req *q, void *rep, size_t size, int timeout_ms);
 void shim_tell(int host, struct ctl_req *req); /* no answer */
 void shim_req_init(struct ctl_req *req, enum ctl_op op);
 void shim_leave(bool flush); /* the process ends: nothing that it sent may be lost (exit.c) */
@@ -168,6 +170,7 @@ void shim_watch_forks(void);
 /* helper.c: a connection to the user's helper, started if `start`; fd or -errno, *detail for people. */
 int shim_helper_connect(bool start, const char **detail);
 bool shim_helper_possible(void); /* it may be started by this user */
+int shim_identity_connect(const union ctl_addr *identity); /* to the engine whose identity this is (engine/asksock.h); fd or -errno */
 /* host.c: the directory that libmpshim.so is in, "" if unknown. */
 const char *shim_dir(void);
 /* Flags for our own libraries: programs carry other OpenSSLs. The sanitizers' runtimes refuse DEEPBIND. */

@@ -100,10 +100,16 @@ static void forward(int fd, enum mpc_opt opt, int value)
         if (!f || f->kind != SHIM_CARRIER || f->cookie != shim_cookie(fd)) return;
         q.identity = f->identity, q.local = f->local; /* still connecting */
     }
-    if (!f) shim_host_existing();
     q.opt = opt;
     q.value = value < 0 ? 0 : (uint64_t)value; /* -1: the default */
-    shim_tell(f ? f->host : SHIM_HOST_ANY, &q);
+    if (f && f->host < SHIM_HOSTS) {
+        shim_tell(f->host, &q);
+        return;
+    }
+    struct ctl_rep rep; /* another process made it */
+    if (shim_request_stranger(&q, &rep, sizeof rep, 1000) == 0) return;
+    shim_host_existing();
+    shim_tell(SHIM_HOST_ANY, &q);
 }
 
 /* Signed segments and checkpoints need the kernel's own TCP: such a socket is never carried. */

@@ -95,20 +95,33 @@ bool shim_is_carrier(int fd, struct shim_fd *f, union ctl_addr *identity, union 
 /* What CTL_QUERY and CTL_INFO answer begins with a struct ctl_rep. */
 struct question { enum ctl_op op; void *answer; size_t size; };
 
-static int query_host(int host, const union ctl_addr *identity, const union ctl_addr *local, const struct question *k)
+static void question_about(struct ctl_req *q, const struct question *k, const union ctl_addr *identity, const union ctl_addr *local)
 {
-    struct ctl_req q;
+    shim_req_init(q, k->op);
+    q->identity = *identity;
+    q->local = *local;
+}
+
+/* r: of the request. */
+static int answer_of(const struct question *k, int r)
+{
     const struct ctl_rep *rep = k->answer;
-    shim_req_init(&q, k->op);
-    q.identity = *identity;
-    q.local = *local;
-    int r = shim_request_into(host, &q, -1, k->answer, k->size, 1000);
     return r ? r : rep->result ? rep->result : rep->state == CTL_S_NONE ? -ENOENT : 0;
 }
 
-/* Which engine made an identity is not written on it: the likely ones are asked. */
+static int query_host(int host, const union ctl_addr *identity, const union ctl_addr *local, const struct question *k)
+{
+    struct ctl_req q;
+    question_about(&q, k, identity, local);
+    return answer_of(k, shim_request_into(host, &q, -1, k->answer, k->size, 1000));
+}
+
+/* The engine that made an identity answers to its name; when it has ended, the helper may hold its connections. */
 static int query_any(const union ctl_addr *identity, const union ctl_addr *local, const struct question *k)
 {
+    struct ctl_req q;
+    question_about(&q, k, identity, local);
+    if (answer_of(k, shim_request_stranger(&q, k->answer, k->size, 1000)) == 0) return 0;
     shim_host_existing();
     for (int host = 0; host < SHIM_HOSTS; host++)
         if (query_host(host, identity, local, k) == 0) return 0;
@@ -137,6 +150,13 @@ int shim_true_error(int fd, struct shim_fd *f, int err)
     return shim_query(fd, f, &rep) == 0 && rep.err > 0 ? rep.err : err;
 }
 
+/* A carrier that another process made is remembered like one of our own. */
+static struct shim_fd *adopt(int fd, const union ctl_addr *identity, const union ctl_addr *local)
+{
+    struct shim_fd v = {.kind = SHIM_CARRIER, .host = SHIM_HOST_ANY, .cookie = shim_cookie(fd), .identity = *identity, .local = *local};
+    return shim_is_borrowed() || !shim_put(fd, &v) ? NULL : shim_find(fd);
+}
+
 /* The truth about a carrier whose kernel peer is `identity`: *remote and *local. */
 static bool truth(int fd, struct shim_fd *f, const union ctl_addr *identity, const union ctl_addr *local,
                   union ctl_addr *t_remote, union ctl_addr *t_local)
@@ -154,6 +174,7 @@ static bool truth(int fd, struct shim_fd *f, const union ctl_addr *identity, con
         return true;
     }
     *t_remote = rep.remote, *t_local = rep.local;
+    if (!f) f = adopt(fd, identity, local);
     if (f && !shim_is_borrowed()) {
         f->truth_remote = rep.remote, f->truth_local = rep.local;
         f->has_truth = rep.state == CTL_S_OPEN && rep.local.sa.sa_family;

@@ -56,7 +56,7 @@ class Same:
         the first run: ["mptcpize", "run"] where MPTCP itself differs from TCP."""
         bare, _ = self.run(code, like, **options)
         if expect is not None:
-            assert bare.rstrip("\n") == expect, ("kernel", bare)
+            assert bare.rstrip("\n") == expect.rstrip("\n"), ("kernel", bare)
         for engine in hosts:
             out, told = self.run(code, engine, **options)
             assert out == bare, (engine, {"kernel": bare, engine: out}, told)

@@ -135,6 +135,16 @@ def serve(port, behaviour):
     threading.Thread(target=loop, daemon=True).start()
 
 
+def connect(to, port, do, n):
+    for _ in range(n):
+        s = socket.socket(socket.AF_INET6 if ":" in to else socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP)
+        try:
+            s.connect((to, port))
+        except OSError:
+            continue
+        threading.Thread(target=one, args=(s, BEHAVIOURS[do.upper()]), daemon=True).start()
+
+
 def calls():
     u = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     u.bind(("::", CALLS))
@@ -145,14 +155,7 @@ def calls():
             if what[0] in kept:
                 u.sendto(kept[what[0]].encode(), asker)
             continue
-        to, port, do, n = what
-        for _ in range(n):
-            s = socket.socket(socket.AF_INET6 if ":" in to else socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP)
-            try:
-                s.connect((to, port))
-            except OSError:
-                continue
-            threading.Thread(target=one, args=(s, BEHAVIOURS[do.upper()]), daemon=True).start()
+        threading.Thread(target=connect, args=what, daemon=True).start()
 
 
 if __name__ == "__main__":

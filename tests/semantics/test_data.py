@@ -85,10 +85,7 @@ s = dial_keep(b"abc"); t = dial(ECHO); s.close(); t.sendall(b"unread"); time.sle
 """, "3 ba7816bf8f01cfea end")
 
 
-HAND_OVER = pytest.mark.xfail(reason="needs the hand-over of connections at exec")
-
-
-@pytest.mark.parametrize("how", ["os._exit(0)", "sys.exit(0)", pytest.param("os.execv('/bin/true', ['true'])", marks=HAND_OVER)])
+@pytest.mark.parametrize("how", ["os._exit(0)", "sys.exit(0)", "os.execv('/bin/true', ['true'])"])
 def test_exit_with_10_mb_unsent(same, how):
     data = "data = b''.join(b'%8d' % i for i in range(1250000))\n"
     same(data + f"s = dial_keep(data); {how}", "10000000 True end", after=data + "n, h, end = kept(20).split(None, 2); print(n, h == digest(data), end)")
