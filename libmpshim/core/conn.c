@@ -21,7 +21,7 @@ struct mpc *conn_new(struct mp_stack *st, bool server, mp_time now)
     c->st = st;
     c->v.server = server;
     c->v.opened = now;
-    c->v.version = 1;
+    c->v.version = (uint8_t)st->set.mptcp_version;
     c->v.fb = FB_OFFERED;
     c->v.why = MP_WHY_PENDING;
     c->v.nodelay = st->set.nodelay;
@@ -81,11 +81,25 @@ void conn_free(struct mpc *c)
     give_back(c->st, c);
 }
 
+void conn_key_derive(const struct mpc *c, uint64_t key, uint32_t *token, uint64_t *idsn)
+{
+    if (c->v.version == 0) mp_key_derive0(key, token, idsn);
+    else mp_key_derive(key, token, idsn);
+}
+
+void conn_join_hmac(const struct mpc *c, bool ours, uint32_t nonce_own, uint32_t nonce_peer, uint8_t out[32])
+{
+    uint64_t a = ours ? c->v.key_local : c->v.key_remote, b = ours ? c->v.key_remote : c->v.key_local;
+    uint32_t na = ours ? nonce_own : nonce_peer, nb = ours ? nonce_peer : nonce_own;
+    if (c->v.version == 0) mp_join_hmac0(a, b, na, nb, out);
+    else mp_join_hmac(a, b, na, nb, out);
+}
+
 void conn_new_keys(struct mpc *c)
 {
     do {
         c->st->ops.random(c->st->arg, &c->v.key_local, sizeof c->v.key_local);
-        mp_key_derive(c->v.key_local, &c->v.token_local, &c->v.idsn_local);
+        conn_key_derive(c, c->v.key_local, &c->v.token_local, &c->v.idsn_local);
     } while (st_token_find(c->st, c->v.token_local));
     st_token_add(c->st, c);
     c->v.snd_una = c->v.snd_nxt = c->v.snd_end = c->v.idsn_local + 1; /* MP_CAPABLE takes one, RFC 8684 3.1 */
@@ -97,7 +111,7 @@ void conn_set_peer_key(struct mpc *c, uint64_t key)
     if (c->v.peer_key_known) return;
     c->v.peer_key_known = true;
     c->v.key_remote = key;
-    mp_key_derive(key, &c->v.token_remote, &c->v.idsn_remote);
+    conn_key_derive(c, key, &c->v.token_remote, &c->v.idsn_remote);
     c->v.rcv_nxt = c->v.idsn_remote + 1;
     c->v.rcv_edge = 0;
     c->v.ack64 = true;

@@ -149,6 +149,9 @@ void conn_sf_gone(struct mpc *c, struct sf *s, int err, mp_time now);
 bool conn_finished(const struct mpc *c);
 int conn_nlive(const struct mpc *c);                    /* subflows that are synchronised or opening */
 struct mp_cc_group conn_cc_group(struct mpc *c, struct sf *self);
+/* Of the version that this connection speaks: SHA-256, or version 0's SHA-1. */
+void conn_key_derive(const struct mpc *c, uint64_t key, uint32_t *token, uint64_t *idsn);
+void conn_join_hmac(const struct mpc *c, bool ours, uint32_t nonce_own, uint32_t nonce_peer, uint8_t out[32]); /* 20 bytes count */
 #define conn_mp(c) ((c)->v.offered && (c)->v.fb != FB_PLAIN)
 bool conn_single(const struct mpc *c);                   /* one subflow ever at either end, nothing sent twice: it could be plain TCP */
 bool conn_join_open(const struct mpc *c);                /* a join is answered and not yet decided */

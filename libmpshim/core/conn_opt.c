@@ -67,7 +67,8 @@ bool conn_options_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const 
     }
     if (o->mp & MP_OPT_HAS(MP_PRIO)) {
         st_count(c->st, MP_E_prio_in, 1, c);
-        s->v.backup_remote = o->prio.backup;
+        for (struct sf *x = c->sfs; x; x = x->next) /* RFC 6824 3.3.8: version 0 may name another address */
+            if (o->prio.has_id && !c->v.version ? x->v.addr_id_remote == o->prio.addr_id : x == s) x->v.backup_remote = o->prio.backup;
     }
     if (o->mp & MP_OPT_HAS(MP_FAIL)) fail_in(c, s, now);
     if (o->mp & MP_OPT_HAS(MP_FASTCLOSE)) { /* RFC 8684 3.5: on an ACK as well */

@@ -24,7 +24,12 @@ static uint32_t get32(const uint8_t *p)
 }
 static uint64_t get64(const uint8_t *p) { return (uint64_t)get32(p) << 32 | get32(p + 4); }
 
-static void sha256_of_two(uint8_t out[32], const void *a, size_t an, const void *b, size_t bn)
+/* Either hash takes blocks of 64 bytes. */
+enum { BLOCK = 64 };
+_Static_assert(SHA256_CBLOCK == BLOCK && SHA_CBLOCK == BLOCK, "one HMAC serves both");
+typedef void (*hash_fn)(uint8_t *out, const void *a, size_t an, const void *b, size_t bn);
+
+static void sha256_of_two(uint8_t *out, const void *a, size_t an, const void *b, size_t bn)
 {
     SHA256_CTX c;
 
@@ -35,10 +40,21 @@ static void sha256_of_two(uint8_t out[32], const void *a, size_t an, const void 
     OPENSSL_cleanse(&c, sizeof c);
 }
 
-/* RFC 2104 with SHA-256; the key is 16 bytes in all uses here, so never longer than a block. */
-static void hmac_sha256(uint8_t out[32], const uint8_t key[16], const void *msg, size_t n)
+static void sha1_of_two(uint8_t *out, const void *a, size_t an, const void *b, size_t bn)
 {
-    uint8_t ipad[SHA256_CBLOCK], opad[SHA256_CBLOCK], inner[32];
+    SHA_CTX c;
+
+    SHA1_Init(&c);
+    SHA1_Update(&c, a, an);
+    SHA1_Update(&c, b, bn);
+    SHA1_Final(out, &c);
+    OPENSSL_cleanse(&c, sizeof c);
+}
+
+/* RFC 2104; the key is 16 bytes in all uses here, so never longer than a block. */
+static void hmac(hash_fn hash, size_t size, uint8_t *out, const uint8_t key[16], const void *msg, size_t n)
+{
+    uint8_t ipad[BLOCK], opad[BLOCK], inner[32];
 
     for (size_t i = 0; i < sizeof ipad; i++) {
         uint8_t k = i < 16 ? key[i] : 0;
@@ -46,20 +62,29 @@ static void hmac_sha256(uint8_t out[32], const uint8_t key[16], const void *msg,
         ipad[i] = k ^ 0x36;
         opad[i] = k ^ 0x5c;
     }
-    sha256_of_two(inner, ipad, sizeof ipad, msg, n);
-    sha256_of_two(out, opad, sizeof opad, inner, sizeof inner);
+    hash(inner, ipad, sizeof ipad, msg, n);
+    hash(out, opad, sizeof opad, inner, size);
     OPENSSL_cleanse(ipad, sizeof ipad);
     OPENSSL_cleanse(opad, sizeof opad);
 }
 
-static void hmac_of_keys(uint8_t out[32], uint64_t key_a, uint64_t key_b, const void *msg, size_t n)
+static void hmac_of_keys(hash_fn hash, size_t size, uint8_t *out, uint64_t key_a, uint64_t key_b, const void *msg, size_t n)
 {
     uint8_t key[16];
 
     put64(key, key_a);
     put64(key + 8, key_b);
-    hmac_sha256(out, key, msg, n);
+    hmac(hash, size, out, key, msg, n);
     OPENSSL_cleanse(key, sizeof key);
+}
+
+static void join_hmac(hash_fn hash, size_t size, uint64_t key_a, uint64_t key_b, uint32_t nonce_a, uint32_t nonce_b, uint8_t *out)
+{
+    uint8_t msg[8];
+
+    put32(msg, nonce_a);
+    put32(msg + 4, nonce_b);
+    hmac_of_keys(hash, size, out, key_a, key_b, msg, sizeof msg);
 }
 
 /* RFC 8684 3.2: token, the most significant 32 bits; 3.1: IDSN, the least significant 64 bits. */
@@ -73,13 +98,24 @@ void mp_key_derive(uint64_t key, uint32_t *token, uint64_t *idsn)
     *idsn = get64(d + 24);
 }
 
+void mp_key_derive0(uint64_t key, uint32_t *token, uint64_t *idsn)
+{
+    uint8_t k[8], d[SHA_DIGEST_LENGTH];
+
+    put64(k, key);
+    sha1_of_two(d, k, sizeof k, "", 0);
+    *token = get32(d);
+    *idsn = get64(d + sizeof d - 8);
+}
+
 void mp_join_hmac(uint64_t key_a, uint64_t key_b, uint32_t nonce_a, uint32_t nonce_b, uint8_t out[32])
 {
-    uint8_t msg[8];
+    join_hmac(sha256_of_two, SHA256_DIGEST_LENGTH, key_a, key_b, nonce_a, nonce_b, out);
+}
 
-    put32(msg, nonce_a);
-    put32(msg + 4, nonce_b);
-    hmac_of_keys(out, key_a, key_b, msg, sizeof msg);
+void mp_join_hmac0(uint64_t key_a, uint64_t key_b, uint32_t nonce_a, uint32_t nonce_b, uint8_t out[20])
+{
+    join_hmac(sha1_of_two, SHA_DIGEST_LENGTH, key_a, key_b, nonce_a, nonce_b, out);
 }
 
 uint64_t mp_add_addr_hmac(uint64_t key_sender, uint64_t key_receiver, uint8_t id, const struct mp_addr *a, uint16_t port)
@@ -91,7 +127,7 @@ uint64_t mp_add_addr_hmac(uint64_t key_sender, uint64_t key_receiver, uint8_t id
     memcpy(msg + 1, a->b, n);
     msg[1 + n] = (uint8_t)(port >> 8);
     msg[2 + n] = (uint8_t)port;
-    hmac_of_keys(d, key_sender, key_receiver, msg, n + 3);
+    hmac_of_keys(sha256_of_two, SHA256_DIGEST_LENGTH, d, key_sender, key_receiver, msg, n + 3);
     return get64(d + 24);
 }
 

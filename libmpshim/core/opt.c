@@ -151,17 +151,21 @@ static bool parse_dss(struct mp_opt_dss *d, const uint8_t *p, size_t n)
 static bool parse_add_addr(struct mp_opt_add_addr *a, const uint8_t *p, size_t n)
 {
     bool echo = n >= 4 && (p[2] & LOW_BIT);
-    size_t bare = n - (echo ? 0 : 8); /* length without the HMAC: 8, 10 or 20, 22 */
+    /* Without HMAC and echo flag it is version 0's, which names the IP version there (no length is both versions'). */
+    bool v0 = n >= 4 && ((p[2] & 15) == 4 || (p[2] & 15) == 6) && n < ((p[2] & 15) == 4 ? 12 : 24);
+    size_t bare = n - (echo || v0 ? 0 : 8); /* length without the HMAC: 8, 10 or 20, 22 */
     size_t ip;
 
     if (n < 8 || (bare != 8 && bare != 10 && bare != 20 && bare != 22)) return false;
     ip = bare <= 10 ? 4 : 16;
+    if (v0 && (p[2] & 15) != (ip == 4 ? 4 : 6)) return false;
+    a->v0 = v0;
     a->echo = echo;
     a->addr_id = p[3];
     a->ip.family = ip == 4 ? 4 : 6;
     memcpy(a->ip.b, p + 4, ip);
     a->port = bare > 4 + ip ? get16(p + 4 + ip) : 0;
-    a->hmac = echo ? 0 : get64(p + n - 8);
+    a->hmac = echo || v0 ? 0 : get64(p + n - 8);
     return true;
 }
 
@@ -410,11 +414,13 @@ static void out_add_addr(struct out *w, const struct mp_opt_add_addr *a)
 {
     size_t ip = a->ip.family == 4 ? 4 : 16;
 
-    out_head(w, MP_ADD_ADDR, 4 + ip + (a->port ? 2 : 0) + (a->echo ? 0 : 8), a->echo);
+    out8(w, K_MPTCP);
+    out8(w, (uint8_t)(4 + ip + (a->port ? 2 : 0) + (a->echo || a->v0 ? 0 : 8)));
+    out8(w, (uint8_t)(MP_ADD_ADDR << 4 | (a->v0 ? (ip == 4 ? 4 : 6) : a->echo)));
     out8(w, a->addr_id);
     out_bytes(w, a->ip.b, ip);
     if (a->port) out16(w, a->port);
-    if (!a->echo) out64(w, a->hmac);
+    if (!a->echo && !a->v0) out64(w, a->hmac);
 }
 
 static void out_u64(struct out *w, enum mp_subtype subtype, uint64_t v)

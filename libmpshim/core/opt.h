@@ -45,6 +45,7 @@ struct mp_opt_dss { /* RFC 8684 3.3 */
 };
 
 struct mp_opt_add_addr { /* RFC 8684 3.4.1 */
+    bool v0;             /* RFC 6824 3.4.1: the IP version in place of the flags, no HMAC, no echo */
     bool echo;
     uint8_t addr_id;
     struct mp_addr ip;

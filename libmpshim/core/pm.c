@@ -295,6 +295,7 @@ static void learn(struct mpc *c, const struct mp_opt_add_addr *a)
 
 void pm_add_addr_in(struct mpc *c, const struct mp_opt_add_addr *a, mp_time now)
 {
+    if (!c->v.peer_key_known) return;
     if (a->echo) {
         st_count(c->st, MP_E_add_addr_echo_in, 1, c);
         for (int i = 0; i < PM_MAX_REMOTE; i++)
@@ -302,12 +303,16 @@ void pm_add_addr_in(struct mpc *c, const struct mp_opt_add_addr *a, mp_time now)
         if (!announce_waits(c)) announce_next(c, now);
         return;
     }
-    if (!c->v.peer_key_known || mp_add_addr_hmac(c->v.key_remote, c->v.key_local, a->addr_id, &a->ip, a->port) != a->hmac) {
+    if (a->v0 != !c->v.version) {
+        st_count(c->st, MP_E_add_addr_hmac_bad, 1, c);
+        return;
+    }
+    if (!a->v0 && mp_add_addr_hmac(c->v.key_remote, c->v.key_local, a->addr_id, &a->ip, a->port) != a->hmac) {
         st_count(c->st, MP_E_add_addr_hmac_bad, 1, c);
         return;
     }
     st_count(c->st, MP_E_add_addr_in, 1, c);
-    if (c->v.necho < (int)(sizeof c->v.echo / sizeof *c->v.echo)) {
+    if (!a->v0 && c->v.necho < (int)(sizeof c->v.echo / sizeof *c->v.echo)) {
         c->v.echo[c->v.necho].id = a->addr_id;
         c->v.echo[c->v.necho].ip = a->ip;
         c->v.echo[c->v.necho++].port = a->port;

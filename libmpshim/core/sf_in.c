@@ -44,7 +44,7 @@ static void initial_synack_options(struct sf *s, const struct mp_opts *o, mp_tim
     bool has = (o->mp & MP_OPT_HAS(MP_CAPABLE)) && m->nkeys == 1;
     if (has && m->version == c->v.version && !m->bflag && m->hmac_sha256) {
         c->v.csum = c->v.csum || m->csum_req; /* RFC 8684 3.1: either side's A flag asks for them */
-        c->v.no_join_initial = m->no_join_initial;
+        c->v.no_join_initial = c->v.version && m->no_join_initial;
         conn_set_peer_key(c, m->key_snd);
         s->v.send_capable_ack = true;
         conn_fallback(c, s, FB_HANDSHAKE_DONE, MP_WHY_MULTIPATH, now);
@@ -66,7 +66,7 @@ static void join_synack_options(struct sf *s, const struct mp_opts *o, mp_time n
     s->v.nonce_remote = o->join.nonce;
     s->v.backup_remote = o->join.backup;
     s->v.addr_id_remote = o->join.addr_id;
-    mp_join_hmac(c->v.key_remote, c->v.key_local, s->v.nonce_remote, s->v.nonce_local, h);
+    conn_join_hmac(c, false, s->v.nonce_local, s->v.nonce_remote, h);
     if (!mp_equal_ct(h, o->join.hmac, 8)) {
         st_count(s->st, MP_E_join_hmac_bad, 1, c);
         sf_abort(s, MP_RST_MPTCP, false, now);
@@ -123,8 +123,13 @@ static bool initial_third_ack(struct sf *s, const struct mp_pkt *p, const struct
     struct mpc *c = s->c;
     if (!conn_mp(c)) return true;
     if ((o->mp & MP_OPT_HAS(MP_CAPABLE)) && o->capable.nkeys == 2) {
-        if (o->capable.key_rcv != c->v.key_local) return false; /* not meant for this handshake */
+        bool ours = o->capable.key_rcv == c->v.key_local && o->capable.version == c->v.version;
+        if (!ours || (c->v.peer_key_known && o->capable.key_snd != c->v.key_remote)) return false; /* not meant for this handshake */
         conn_set_peer_key(c, o->capable.key_snd);
+        conn_fallback(c, s, FB_HANDSHAKE_DONE, MP_WHY_MULTIPATH, now);
+        return true;
+    }
+    if (!c->v.version && (o->mp & MP_OPT_HAS(MP_DSS))) { /* RFC 6824 3.1: that ACK was lost; the keys are known without it */
         conn_fallback(c, s, FB_HANDSHAKE_DONE, MP_WHY_MULTIPATH, now);
         return true;
     }
@@ -141,7 +146,7 @@ static bool join_third_ack(struct sf *s, const struct mp_opts *o, mp_time now)
     struct mpc *c = s->c;
     uint8_t h[32];
     if (!(o->mp & MP_OPT_HAS(MP_JOIN)) || o->join.form != MP_JOIN_ACK) return false; /* wait for its retransmission */
-    mp_join_hmac(c->v.key_remote, c->v.key_local, s->v.nonce_remote, s->v.nonce_local, h);
+    conn_join_hmac(c, false, s->v.nonce_local, s->v.nonce_remote, h);
     if (!mp_equal_ct(h, o->join.hmac, 20)) {
         st_count(s->st, MP_E_join_hmac_bad, 1, c);
         sf_abort(s, MP_RST_MPTCP, false, now);

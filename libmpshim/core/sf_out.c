@@ -101,7 +101,7 @@ static void syn_capable(struct sf *s, struct mp_opts *o)
     o->mp |= MP_OPT_HAS(MP_CAPABLE);
     o->capable = (struct mp_opt_capable){ .version = c->v.version, .hmac_sha256 = true };
     o->capable.csum_req = s->v.passive ? c->v.csum : s->st->set.checksum;
-    if (s->v.passive) {
+    if (s->v.passive || !c->v.version) { /* RFC 6824 3.1: the client's key is in its SYN */
         o->capable.nkeys = 1;
         o->capable.key_snd = c->v.key_local;
     }
@@ -118,7 +118,7 @@ static void syn_join(struct sf *s, struct mp_opts *o)
         return;
     }
     uint8_t h[32];
-    mp_join_hmac(c->v.key_local, c->v.key_remote, s->v.nonce_local, s->v.nonce_remote, h);
+    conn_join_hmac(c, true, s->v.nonce_local, s->v.nonce_remote, h);
     memcpy(o->join.hmac, h, 8);
 }
 
@@ -177,7 +177,9 @@ static bool emit_rst(struct sf *s, struct mp_pkt *out, mp_time now)
 {
     struct mpc *c = s->c;
     struct mp_opts o = { 0 };
-    base(s, out, s->v.snd_nxt, MP_RST | MP_ACK);
+    /* RFC 6824 3.5: the fast close of version 0 is an ACK; the peer answers with a reset. */
+    bool by_ack = !c->v.version && s->v.reset_fastclose && conn_mp(c);
+    base(s, out, s->v.snd_nxt, by_ack ? MP_ACK : MP_RST | MP_ACK);
     if (s->v.reset_sent) out->seq = s->v.reset_seq;
     if (conn_mp(c)) {
         if (s->v.reset_fastclose) {
@@ -185,7 +187,7 @@ static bool emit_rst(struct sf *s, struct mp_pkt *out, mp_time now)
             o.fastclose_key = c->v.key_remote;
             st_count(s->st, MP_E_fastclose_out, 1, c);
         } else {
-            o.mp |= MP_OPT_HAS(MP_TCPRST);
+            if (c->v.version) o.mp |= MP_OPT_HAS(MP_TCPRST);
             o.tcprst.reason = s->v.reset_reason;
             o.tcprst.transient = s->v.reset_transient;
             if (c->v.mp_fail_pending && s->v.reset_reason == MP_RST_MIDDLEBOX) {
@@ -255,7 +257,7 @@ static void add_mapping(struct sf *s, struct mp_opts *o, const struct sf_seg *g)
 {
     struct mpc *c = s->c;
     /* RFC 8684 3.1: the client's first data carries MP_CAPABLE with the length in place of a DSS. */
-    if (!c->v.server && s->v.initial && g->map_ssn == 1 && c->v.fb == FB_UNCONFIRMED && !g->map_fin) {
+    if (c->v.version && !c->v.server && s->v.initial && g->map_ssn == 1 && c->v.fb == FB_UNCONFIRMED && !g->map_fin) {
         o->mp = MP_OPT_HAS(MP_CAPABLE);
         memset(&o->dss, 0, sizeof o->dss);
         o->capable = (struct mp_opt_capable){ .version = c->v.version, .hmac_sha256 = true, .csum_req = c->v.csum, .nkeys = 2,
@@ -421,6 +423,11 @@ static bool take_add_addr(struct sf *s, struct mp_opts *o)
         a->pending = false;
         o->mp |= MP_OPT_HAS(MP_ADD_ADDR);
         o->add_addr = (struct mp_opt_add_addr){ .addr_id = a->id, .ip = a->at.ip, .port = a->at.port };
+        o->add_addr.v0 = !c->v.version;
+        if (o->add_addr.v0) { /* RFC 6824 3.4.1: told once, there is no echo; the next one soon */
+            a->echoed = true;
+            c->v.timer[CT_ADD_ADDR] = s->st->now + MP_MS(10);
+        }
         o->add_addr.hmac = mp_add_addr_hmac(c->v.key_local, c->v.key_remote, a->id, &a->at.ip, a->at.port);
         st_count(s->st, a->tries > 1 ? MP_E_add_addr_rexmit : MP_E_add_addr_out, 1, c);
         return true;
@@ -466,7 +473,7 @@ static void ack_options(struct sf *s, struct mp_opts *o, uint8_t flags, mp_time 
         o->mp |= MP_OPT_HAS(MP_JOIN);
         o->join.form = MP_JOIN_ACK;
         uint8_t h[32];
-        mp_join_hmac(c->v.key_local, c->v.key_remote, s->v.nonce_local, s->v.nonce_remote, h);
+        conn_join_hmac(c, true, s->v.nonce_local, s->v.nonce_remote, h);
         memcpy(o->join.hmac, h, 20);
         return;
     }

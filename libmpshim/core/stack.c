@@ -582,7 +582,7 @@ static void join_in(struct mp_stack *st, struct mp_pkt *p, const struct mp_opts 
         stray_rst(st, p, MP_RST_MPTCP);
         return;
     }
-    if (!c->v.peer_key_known || c->v.closing || conn_nlive(c) >= (int)st->set.max_subflows) {
+    if (!c->v.peer_key_known || c->v.fb == FB_OFFERED || c->v.closing || conn_nlive(c) >= (int)st->set.max_subflows) {
         st_count(st, MP_E_join_refused, 1, c);
         stray_rst(st, p, MP_RST_PROHIBITED);
         return;
@@ -606,22 +606,21 @@ static void offer_in(struct mpc *c, const struct mp_opts *o)
         c->v.why = MP_WHY_NO_OPTION_SYNACK;
         return;
     }
-    if (m->version != 1 || m->bflag || !m->hmac_sha256) {
-        /* RFC 8684 3.1: a lower version may be answered; 0 is not spoken yet by us: plain TCP. A higher one is
-         * answered with ours, and the client decides. */
-        if (m->version < 1 || m->bflag || !m->hmac_sha256) {
-            st_count(c->st, MP_E_capable_version, 1, c);
-            c->v.why = MP_WHY_VERSION;
-            return;
-        }
+    if (m->bflag || !m->hmac_sha256) { /* flag H: HMAC-SHA256, in version 0 HMAC-SHA1 */
+        st_count(c->st, MP_E_capable_version, 1, c);
+        c->v.why = MP_WHY_VERSION;
+        return;
     }
+    /* RFC 8684 3.1: a lower version is answered with itself, a higher one with ours, and the client decides. */
+    c->v.version = m->version ? 1 : 0;
     st_count(c->st, MP_E_capable_syn_in, 1, c);
     c->v.offered = true;
     c->v.fb = FB_OFFERED;
     c->v.why = MP_WHY_PENDING;
     c->v.csum = m->csum_req || c->st->set.checksum;
-    c->v.no_join_initial = m->no_join_initial;
+    c->v.no_join_initial = c->v.version && m->no_join_initial;
     conn_new_keys(c);
+    if (!c->v.version) conn_set_peer_key(c, m->key_snd); /* RFC 6824 3.1: in the SYN already */
 }
 
 static void syn_in(struct mp_stack *st, struct mp_pkt *p, const struct mp_opts *o, mp_time now)

@@ -37,7 +37,7 @@ static void put_dss(struct line *l, const struct mp_opt_dss *d)
 static void put_add_addr(struct line *l, const struct mp_opt_add_addr *a)
 {
     char ip[48];
-    put(l, " add_addr[%sid=%u %s", a->echo ? "echo " : "", a->addr_id, sim_addr_text(&a->ip, ip));
+    put(l, " add_addr[%sid=%u %s", a->echo ? "echo " : a->v0 ? "v0 " : "", a->addr_id, sim_addr_text(&a->ip, ip));
     if (a->port) put(l, ":%u", a->port);
     put(l, "]");
 }

@@ -96,3 +96,42 @@ TEST(kernel_tokens_and_hmacs)
     CHECK_EQ(idsn + 1, 0x05b81144f47e06ea); /* the first mapping's DSN */
     CHECK_EQ(mp_add_addr_hmac(0xad765eeadffb4571, 0x79b2db5dcc561b9f, 1, &second, 0), 0xf46f6243905d5d9f);
 }
+
+/* Version 0. Python: d = hashlib.sha1(key.to_bytes(8,'big')).digest(); d[:4].hex(), d[12:].hex() */
+TEST(token_and_idsn_of_known_keys_in_version_0)
+{
+    static const struct { uint64_t key; uint32_t token; uint64_t idsn; } row[] = {
+        { 0x0000000000000000, 0x05fe4057, 0xac558654f107c7e9 },
+        { 0x0000000000000001, 0xcb473678, 0x38f11011007ad27d },
+        { 0x0123456789abcdef, 0x0ca2eadb, 0xe3df8ee121f10547 },
+        { 0x8000000000000000, 0xe19f8c60, 0x01baf61235724b1e },
+        { 0xffffffffffffffff, 0xbe673e8a, 0x866701c11ef8e089 },
+    };
+
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        uint32_t token;
+        uint64_t idsn;
+
+        ROW("key %016" PRIx64, row[i].key);
+        mp_key_derive0(row[i].key, &token, &idsn);
+        CHECK_EQ(token, row[i].token);
+        CHECK_EQ(idsn, row[i].idsn);
+    }
+}
+
+/* hmac.new(a.to_bytes(8,'big')+b.to_bytes(8,'big'), na.to_bytes(4,'big')+nb.to_bytes(4,'big'), 'sha1') */
+TEST(join_hmac_of_known_values_in_version_0)
+{
+    static const struct { uint64_t key_a, key_b; uint32_t nonce_a, nonce_b; const char *hmac; } row[] = {
+        { 0x0000000000000001, 0x0000000000000002, 0x00000003, 0x00000004, "3e9d3c463abd55f71a0858f079f8bae4b5599f26" },
+        { 0x0123456789abcdef, 0xfedcba9876543210, 0xdeadbeef, 0x01020304, "fe9e028cf58bfc56be51aa1b3b5520785483d291" },
+    };
+    uint8_t want[20], got[20];
+
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        ROW("row %zu", i);
+        test_unhex(want, sizeof want, row[i].hmac);
+        mp_join_hmac0(row[i].key_a, row[i].key_b, row[i].nonce_a, row[i].nonce_b, got);
+        CHECK_MEM(got, want, 20);
+    }
+}
