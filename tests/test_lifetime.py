@@ -257,3 +257,82 @@ open(DONE + ".new", "w").write(f"up {r.getsockopt(1, 4)}"); os.rename(DONE + ".n
     run(net, code)
     wait_for((tmp_path / "up").exists)
     assert (tmp_path / "up").read_text() == "up 111"   # ECONNREFUSED
+
+
+# -- the helper ends: its listeners are never deaf
+
+SERVER = """
+l = socket.socket(socket.AF_INET6 if ":" in AT else socket.AF_INET); l.setsockopt(1, 2, 1); l.bind((AT, 7600)); l.listen(16)
+print("ready", flush=True)
+while True:
+    s, a = l.accept()
+    try:
+        while data := s.recv(1000): s.sendall(a[0].encode() + b" " + data)
+    except OSError: pass
+    s.close()
+"""
+
+
+def serve(net, at, *options):
+    p = net.server.popen([*shim("-v", *options), PYTHON, "-c", PRELUDE + f"AT = {at!r}\n" + SERVER], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert p.stdout.readline() == "ready\n", p.stderr.read()
+    return p
+
+
+def call(net, host, text, wrap=("mptcpize", "run"), timeout=1):
+    """What the server at `host` answers; it must do so at once."""
+    code = f"s = socket.create_connection(({host!r}, 7600), {timeout}); s.sendall({text!r}); print(s.recv(1000).decode())"
+    done = net.client.run([*wrap, PYTHON, "-c", PRELUDE + code], check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def kill_helpers(host):
+    found = engines(host)
+    assert found
+    for pid in found:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not engines(host))
+
+
+@pytest.mark.needs("mptcpize")
+@pytest.mark.parametrize("at, to, said", [("0.0.0.0", FAR, "10.10.1.2"), ("::", FAR, "::ffff:10.10.1.2"), ("::", "fd00:10:1::1", "fd00:10:1::2"), (FAR, FAR, "10.10.1.2")])
+def test_a_server_without_connections_is_served_when_its_helper_dies(net, at, to, said):
+    """By the kernel at once, and by another helper from the next connection on."""
+    p = serve(net, at)
+    try:
+        assert call(net, to, b"one") == f"{said} one"
+        kill_helpers(net.server)
+        assert call(net, to, b"two") == f"{said} two"
+        with Watch(net) as seen:
+            assert call(net, to, b"three") == f"{said} three"
+        assert len(engines(net.server)) == 1 and seen.mptcp(net.client, "MPCapableSYNACKRX") == 1
+    finally:
+        net.server.stop(p)
+    assert p.stderr.read().count("(helper)") == 2
+
+
+def test_a_strict_server_is_rather_deaf(net):
+    p = serve(net, "0.0.0.0", "--strict")
+    try:
+        assert call(net, FAR, b"one") == "10.10.1.2 one"
+        kill_helpers(net.server)
+        with pytest.raises(AssertionError, match="timed out"):
+            call(net, FAR, b"two")
+    finally:
+        net.server.stop(p)
+
+
+def test_an_interface_that_comes_later_is_listened_on(lab, tmp_path):
+    net = lab.two_path(direct=True)
+    net.server.link_down(1)
+    p = serve(net, "0.0.0.0")
+    assert call(net, FAR, b"one") == "10.10.1.2 one"
+    net.server.link_up(1)
+    wait_for(lambda: "UP" in net.server.ip("-br", "link", "show", "eth1"))
+    for i in range(3):
+        with Watch(net) as seen:
+            assert call(net, "10.10.2.1", b"two") == "10.10.2.2 two"
+        assert not seen.resets(net.server)
+    assert seen.mptcp(net.client, "MPCapableSYNACKRX") == 1
+    net.server.stop(p)

@@ -9,7 +9,7 @@
  * drain.c    the end of a process       addr.c      address forms
  * asksock.c  questions of strangers about their carriers
  * statsock.c where they find it     secret.c    memory for keys
- * move.c     everything goes to another engine */
+ * move.c     everything goes to another engine    portguard.c what keeps a listener from the outside */
 #ifndef ENG_ENG_H
 #define ENG_ENG_H
 
@@ -150,8 +150,12 @@ bool eng_ctl_any(const struct engine *e);
 uid_t eng_ctl_uid(const struct engine *e, uint64_t client); /* its user; this engine's own where it has gone */
 int eng_ctl_log(const struct engine *e, uint64_t client, int level); /* where its messages of this level go; -1: nowhere */
 
+/* ---- portguard.c ---- */
+/* A socket that drops all that comes to this port from outside: beside the program's listener, or in its place. fd or -errno. */
+int eng_guard_open(const struct mp_endpoint *at, unsigned families, bool beside);
+
 /* ---- listener.c ---- */
-struct port_info { struct mp_endpoint at; unsigned families; bool live; int conns, guard_fd; pid_t pid; uint64_t client; struct ctl_req options; };
+struct port_info { struct mp_endpoint at; unsigned families; bool live; int conns, guard_fd; pid_t pid; uint64_t client; struct ctl_req options; bool filtered; };
 int eng_port_listen(struct engine *e, uint64_t client, const struct ctl_req *req, int fd, enum ctl_why *why); /* 0 or -errno; fd stays the caller's */
 void eng_port_check(struct engine *e, mp_time now); /* are the programs' listeners still there? now 0: ask at once */
 void eng_port_release(struct engine *e, uint16_t port);

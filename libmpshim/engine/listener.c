@@ -5,6 +5,7 @@
  * the port itself, so that the kernel sends no resets for them. */
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "engine/eng.h"
@@ -18,6 +19,7 @@ struct port {
     bool strict;             /* clients without MPTCP are turned away */
     int conns;
     int guard_fd;            /* -1: none; owned */
+    bool filtered;           /* the listener has the filter "only over loopback", no guard */
     mp_time no_guard_until;  /* a program is taking the port */
     pid_t pid;
     uint64_t client;
@@ -42,15 +44,29 @@ bool eng_port_target(const struct port *p, struct mp_endpoint *to)
     return true;
 }
 
+enum { ASK_TRIES = 64 };
+
+static uint32_t inode_of(int fd)
+{
+    struct stat st;
+    return fd >= 0 && fstat(fd, &st) == 0 ? (uint32_t)st.st_ino : 0;
+}
+
+/* The kernel answers with any socket of the group, by a hash of both addresses: it is asked for other ones until it
+ * names one that is not our guard. */
 static bool still_there(struct port *p)
 {
     struct mp_endpoint to, from;
     struct diag_sock s;
+    uint32_t guard = inode_of(p->guard_fd);
     eng_port_target(p, &to);
     from = eng_identity_any(p->e, to.ip.family == 6);
-    from.port = 1; /* no connection comes from there: the listener is what is found */
-    int err = eng_diag_find(p->e, &to, &from, &s);
-    return err == 0 ? s.state == TCP_LISTEN_STATE : err != -ENOENT;
+    for (from.port = 1; from.port <= ASK_TRIES; from.port++) { /* no connection comes from there: a listener is found */
+        int err = eng_diag_find(p->e, &to, &from, &s);
+        if (err || s.inode != guard || !guard)
+            return err == 0 ? s.state == TCP_LISTEN_STATE : err != -ENOENT;
+    }
+    return false;
 }
 
 /* ---- the stack and io/ ---- */
@@ -104,20 +120,7 @@ static void guard_on(struct port *p)
 {
     if (eng_now() < p->no_guard_until)
         return; /* the next check asks again */
-    int on = 1, off = !(p->families & 1);
-    union ctl_addr a;
-    socklen_t n = eng_to_sa(&p->at, AF_INET, &a);
-    int fd = socket(a.sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (a.sa.sa_family == AF_INET6)
-        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
-    if (io_attach_drop_all(fd) || bind(fd, &a.sa, n) || listen(fd, 1)) {
-        close(fd); /* somebody has it already: it guards the port as well */
-        return;
-    }
-    p->guard_fd = fd;
+    p->guard_fd = eng_guard_open(&p->at, p->families, false); /* fails: somebody has it already, and guards it as well */
 }
 
 /* ---- life ---- */
@@ -199,7 +202,7 @@ struct port *eng_port_next(struct engine *e, struct port *p, struct port_info *i
     p = p ? p->next : e->ports;
     if (p)
         *i = (struct port_info){ .at = p->at, .families = p->families, .live = p->live, .conns = p->conns, .pid = p->pid,
-                                 .options = p->options, .guard_fd = p->guard_fd, .client = p->client };
+                                 .options = p->options, .filtered = p->filtered, .guard_fd = p->guard_fd, .client = p->client };
     return p;
 }
 
@@ -245,6 +248,22 @@ static struct port *find_or_new(struct engine *e, const struct mp_endpoint *at, 
     return p;
 }
 
+/* A guard, or a filter on the listener itself: that stays when this engine dies, and keeps the listener deaf until another
+ * engine comes. So it is for programs that would rather be deaf than take plain TCP, and where a guard is not to be had:
+ * the program has an SO_REUSEPORT group of its own, or another socket has the port without SO_REUSEPORT. */
+static int keep_outside_out(struct port *p, int fd)
+{
+    bool shared = p->options.flags & CTL_F_REUSEPORT;
+    if (p->live && p->guard_fd >= 0)
+        return 0;
+    guard_off(p);
+    p->filtered = p->strict || shared || (p->guard_fd = eng_guard_open(&p->at, p->families, true)) < 0;
+    if (!p->filtered)
+        return 0;
+    p->guard_fd = -1;
+    return io_attach_only_loopback(fd);
+}
+
 int eng_port_listen(struct engine *e, uint64_t client, const struct ctl_req *q, int fd, enum ctl_why *why)
 {
     struct mp_endpoint at;
@@ -268,8 +287,7 @@ int eng_port_listen(struct engine *e, uint64_t client, const struct ctl_req *q, 
     p->client = client;
     p->options = *q;
     p->strict = q->flags & CTL_F_STRICT;
-    guard_off(p);
-    err = io_attach_only_loopback(fd);
+    err = keep_outside_out(p, fd);
     if (!err && !p->live)
         err = answer_on(p, (int)p->options.value);
     if (err && !p->live && p->conns == 0)
@@ -305,6 +323,8 @@ struct port *eng_port_adopt(struct engine *e, const struct port_info *i)
     p->pid = i->pid;
     p->client = i->client;
     p->options = i->options;
+    p->strict = i->options.flags & CTL_F_STRICT;
+    p->filtered = i->filtered;
     if (i->live && !p->live)
         answer_on(p, (int)p->options.value); /* fails: told to nobody; the next check finds no listener of ours */
     eng_sweep_at(e, eng_now() + CHECK_EVERY);

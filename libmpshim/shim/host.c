@@ -144,6 +144,22 @@ static int request(int ctl, const void *msg, size_t n, int fd, void *rep, size_t
 
 static bool means_gone(long r) { return r == -EPIPE || r == -ECONNRESET || r == -ENOTCONN || r == -EBADF || r == -ENOTSOCK; }
 
+static void gone(int host)
+{
+    host_lost(host);
+    if (host == SHIM_HOST_HELPER) shim_listen_again();
+}
+
+void shim_host_check(int host)
+{
+    int saved = errno;
+    char c;
+    long r = -EAGAIN;
+    if (host_alive(&hosts[host])) r = shim_neg(syscall(SYS_recvfrom, atomic_load(&hosts[host].fd), &c, 1, MSG_PEEK | MSG_DONTWAIT, NULL, NULL));
+    if (r == 0 || means_gone(r)) gone(host); /* the engine never writes there: 0 is its end */
+    errno = saved;
+}
+
 int shim_request(int host, struct ctl_req *q, int fd, struct ctl_rep *rep, int timeout_ms)
 {
     return shim_request_into(host, q, fd, rep, sizeof *rep, timeout_ms);
@@ -154,10 +170,7 @@ int shim_request_into(int host, struct ctl_req *q, int fd, void *rep, size_t siz
     int saved = errno;
     memset(rep, 0, size);
     int r = host_alive(&hosts[host]) ? request(atomic_load(&hosts[host].fd), q, sizeof *q, fd, rep, size, timeout_ms) : -EPIPE;
-    if (means_gone(r) && atomic_load(&hosts[host].fd) >= 0) {
-        host_lost(host);
-        if (host == SHIM_HOST_HELPER) shim_listen_again();
-    }
+    if (means_gone(r) && atomic_load(&hosts[host].fd) >= 0) gone(host);
     errno = saved;
     return means_gone(r) ? -EPIPE : r;
 }

@@ -73,6 +73,8 @@ static int get_flag(int fd, int level, int opt, int flag)
     return REAL(getsockopt)(fd, level, opt, &v, &n) == 0 && v ? flag : 0;
 }
 
+static void set_reuseport(int fd, int v) { REAL(setsockopt)(fd, SOL_SOCKET, SO_REUSEPORT, &v, sizeof v); }
+
 /* 0: the engine answers for this listener; else why not. */
 static int announce(int fd, int host, int backlog, struct shim_fd *v)
 {
@@ -82,10 +84,14 @@ static int announce(int fd, int host, int backlog, struct shim_fd *v)
     local_name(fd, &q.local);
     v->local = q.local;
     q.value = (uint64_t)(backlog > 0 ? backlog : 0);
-    q.flags |= (uint32_t)get_flag(fd, SOL_SOCKET, SO_REUSEPORT, CTL_F_REUSEPORT);
+    int shared = v->guarded ? 0 : get_flag(fd, SOL_SOCKET, SO_REUSEPORT, CTL_F_REUSEPORT);
+    q.flags |= (uint32_t)shared;
     shim_options_read(fd, q.local.sa.sa_family, &q);
     if (q.local.sa.sa_family == AF_INET6) q.flags |= (uint32_t)get_flag(fd, IPPROTO_IPV6, IPV6_V6ONLY, CTL_F_V6ONLY);
+    if (!shared) set_reuseport(fd, 1); /* the engine's guard stands beside it (engine/portguard.c) */
     int r = shim_request(host, &q, fd, &rep, ENGINE_TIMEOUT_MS);
+    if (!shared && (r || rep.result)) set_reuseport(fd, 0);
+    v->guarded = !shared;
     if (r) return CTL_NO_ENGINE;
     return rep.result ? (rep.why ? (int)rep.why : CTL_RESOURCE) : CTL_OK;
 }
@@ -132,16 +138,17 @@ static int unlisten(int fd)
     return -EPROTONOSUPPORT;
 }
 
-/* The filter comes before the kernel's listen(), so that no connection of the outside slips in; the engine after it,
- * so that it never connects to a socket that does not listen yet. */
+/* The engine is told after the kernel's listen(), so that it never connects to a socket that does not listen yet. With
+ * --strict nothing may ever reach the program from outside: a filter, before it listens. */
 static int listen_by_engine(int fd, int backlog, int host)
 {
     static _Atomic uint32_t ids;
     struct shim_fd v = {.kind = SHIM_LISTENER, .host = (uint8_t)host, .listener = atomic_fetch_add(&ids, 1) + 1, .backlog = backlog, .cookie = shim_cookie(fd)};
     struct shim_fd *before = shim_find(fd);
     v.mptcp = before && before->mptcp && before->cookie == v.cookie;
-    int r = filter_attach(fd);
+    int r = shim_conf.strict ? filter_attach(fd) : 0;
     if (r) return kernel_listen(fd, backlog);
+    if (!shim_conf.strict) filter_detach(fd); /* one before us may have left ours */
     r = kernel_listen(fd, backlog);
     int why = r ? CTL_RESOURCE : announce(fd, host, backlog, &v);
     if (why == CTL_OK && (shim_is_borrowed() || shim_put(fd, &v))) {
@@ -168,8 +175,9 @@ static void listen_again(int fd, struct shim_fd *f, int host, const char *detail
     told(&v, why, detail);
 }
 
-/* Without an engine a filtered listener is deaf to the outside. Found out by the first question to the engine that
- * fails, which in a server is about a connection that the engine's end has reset. */
+/* The engine has gone, and its guards with it: the kernel serves plain TCP. Found out by the first question to the engine
+ * that fails, which in a server is about a connection that the engine's end has reset, or by the first connection that
+ * the kernel brings from outside. */
 void shim_listen_again(void)
 {
     static atomic_flag busy = ATOMIC_FLAG_INIT;

@@ -108,6 +108,7 @@ struct shim_fd {
     uint8_t has_truth;      /* truth_local and truth_remote are final */
     uint32_t listener;      /* LISTENER: equal for duplicates */
     int backlog;            /* LISTENER */
+    uint8_t guarded;        /* LISTENER: its SO_REUSEPORT is ours, not the program's */
     uint64_t cookie;        /* SO_COOKIE of the socket */
     FILE *file;             /* CARRIER: a stream that fdopen() made of it; flushed at exit */
     union ctl_addr identity, local;            /* CARRIER: the kernel's peer and own address, normalised (v4 if mapped) */
@@ -157,6 +158,7 @@ int shim_request_into(int host, struct ctl_req *req, int fd, void *rep, size_t s
 /* One question to the engine of q->identity, with which this process has no control connection. 0 or -errno. */
 int shim_request_stranger(const struct ctl_req *q, void *rep, size_t size, int timeout_ms);
 void shim_tell(int host, struct ctl_req *req); /* no answer */
+void shim_host_check(int host); /* if it has gone, another takes its listeners */
 void shim_req_init(struct ctl_req *req, enum ctl_op op);
 void shim_leave(bool flush); /* the process ends: nothing that it sent may be lost (exit.c) */
 bool shim_hosts_inside(void); /* an engine's thread runs in this very process */

@@ -268,7 +268,10 @@ static void accepted(int listener, int fd, struct sockaddr *sa, socklen_t *n, so
     v.kind = SHIM_CARRIER;
     v.host = l ? l->host : SHIM_HOST_ANY;
     v.cookie = shim_cookie(fd);
-    if (!shim_is_carrier(fd, NULL, &v.identity, &v.local) && !(l && v6_only_carrier(fd, &v))) return;
+    if (!shim_is_carrier(fd, NULL, &v.identity, &v.local) && !(l && v6_only_carrier(fd, &v))) {
+        if (l && l->kind == SHIM_LISTENER && l->host < SHIM_HOSTS) shim_host_check(l->host); /* the kernel's own: is the engine there? */
+        return;
+    }
     v.mptcp = l && l->mptcp;
     shim_bound_sndbuf(fd);
     if (!shim_is_borrowed()) shim_put(fd, &v);
