@@ -55,7 +55,8 @@ say = $(if $(V),,@printf '  %-7s %s\n' $(1) '$(patsubst $(B)/%,%,$@)';)
 
 # ---- flags
 C17 = -std=c17 -D_GNU_SOURCE= -Ilibmpshim -fvisibility=hidden -fPIC -pthread -MMD -MP
-DEFS = -DMPSHIM_LIBDIR='"$(libdir)/libmpshim"'
+version := $(shell sed -n '1s/.*(\(.*\)).*/\1/p' debian/changelog)
+DEFS = -DMPSHIM_LIBDIR='"$(libdir)/libmpshim"' -DMPSHIM_LIBREL='"$(patsubst $(prefix)/%,%,$(libdir))"' -DMPSHIM_VERSION='"$(version)"'
 ALL_CFLAGS = $(C17) -Wall -Wextra $(WARN) $(DEFS) $(CPPFLAGS) $(CFLAGS) $(SANITIZE) $(EXTRA)
 LINK = $(CC) $(CFLAGS) $(SANITIZE) -pthread $(LDFLAGS)
 LDDEFS = -Wl,-z,defs
@@ -149,19 +150,51 @@ coverage: ## line coverage of core/ by its unit and simulation tests, per file (
 CAPS = cap_net_raw,cap_net_admin+ep
 grant = setcap $(CAPS) $(1) || echo "users who are not root need, by root: setcap $(CAPS) $(1)"
 
-install: all ## into prefix, below DESTDIR
-	install -d $(DESTDIR)$(libdir)/libmpshim $(DESTDIR)$(bindir)
+# Manual pages have the settings' table from the list, completions too: they cannot differ from it.
+man := $(addprefix $(B)/man/,$(notdir $(wildcard docs/man/*.[17])))
+completions := $(B)/completion/mptcp-run.bash $(B)/completion/_mptcp-run
+headers = $(wildcard include/*.h)
+datadir ?= $(prefix)/share
+bash_dir = $(datadir)/bash-completion/completions
+zsh_dir = $(datadir)/zsh/site-functions
+
+$(B)/man/%: docs/man/% $(B)/mptcp-run
+	@mkdir -p $(@D)
+	$(call say,GEN)$(B)/mptcp-run --print-as=roff > $@.part && sed -e '/@SETTINGS@/{' -e 'r $@.part' -e 'd;}' $< > $@ && rm $@.part
+$(B)/completion/mptcp-run.bash: $(B)/mptcp-run
+	@mkdir -p $(@D)
+	$(call say,GEN)$< --completion=bash > $@
+$(B)/completion/_mptcp-run: $(B)/mptcp-run
+	@mkdir -p $(@D)
+	$(call say,GEN)$< --completion=zsh > $@
+$(B)/mpshim.pc: packaging/mpshim.pc.in build/config.mk debian/changelog
+	$(call say,GEN)sed 's|@prefix@|$(prefix)|; s|@libdir@|$(libdir)|; s|@includedir@|$(includedir)|; s|@version@|$(version)|' $< > $@
+
+man: $(man) ## the manual pages, into build/man
+
+install: all $(man) $(completions) $(B)/mpshim.pc ## into prefix, below DESTDIR
+	install -d $(addprefix $(DESTDIR),$(libdir)/libmpshim $(libdir)/pkgconfig $(bindir) $(mandir)/man1 $(mandir)/man7 $(bash_dir) $(zsh_dir) $(datadir)/doc/mpshim $(if $(headers),$(includedir)))
 	install -m 644 $(lib_engine) $(lib_resolve) $(lib_shim) $(DESTDIR)$(libdir)/libmpshim
 	$(if $(helper),install -m 755 $(helper) $(DESTDIR)$(libdir)/libmpshim)
 	$(if $(DESTDIR),,@$(call grant,$(libdir)/libmpshim/mpshim-engine))
 	$(if $(tools),install -m 755 $(tools) $(DESTDIR)$(bindir))
-	$(if $(wildcard libmpshim/mpshim.h),install -d $(DESTDIR)$(includedir) && install -m 644 libmpshim/mpshim.h $(DESTDIR)$(includedir))
-	$(if $(wildcard docs/man/*.1),install -d $(DESTDIR)$(mandir)/man1 && install -m 644 $(wildcard docs/man/*.1) $(DESTDIR)$(mandir)/man1)
+	$(if $(headers),install -m 644 $(headers) $(DESTDIR)$(includedir))
+	install -m 644 $(B)/mpshim.pc $(DESTDIR)$(libdir)/pkgconfig
+	install -m 644 $(filter %.1,$(man)) $(DESTDIR)$(mandir)/man1
+	install -m 644 $(filter %.7,$(man)) $(DESTDIR)$(mandir)/man7
+	install -m 644 $(B)/completion/mptcp-run.bash $(DESTDIR)$(bash_dir)/mptcp-run
+	install -m 644 packaging/mptcp-stat.bash $(DESTDIR)$(bash_dir)/mptcp-stat
+	install -m 644 $(B)/completion/_mptcp-run $(DESTDIR)$(zsh_dir)
+	install -m 644 packaging/mpshim.conf.example $(DESTDIR)$(datadir)/doc/mpshim
 
 uninstall: ## what install put there
-	rm -rf $(DESTDIR)$(libdir)/libmpshim
-	rm -f $(addprefix $(DESTDIR)$(bindir)/,$(notdir $(tools))) $(DESTDIR)$(includedir)/mpshim.h
-	rm -f $(addprefix $(DESTDIR)$(mandir)/man1/,$(notdir $(wildcard docs/man/*.1)))
+	rm -rf $(DESTDIR)$(libdir)/libmpshim $(DESTDIR)$(datadir)/doc/mpshim
+	rm -f $(addprefix $(DESTDIR)$(bindir)/,$(notdir $(tools))) $(addprefix $(DESTDIR)$(includedir)/,$(notdir $(headers)))
+	rm -f $(addprefix $(DESTDIR)$(mandir)/man1/,$(notdir $(filter %.1,$(man)))) $(addprefix $(DESTDIR)$(mandir)/man7/,$(notdir $(filter %.7,$(man))))
+	rm -f $(DESTDIR)$(libdir)/pkgconfig/mpshim.pc $(addprefix $(DESTDIR)$(bash_dir)/,mptcp-run mptcp-stat) $(DESTDIR)$(zsh_dir)/_mptcp-run
+
+deb: ## the Debian package, into build/deb
+	@tools/deb.sh
 
 border: ## core/ makes no system call and includes nothing from above it
 	@tools/check-border.sh
@@ -179,7 +212,7 @@ fmt: ## clang-format over all C files, in place
 	$(Q)find libmpshim tests -name '*.[ch]' | xargs clang-format -i
 
 clean: ## what was built; the configuration stays
-	rm -rf build/obj build/asan build/cov build/tests build/gen build/*.a build/*.so build/mpshim-engine $(addprefix build/,$(notdir $(tools))) $(notdir $(tools))
+	rm -rf build/obj build/asan build/cov build/tests build/gen build/man build/completion build/deb build/*.a build/*.so build/mpshim-engine $(addprefix build/,$(notdir $(tools))) $(notdir $(tools))
 
 distclean: ## everything that is not a source
 	rm -rf build $(notdir $(tools))

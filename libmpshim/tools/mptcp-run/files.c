@@ -91,7 +91,7 @@ static void read_file(struct reading *r, const char *path, bool must_exist)
     r->line = 0;
     r->file = fopen(path, "re");
     if (!r->file) {
-        if (must_exist || errno != ENOENT) run_warn(strerror(errno), path);
+        if (must_exist || (errno != ENOENT && errno != ENOTDIR && errno != EACCES)) run_warn(strerror(errno), path);
         return;
     }
     int bad = ini_parse_stream(one_line, r, on_setting, r);

@@ -1,4 +1,5 @@
-/* Our files: beside this program (build tree), else where they were installed. */
+/* Our files: beside this program (build tree), else where they were installed, as seen from it (the tree may have been moved
+ * as a whole), or by the name given at the build. */
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +10,9 @@
 
 #ifndef MPSHIM_LIBDIR
 #define MPSHIM_LIBDIR "/usr/local/lib/libmpshim"
+#endif
+#ifndef MPSHIM_LIBREL
+#define MPSHIM_LIBREL "lib"
 #endif
 
 void run_warn(const char *what, const char *about)
@@ -34,6 +38,7 @@ bool run_our_file(const char *name, char *path, size_t n)
         self[len] = 0;
         *strrchr(self, '/') = 0;
         if (joined(path, n, self, "/", name) && access(path, R_OK) == 0) return true;
+        if (joined(path, n, self, "/../" MPSHIM_LIBREL "/libmpshim/", name) && access(path, R_OK) == 0) return true;
         if (joined(path, n, self, "/../lib/libmpshim/", name) && access(path, R_OK) == 0) return true;
     }
     return joined(path, n, MPSHIM_LIBDIR, "/", name) && access(path, R_OK) == 0;
