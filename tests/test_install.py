@@ -14,7 +14,7 @@ from lab.shim import ROOT, Watch, curl, engines
 MB = 1_000_000
 UID = 65534
 USER = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
-pytestmark = pytest.mark.needs("curl", "mptcpize", "setpriv", "setcap")
+pytestmark = [pytest.mark.needs("curl", "mptcpize", "setpriv", "setcap"), pytest.mark.xdist_group("package")]
 
 
 @pytest.fixture(scope="module")

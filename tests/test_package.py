@@ -12,6 +12,7 @@ import pytest
 from lab import make_file
 from lab.shim import ROOT, curl
 
+pytestmark = pytest.mark.xdist_group("package")     # make works in one directory
 USER = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
 

@@ -39,6 +39,7 @@ if [ $tests = 1 ]; then
     need_program ping iputils-ping
     need_program setpriv util-linux
     need_program setcap libcap2-bin
+    need_program dpkg-buildpackage dpkg-dev
     need_program openssl openssl
 fi
 if [ $apps = 1 ]; then # only for "make apps"
