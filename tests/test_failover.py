@@ -5,7 +5,7 @@ import time
 import pytest
 
 from lab import make_file, start_fetch
-from lab.shim import shim
+from lab.shim import curl, shim
 
 MB = 1_000_000
 SIZE = 14 * MB
@@ -70,3 +70,39 @@ def test_both_paths_die_and_one_comes_back(lab):
     time.sleep(1)
     revive(net, "link-down", 1)
     assert running.result().sha256 == file.sha256
+
+
+@pytest.mark.timing
+@pytest.mark.needs("curl")
+@pytest.mark.parametrize("peer", ["mptcp", "plain"])
+def test_the_first_syn_into_a_dead_path_goes_over_the_other(lab, peer):
+    """Raced after 200 ms; the program sees the address that carries it."""
+    net, file = lab.two_routers(server_addresses=1), make_file(MB)
+    server = net.server.spawn_http(file.root, mptcp=peer == "mptcp")
+    net.link[0].blackhole()
+    got = curl(net.client, server.url(file.name), wrap=shim("-v"))
+    seconds = got.said["time_connect"]
+    print("connected after", seconds, "s;", got.told)
+    assert got.said["local_ip"] == net.client.address(1)
+    assert got.sha256 == file.sha256
+    assert 0.19 < seconds < 0.8                 # 400 ms on a quiet machine: the bench's
+    assert ("plain TCP" in got.told) == (peer == "plain")
+    assert "eth1" in got.told
+
+
+@pytest.mark.parametrize("role", ["client", "both"])
+def test_a_path_whose_route_comes_after_its_link_is_used_again(lab, role):
+    """The link is up some time before DHCP or a script gives the route over it."""
+    net = lab.two_routers(server_addresses=1, rate="50M", delay="10ms")
+    running, file = start(net, role, False, size=5 * SIZE)
+    time.sleep(DIES_AT)
+    net.client.link_down(0)
+    time.sleep(BACK_AFTER)
+    net.client.ip("link", "set", "eth0", "up")
+    time.sleep(1)
+    net.client.link_up(0)
+    before = net.client.traffic()["eth0"][0]
+    assert running.result().sha256 == file.sha256
+    after = net.client.traffic()["eth0"][0] - before
+    print("after its return:", after)
+    assert after > 2 * MB

@@ -123,7 +123,7 @@ int conn_nlive(const struct mpc *c)
 {
     int n = 0;
     for (const struct sf *s = c->sfs; s; s = s->next)
-        n += !s->v.dead && !s->v.reset_pending && s->v.state >= SF_SYN_SENT && s->v.state <= SF_CLOSE_WAIT;
+        n += !s->v.dead && !s->v.mute && !s->v.reset_pending && s->v.state >= SF_SYN_SENT && s->v.state <= SF_CLOSE_WAIT;
     return n;
 }
 
@@ -190,10 +190,10 @@ static void go_plain(struct mpc *c, struct sf *s, enum mp_plain_why why)
     c->v.fin_sent = c->v.fin_acked = s->v.data_fin_now = false;
     c->v.snd_edge = UINT64_MAX; /* the subflow's window is the window now */
     for (int i = 0; i < CT_COUNT; i++)
-        if (i != CT_LINGER) c->v.timer[i] = MP_NEVER;
+        if (i != CT_LINGER && i != CT_RACE) c->v.timer[i] = MP_NEVER;
     st_token_del(c->st, c);
     for (struct sf *o = c->sfs; o; o = o->next) /* a join on its way is too late */
-        if (o != s && !o->v.dead) sf_abort(o, MP_RST_MIDDLEBOX, false, c->st->now);
+        if (o != s && !o->v.dead && !o->v.initial && !o->v.mute) sf_abort(o, MP_RST_MIDDLEBOX, false, c->st->now);
     sf_update_mss(s);
     conn_flush_held(c, s, c->st->now);
     conn_plain_ack(c, s, c->st->now); /* what the subflow acknowledged counts from here on */
@@ -266,17 +266,20 @@ void conn_sf_established(struct mpc *c, struct sf *s, mp_time now)
     }
 }
 
-static void opening_failed(struct mpc *c, int err)
+static void opening_failed(struct mpc *c, int err, mp_time now)
 {
-    if (!c->v.err) c->v.err = err ? err : ECONNABORTED;
+    if (!c->v.err) c->v.err = c->v.race_err && err != ECONNREFUSED ? c->v.race_err : err ? err : ECONNABORTED;
+    race_over(c, NULL, now);
     conn_event(c, MP_EV_CLOSED);
 }
 
 void conn_sf_gone(struct mpc *c, struct sf *s, int err, mp_time now)
 {
     bool up = s->v.join_done && s->v.state >= SF_ESTABLISHED;
+    if (s->v.mute) return;
     if (s->v.initial && !c->v.established) {
-        if (!c->v.server) opening_failed(c, err);
+        if (!c->v.server && race_goes_on(c, s, err, now)) return;
+        if (!c->v.server) opening_failed(c, err, now);
         else c->v.released = c->v.closing = true; /* nobody has seen it */
         return;
     }
@@ -295,6 +298,7 @@ void conn_sf_gone(struct mpc *c, struct sf *s, int err, mp_time now)
         return;
     }
     conn_reinject(c, s, now);
+    if (err && up && !c->v.closing) conn_reinject_gaps(c, s->v.id);
     if (!up && !s->v.passive) st_count(c->st, MP_E_join_failed, 1, c);
     if (c->v.closing || conn_finished(c)) return;
     pm_sf_failed(c, s, up, now);
@@ -345,7 +349,7 @@ static void close_subflows(struct mpc *c, mp_time now)
     c->v.closing = true;
     for (int i = 0; i < CT_COUNT; i++) c->v.timer[i] = MP_NEVER;
     for (struct sf *s = c->sfs; s; s = s->next) {
-        if (s->v.dead) continue;
+        if (s->v.dead || s->v.mute) continue;
         if (s->v.state < SF_ESTABLISHED || !s->v.join_done || s->v.stale)
             sf_abort(s, MP_RST_UNSPECIFIED, false, now);
         else {
@@ -475,6 +479,7 @@ void conn_tick(struct mpc *c, mp_time now)
     if (fired(c, CT_DATA_REXMIT, now)) data_rexmit_tick(c, now);
     if (fired(c, CT_ADD_ADDR, now)) pm_tick_add_addr(c, now);
     if (fired(c, CT_PM, now)) pm_run(c, now);
+    if (fired(c, CT_RACE, now)) race_tick(c, now);
     if (fired(c, CT_ORPHAN, now) && !conn_nsync(c)) {
         st_count(c->st, MP_E_orphan_timeout, 1, c);
         conn_fail(c, ETIMEDOUT, now);

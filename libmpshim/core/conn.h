@@ -18,6 +18,7 @@ enum conn_timer {
     CT_ORPHAN,     /* no subflow left: break-before-make ends, RFC 8684 3.5 */
     CT_PM,         /* path manager: try paths again */
     CT_LINGER,     /* the owner left: bound on finishing alone */
+    CT_RACE,       /* no answer to the first SYN: another path is asked (race.c) */
     CT_COUNT
 };
 
@@ -92,6 +93,8 @@ struct mpc {
         bool tx_plain, rx_plain;       /* no more DSS in that direction */
         uint64_t tx_plain_off;         /* dsn - ssn when tx_plain */
         bool infinite_pending;         /* next data carries the infinite mapping */
+        int race_if[8], nrace;         /* interfaces that the first SYN was sent over */
+        int race_err;                  /* errno of an attempt of the first SYN that ended while others go on */
         bool shut;                     /* owner said: no more data */
         bool fin_sent, fin_acked;      /* DATA_FIN at snd_end */
         bool peer_fin;                 /* the peer's DATA_FIN position is known */
@@ -114,6 +117,7 @@ struct mpc {
         uint8_t tos, ttl;              /* of our packets; ttl 0: the host's default */
         uint8_t families;              /* server: of addresses where the listener can be reached, 1 v4, 2 v6; 0: only its own */
         uint32_t keepidle_s, keepintvl_s, keepcnt, user_timeout_ms;
+        bool initial_removed;          /* REMOVE_ADDR of id 0 was sent */
         int sf_ids, sf_ever;
         int joins_answered;            /* joins' SYNs: their sender may hold two subflows by now, and then never falls back */
         struct pm_remote remotes[PM_MAX_REMOTE];
@@ -165,6 +169,7 @@ void conn_plain_ack(struct mpc *c, struct sf *s, mp_time now);
 void conn_set_edge(struct mpc *c, mp_dsn edge);
 void conn_reinject(struct mpc *c, struct sf *s, mp_time now); /* queue all of its unacknowledged data for others */
 void conn_reinject_range(struct mpc *c, mp_dsn start, mp_dsn end, int from);
+void conn_reinject_gaps(struct mpc *c, int from);       /* conn_gaps.c: what no subflow holds any more */
 struct mp_chunk *conn_chunk_at(struct mpc *c, mp_dsn dsn);
 void conn_send_data_fin(struct mpc *c);                 /* a bare DATA_FIN on every subflow: one of them may be dead */
 void conn_arm_data_timer(struct mpc *c, mp_time now);
@@ -186,12 +191,22 @@ void conn_flush_held(struct mpc *c, struct sf *s, mp_time now); /* what waited f
 /* ---- conn_opt.c ---- */
 bool conn_options_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now); /* false: subflow ended */
 
+/* ---- race.c ---- */
+void race_start(struct mpc *c, int ifindex, mp_time now); /* a SYN is out: others follow if it stays unanswered */
+void race_look(struct mpc *c, mp_time now);             /* there may be another path to ask */
+void race_hurry(struct mpc *c, mp_time now);            /* its path is gone: the next at once */
+void race_tick(struct mpc *c, mp_time now);
+void race_over(struct mpc *c, struct sf *s, mp_time now); /* s has an answer: the connection's first subflow; NULL: given up */
+bool race_goes_on(struct mpc *c, const struct sf *s, int err, mp_time now);
+bool race_is_lost(const struct sf *s);
+
 /* ---- pm.c ---- */
 void pm_ready(struct mpc *c, mp_time now);              /* fully established: announce, join */
 void pm_run(struct mpc *c, mp_time now);                /* open what is missing */
 enum { PM_RESCUE = 3 }; /* time-outs in a row after which a second subflow is tried over the same path */
 bool pm_rescue(struct mpc *c, const struct sf *s, mp_time now); /* a second subflow between the addresses of s; false: not possible, or not yet again */
 void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now);
+void pm_routes_changed(struct mpc *c, mp_time now);
 void pm_local_removed(struct mpc *c, int ifindex, const struct mp_addr *ip, mp_time now);
 void pm_add_addr_in(struct mpc *c, const struct mp_opt_add_addr *a, mp_time now);
 void pm_remove_addr_in(struct mpc *c, uint8_t id, mp_time now);

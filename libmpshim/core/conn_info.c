@@ -53,7 +53,7 @@ int mpc_get_subflows(const struct mpc *c, struct mpc_subflow_info *v, int max)
 {
     int n = 0;
     for (const struct sf *s = c->sfs; s && n < max; s = s->next) {
-        if (s->v.dead) continue;
+        if (s->v.dead || s->v.mute) continue;
         struct mpc_subflow_info *i = &v[n++];
         *i = (struct mpc_subflow_info){ .local = s->v.local, .remote = s->v.remote, .ifindex = s->v.ifindex,
             .state = sf_state_name(s->v.state), .backup = s->v.backup_local || s->v.backup_remote, .stale = s->v.stale,

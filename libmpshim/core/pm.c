@@ -38,7 +38,7 @@ struct mpc_path_info *pm_path(struct mpc *c, const struct sf *s)
 static bool pair_in_use(const struct mpc *c, const struct mp_local *l, const struct mp_endpoint *r)
 {
     for (const struct sf *s = c->sfs; s; s = s->next) {
-        if (s->v.dead || s->v.reset_pending || s->v.state > SF_CLOSE_WAIT || s->v.fin_queued) continue;
+        if (s->v.dead || s->v.mute || s->v.reset_pending || s->v.state > SF_CLOSE_WAIT || s->v.fin_queued) continue;
         if (s->v.ifindex == l->ifindex && mp_addr_eq(&s->v.local.ip, &l->ip) && mp_endpoint_eq(&s->v.remote, r)) return true;
     }
     return false;
@@ -89,7 +89,7 @@ static int pair_worth(const struct mpc *c, const struct mp_local *l, const struc
 {
     bool if_used = false, remote_used = false;
     for (const struct sf *s = c->sfs; s; s = s->next) {
-        if (s->v.dead || s->v.reset_pending || s->v.aside || s->v.state > SF_CLOSE_WAIT || s->v.fin_queued) continue;
+        if (s->v.dead || s->v.mute || s->v.reset_pending || s->v.aside || s->v.state > SF_CLOSE_WAIT || s->v.fin_queued) continue;
         if_used |= s->v.ifindex == l->ifindex;
         remote_used |= mp_addr_eq(&s->v.remote.ip, &r->at.ip);
     }
@@ -155,7 +155,7 @@ bool pm_rescue(struct mpc *c, const struct sf *s, mp_time now)
 {
     if (!may_join(c) || conn_nlive(c) >= (int)c->st->set.max_subflows) return false;
     for (const struct sf *o = c->sfs; o; o = o->next)
-        if (o != s && !o->v.dead && o->v.ifindex == s->v.ifindex && mp_addr_eq(&o->v.remote.ip, &s->v.remote.ip)) return false;
+        if (o != s && !o->v.dead && !o->v.mute && o->v.ifindex == s->v.ifindex && mp_addr_eq(&o->v.remote.ip, &s->v.remote.ip)) return false;
     const struct pm_retry *t = retry_of(c, &s->v.local.ip, s->v.ifindex, &s->v.remote, false);
     if (t && t->not_before > now) return false;
     for (int i = 0; i < PM_MAX_REMOTE; i++)
@@ -189,9 +189,10 @@ void pm_sf_failed(struct mpc *c, struct sf *s, bool was_up, mp_time now)
 {
     if (c->v.server || s->v.passive) return;
     struct pm_retry *t = retry_of(c, &s->v.local.ip, s->v.ifindex, &s->v.remote, true);
-    t->fails = was_up ? 1 : t->fails + 1;
+    /* The path itself is the matter: again soon, once, for some boxes act once; then seldom. */
+    if (s->v.reset_reason == MP_RST_MIDDLEBOX) t->fails = 2 * t->fails + 2;
+    else t->fails = was_up ? 1 : t->fails + 1;
     t->up |= was_up;
-    if (s->v.reset_reason == MP_RST_MIDDLEBOX) t->fails = 10; /* the path itself is the matter: seldom again */
     t->not_before = now + mp_min(MP_MS(100) << mp_min((uint64_t)t->fails, 10), MP_SEC(60));
     if (!conn_nlive(c)) t->not_before = now; /* nothing else is left */
     if (!conn_nlive(c) && !was_up && t->fails > 1) t->not_before = now + MP_SEC(1);
@@ -207,7 +208,7 @@ static void announce_next(struct mpc *c, mp_time now)
     struct pm_announce *best = NULL;
     for (int i = 0; i < PM_MAX_REMOTE; i++) {
         struct pm_announce *a = &c->v.announce[i];
-        if (!a->id || a->tries) continue;
+        if (!a->at.ip.family || a->tries) continue;
         if (!best || (a->at.ip.family == c->v.local.ip.family && best->at.ip.family != a->at.ip.family)) best = a;
     }
     if (!best) return;
@@ -219,18 +220,19 @@ static void announce_next(struct mpc *c, mp_time now)
 static bool announce_waits(const struct mpc *c)
 {
     for (int i = 0; i < PM_MAX_REMOTE; i++)
-        if (c->v.announce[i].id && c->v.announce[i].tries == 1 && !c->v.announce[i].echoed) return true;
+        if (c->v.announce[i].at.ip.family && c->v.announce[i].tries == 1 && !c->v.announce[i].echoed) return true;
     return false;
 }
 
 static void announce(struct mpc *c, const struct mp_local *l)
 {
-    if (!c->v.server || !l->announce || mp_addr_eq(&l->ip, &c->v.local.ip)) return;
+    bool known = mp_addr_eq(&l->ip, &c->v.local.ip) && !c->v.initial_removed;
+    if (!c->v.server || !l->announce || known) return;
     if (!(c->v.families & (l->ip.family == 4 ? 1 : 2))) return; /* nobody listens there: the kernel would refuse */
     uint8_t id = pm_local_id(c, l->ifindex, &l->ip);
     for (int i = 0; i < PM_MAX_REMOTE; i++) {
         struct pm_announce *a = &c->v.announce[i];
-        if (a->id && a->id != id) continue;
+        if (a->at.ip.family && a->id != id) continue;
         *a = (struct pm_announce){ .id = id, .at = { l->ip, 0 } };
         return;
     }
@@ -249,7 +251,7 @@ void pm_tick_add_addr(struct mpc *c, mp_time now)
     if (!conn_mp(c) || c->v.closing) return;
     for (int i = 0; i < PM_MAX_REMOTE; i++) {
         struct pm_announce *a = &c->v.announce[i];
-        if (!a->id || a->echoed || !a->tries || a->tries >= 5) continue;
+        if (!a->at.ip.family || a->echoed || !a->tries || a->tries >= 5) continue;
         a->pending = true;
         a->tries++;
         again = mp_min(again, now + (MP_SEC(1) << a->tries));
@@ -289,6 +291,7 @@ static void learn(struct mpc *c, const struct mp_opt_add_addr *a)
         }
         if (!r->used && !free) free = r;
     }
+    if (mp_endpoint_eq(&c->v.remote, &at)) c->v.remotes[0] = (struct pm_remote){ a->addr_id, true, at }; /* perhaps back, after REMOVE_ADDR */
     if (mp_endpoint_eq(&c->v.remote, &at) || !free) return;
     *free = (struct pm_remote){ a->addr_id, true, at };
 }
@@ -299,7 +302,7 @@ void pm_add_addr_in(struct mpc *c, const struct mp_opt_add_addr *a, mp_time now)
     if (a->echo) {
         st_count(c->st, MP_E_add_addr_echo_in, 1, c);
         for (int i = 0; i < PM_MAX_REMOTE; i++)
-            if (c->v.announce[i].id == a->addr_id) c->v.announce[i].echoed = true;
+            if (c->v.announce[i].at.ip.family && c->v.announce[i].id == a->addr_id) c->v.announce[i].echoed = true;
         if (!announce_waits(c)) announce_next(c, now);
         return;
     }
@@ -345,6 +348,7 @@ static void kick(struct sf *s, mp_time now)
 /* RFC 8684 3.4.2: told over every subflow but those it removes; it has no acknowledgment of its own. */
 static void remove_addr(struct mpc *c, uint8_t id)
 {
+    c->v.initial_removed |= id == 0; /* its return is announced, as any other address's */
     for (struct sf *s = c->sfs; s; s = s->next)
         if (sf_can_carry(s) && s->v.addr_id_local != id && s->v.nrm < (int)sizeof s->v.rm_ids) s->v.rm_ids[s->v.nrm++] = id;
 }
@@ -369,6 +373,7 @@ void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now)
             s->v.prio_now |= s->v.backup_local != l->backup;
             s->v.backup_local = l->backup;
         }
+    race_look(c, now);
     if (!conn_mp(c) || c->v.fb != FB_CONFIRMED) return;
     for (int i = 0; i < PM_MAX_PATHS; i++)
         if (c->v.retry[i].ifindex == l->ifindex) c->v.retry[i].not_before = 0;
@@ -376,6 +381,14 @@ void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now)
     announce(c, l);
     if (!announce_waits(c)) announce_next(c, now);
     pm_run(c, now);
+}
+
+/* An interface is told as up before the routes over it exist (the kernel adds them after that message, DHCP or a script
+ * later still): what was not reachable then may be now. Events come in bursts. */
+void pm_routes_changed(struct mpc *c, mp_time now)
+{
+    race_look(c, now);
+    if (may_join(c)) c->v.timer[CT_PM] = mp_min(c->v.timer[CT_PM], now + MP_MS(10));
 }
 
 /* Not ended: the peer may at the same time lose another path and keep just this one. Its data goes elsewhere, it is
@@ -393,7 +406,10 @@ void pm_local_removed(struct mpc *c, int ifindex, const struct mp_addr *ip, mp_t
     if (!conn_mp(c)) return; /* plain TCP waits for the link, as the kernel's does */
     for (struct sf *s = c->sfs; s; s = s->next) {
         if (s->v.dead || s->v.ifindex != ifindex || !mp_addr_eq(&s->v.local.ip, ip)) continue;
-        if (s->v.initial && !c->v.established) continue; /* its SYN goes on trying */
+        if (s->v.initial && !c->v.established) { /* its SYN goes on trying */
+            race_hurry(c, now);
+            continue;
+        }
         st_count(c->st, MP_E_subflow_link_down, 1, c);
         aside = true;
         if (s->v.join_done)
@@ -404,7 +420,7 @@ void pm_local_removed(struct mpc *c, int ifindex, const struct mp_addr *ip, mp_t
     if (aside) remove_addr(c, pm_local_id(c, ifindex, ip));
     for (int i = 0; i < PM_MAX_REMOTE; i++) {
         struct pm_announce *a = &c->v.announce[i];
-        if (!a->id || !mp_addr_eq(&a->at.ip, ip)) continue;
+        if (!a->at.ip.family || !mp_addr_eq(&a->at.ip, ip)) continue;
         if (!aside) remove_addr(c, a->id);
         memset(a, 0, sizeof *a);
     }

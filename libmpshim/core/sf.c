@@ -192,6 +192,9 @@ void sf_die(struct sf *s, int err, mp_time now)
 void sf_alive(struct sf *s)
 {
     if (!s->v.aside) return;
+    /* What was still queued when the link went is no sign of life. Taken for one, the subflow was kept over the link's
+     * return although the peer, told by REMOVE_ADDR, had ended it: both sides then waited for the other for ever. */
+    if (!st_has_local(s->st, s->v.ifindex, &s->v.local.ip)) return;
     s->v.aside = false;
     if (s->v.state < SF_TIME_WAIT && !s->c->v.closing) sf_arm(s, SFT_TIME_WAIT, MP_NEVER);
     if (!s->seg_head) s->v.stale = false; /* nothing of ours is waiting for an ACK there */
@@ -232,8 +235,8 @@ mp_dur sf_rto_now(const struct sf *s)
 {
     mp_dur r = s->v.rto;
     for (int i = 0; i < s->v.backoff && r < MP_SEC(60); i++) r *= 2;
-    /* A path that others stand in for is probed often, so that its return is noticed: one small segment a second. */
-    mp_dur most = s->v.stale ? mp_max(MP_SEC(1), s->v.rto) : MP_SEC(60);
+    /* A path that others stand in for is probed often, so that its return is noticed: one small segment each half second. */
+    mp_dur most = s->v.stale ? mp_max(MP_MS(500), s->v.rto) : MP_SEC(60);
     return mp_min(r, most);
 }
 

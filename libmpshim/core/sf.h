@@ -93,6 +93,7 @@ struct sf {
         char ifname[16];
         enum sf_state state;
         bool passive, initial;
+        bool mute;            /* its SYN was raced by another: it only waits to reset a late answer */
         bool backup_local, backup_remote;
         uint8_t addr_id_local, addr_id_remote;
         bool dead;            /* to be freed: no packet goes in or out */

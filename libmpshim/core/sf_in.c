@@ -88,13 +88,18 @@ static void syn_sent_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o,
     }
     if (p->flags & MP_RST) {
         if (!ack_ok) return;
-        st_count(s->st, MP_E_subflow_reset_in, 1, s->c);
+        if (!s->v.mute) st_count(s->st, MP_E_subflow_reset_in, 1, s->c);
         sf_die(s, ECONNREFUSED, now);
         return;
     }
     if (!(p->flags & MP_SYN)) return;
     s->v.last_recv = now;
+    if (s->v.initial) race_over(s->c, s, now);
     sf_synack_in(s, p, o, now);
+    if (s->v.mute) { /* another path was quicker: the peer keeps nothing */
+        sf_abort(s, MP_RST_UNSPECIFIED, false, now);
+        return;
+    }
     if (!ack_ok) { /* simultaneous open: RFC 8684 3.1 lets MPTCP go */
         if (s->v.initial) conn_fallback(s->c, s, FB_SIMULTANEOUS_OPEN, MP_WHY_SIMOPEN, now);
         sf_set_state(s, SF_SYN_RCVD, now);
@@ -208,6 +213,7 @@ static void rst_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o
     /* The first SYN/ACK of a join is answered by a host that has no such subflow: it gave the join up before. */
     if (s->v.state == SF_SYN_RCVD && !s->v.initial && !(p->flags & MP_ACK) && s->seg_head && s->seg_head->sent_count == 1) c->v.joins_answered--;
     st_count(s->st, MP_E_subflow_reset_in, 1, c);
+    if (o->mp & MP_OPT_HAS(MP_TCPRST)) s->v.reset_reason = o->tcprst.reason; /* RFC 8684 3.6: pm_sf_failed heeds it */
     if ((o->mp & MP_OPT_HAS(MP_FASTCLOSE)) && conn_mp(c)) {
         if (o->fastclose_key == c->v.key_local) {
             st_count(s->st, MP_E_fastclose_in, 1, c);

@@ -361,6 +361,10 @@ static bool give_up(struct sf *s, mp_time now)
 {
     struct mpc *c = s->c;
     if (s->v.state == SF_SYN_SENT || s->v.state == SF_SYN_RCVD) {
+        if (race_is_lost(s)) {
+            sf_die(s, ECONNREFUSED, now);
+            return true;
+        }
         if (++s->v.syn_tries <= (int)s->st->set.syn_tries) return false;
         st_count(s->st, MP_E_syn_timeout, 1, c);
         sf_die(s, ETIMEDOUT, now);

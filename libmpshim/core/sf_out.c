@@ -167,7 +167,7 @@ static bool emit_syn(struct sf *s, struct mp_pkt *out, mp_time now)
 
 static bool syn_due(const struct sf *s)
 {
-    if (s->v.state != SF_SYN_SENT && s->v.state != SF_SYN_RCVD) return false;
+    if (s->v.mute || (s->v.state != SF_SYN_SENT && s->v.state != SF_SYN_RCVD)) return false;
     return !s->seg_head || s->seg_head->lost;
 }
 
@@ -408,9 +408,13 @@ static bool take_remove_addr(struct sf *s, struct mp_opts *o)
     return true;
 }
 
+/* Not over a path that does not answer: it would be heard a second later, from the next retransmission. */
+static bool may_tell(const struct sf *s) { return !s->v.stale || !conn_any_other(s->c, s); }
+
 static bool take_add_addr(struct sf *s, struct mp_opts *o)
 {
     struct mpc *c = s->c;
+    if (!may_tell(s)) return false;
     if (c->v.necho) {
         c->v.necho--;
         o->mp |= MP_OPT_HAS(MP_ADD_ADDR);
@@ -444,7 +448,7 @@ static void hand_back_add_addr(struct mpc *c, struct mp_opts *o)
         c->v.necho++; /* still in its place */
     else
         for (int i = 0; i < PM_MAX_REMOTE; i++)
-            if (c->v.announce[i].id == o->add_addr.addr_id) c->v.announce[i].pending = true;
+            if (c->v.announce[i].at.ip.family && c->v.announce[i].id == o->add_addr.addr_id) c->v.announce[i].pending = true;
 }
 
 /* The options that ride on one pure ACK, with what must give way for room: SACK is added last, a DATA_ACK and the
@@ -538,7 +542,7 @@ static bool control_due(struct sf *s)
     if (!s->v.fully || !c->v.peer_key_known) return false;
     if (s->v.data_fin_now && sf_is_open(s)) return true;
     if (c->v.fb != FB_CONFIRMED) return false;
-    return s->v.nrm || s->v.prio_now || pm_control_pending(c);
+    return s->v.nrm || s->v.prio_now || (may_tell(s) && pm_control_pending(c));
 }
 
 bool sf_poll(struct sf *s, struct mp_pkt *out, mp_time now)

@@ -392,11 +392,27 @@ void mp_stack_local_del(struct mp_stack *st, int ifindex, const struct mp_addr *
     }
 }
 
+void mp_stack_routes_changed(struct mp_stack *st, mp_time now)
+{
+    st->now = now;
+    for (struct mpc *c = st->all; c; c = c->next) {
+        pm_routes_changed(c, now);
+        conn_touch(c);
+    }
+}
+
 static const char *local_name(const struct mp_stack *st, int ifindex)
 {
     for (int i = 0; i < st->nlocal; i++)
         if (st->local[i].ifindex == ifindex) return st->local[i].name;
     return "";
+}
+
+bool st_has_local(const struct mp_stack *st, int ifindex, const struct mp_addr *ip)
+{
+    for (int i = 0; i < st->nlocal; i++)
+        if (st->local[i].ifindex == ifindex && mp_addr_eq(&st->local[i].ip, ip)) return true;
+    return false;
 }
 
 static bool local_backup(const struct mp_stack *st, int ifindex, const struct mp_addr *ip)
@@ -496,6 +512,7 @@ struct mpc *mp_stack_connect(struct mp_stack *st, const struct mp_endpoint *remo
     c->v.local = s->v.local;
     c->v.remotes[0] = (struct pm_remote){ .id = 0, .used = true, .at = *remote };
     sf_connect(s, now);
+    race_start(c, ifindex, now);
     conn_touch(c);
     return c;
 }

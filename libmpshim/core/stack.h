@@ -67,6 +67,7 @@ struct mp_local {
 };
 void mp_stack_local_add(struct mp_stack *s, const struct mp_local *l, mp_time now);
 void mp_stack_local_del(struct mp_stack *s, int ifindex, const struct mp_addr *ip, mp_time now); /* address gone or link down */
+void mp_stack_routes_changed(struct mp_stack *s, mp_time now); /* ops.route may answer otherwise than before */
 
 /* ---- owner side: opening ---- */
 enum mp_open_flags { MP_OPEN_NODELAY = 1, MP_OPEN_KEEPALIVE = 2 };

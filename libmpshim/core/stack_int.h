@@ -43,6 +43,7 @@ uint32_t st_rand32(struct mp_stack *st);
 void st_hash_add(struct mp_stack *st, struct sf *s);
 void st_hash_del(struct mp_stack *st, struct sf *s);
 struct sf *st_find(struct mp_stack *st, const struct mp_endpoint *local, const struct mp_endpoint *remote);
+bool st_has_local(const struct mp_stack *st, int ifindex, const struct mp_addr *ip);
 struct mpc *st_token_find(struct mp_stack *st, uint32_t token);
 void st_token_add(struct mp_stack *st, struct mpc *c);
 void st_token_del(struct mp_stack *st, struct mpc *c);

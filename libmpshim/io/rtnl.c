@@ -31,6 +31,7 @@ struct rtnl {
     bool telling;      /* io_paths_start was called */
     bool hears_neighbours;
     bool changed;      /* links or addresses, since the stack was told */
+    bool rerouted;     /* routes or rules, likewise */
     bool in_events, hop_failed;
     struct rtnl_cache cache;
 };
@@ -214,7 +215,10 @@ static int on_message(const struct nlmsghdr *nlh, void *data)
     case RTM_NEWLINK: case RTM_DELLINK: on_link(r, nlh); break;
     case RTM_NEWADDR: case RTM_DELADDR: on_addr(r, nlh); break;
     case RTM_NEWNEIGH: case RTM_DELNEIGH: on_neighbour(r, nlh); break;
-    case RTM_NEWROUTE: case RTM_DELROUTE: case RTM_NEWRULE: case RTM_DELRULE: r->generation++; break;
+    case RTM_NEWROUTE: case RTM_DELROUTE: case RTM_NEWRULE: case RTM_DELRULE:
+        r->generation++;
+        r->rerouted = true;
+        break;
     }
     return MNL_CB_OK;
 }
@@ -491,7 +495,10 @@ static void on_events(struct ev_loop *loop, ev_io *w, int revents)
     r->in_events = true;
     while ((n = mnl_socket_recvfrom(r->events, buf, sizeof buf)) > 0 || (n < 0 && (errno == ENOBUFS || errno == EINTR))) {
         if (n > 0) mnl_cb_run(buf, (size_t)n, 0, 0, on_message, r);
-        else if (errno == ENOBUFS) load(r); /* events were lost: everything anew */
+        else if (errno == ENOBUFS) { /* events were lost: everything anew */
+            load(r);
+            r->rerouted = true;
+        }
     }
     r->in_events = false;
     if (r->hop_failed) io_hops_failed(r->io);
@@ -499,8 +506,9 @@ static void on_events(struct ev_loop *loop, ev_io *w, int revents)
         tell_stack(r);
         io_listen_refresh(r->io);
     }
-    if (r->changed || r->hop_failed) io_kick(r->io);
-    r->changed = r->hop_failed = false;
+    if (r->rerouted && r->telling && *r->io->stack) mp_stack_routes_changed(*r->io->stack, io_now());
+    if (r->changed || r->rerouted || r->hop_failed) io_kick(r->io);
+    r->changed = r->rerouted = r->hop_failed = false;
 }
 
 static struct mnl_socket *open_socket(int flags)

@@ -16,6 +16,7 @@ struct run {
     struct sim_box *box[SIM_SCEN_PATHS][SIM_SCEN_BOXES];
     struct sim_link *bottleneck[2];
     int next_change;
+    uint64_t back_bytes;                          /* what back_path had delivered at back_at */
     bool box_acted;                               /* box[0][0] has touched a packet */
     uint64_t before_bytes[SIM_SCEN_PATHS][2];     /* what the links had delivered then */
 };
@@ -316,6 +317,17 @@ static void note_box(struct run *r)
         for (int d = 0; d < 2; d++) r->before_bytes[i][d] = r->link[i][d]->stats.bytes_out;
 }
 
+static void note_back(struct run *r)
+{
+    const struct sim_scen *sc = r->sc;
+    uint64_t n = r->link[sc->back_path][0]->stats.bytes_out + r->link[sc->back_path][1]->stats.bytes_out;
+    if (!sc->back_at) return;
+    if (r->sim.now == SIM_START + sc->back_at) r->back_bytes = n;
+    if (r->sim.now == SIM_START + sc->back_at + sc->back_within && n - r->back_bytes < 30000)
+        sim_fail(&r->sim, "path %d carried %llu bytes in %.0f ms after its return", sc->back_path, (unsigned long long)(n - r->back_bytes),
+                 (double)sc->back_within / 1e6);
+}
+
 static void transfer(struct run *r)
 {
     mp_time bound = SIM_START + r->sc->within;
@@ -324,6 +336,7 @@ static void transfer(struct run *r)
         run_until(r, mp_min(bound, r->sim.now + MP_MS(50)));
         watch(r);
         note_box(r);
+        note_back(r);
     }
     if (!all_done(r)) fail_unfinished(r);
 }

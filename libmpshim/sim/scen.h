@@ -79,6 +79,9 @@ struct sim_scen {
     int subflows;           /* the first connection's client once had at least so many; 0: not asserted */
     int why;                /* enum mp_plain_why of the clients at the end, plus 1; 0: not asserted */
     uint8_t path_used;      /* bit i: path i carried at least 64 KB up or down */
+    mp_time back_at;        /* path back_path carries at least 30 KB down or up in the back_within after this time (multiples of 50 ms) */
+    mp_dur back_within;
+    int back_path;
     bool may_change;        /* payload of plain TCP may differ (a middlebox changes it) */
     bool must_change;       /* ... and it does */
     uint32_t may_remove;    /* so many bytes may be taken out of a plain TCP stream, at once (SIM_BOX_ALG_SHRINK) */

@@ -14,6 +14,9 @@
 #define BOXED(i, rate, ms, queue, ...) \
     [i] = {.up = LINK(rate, ms, queue), .down = LINK(rate, ms, queue), .client_iface = i, .server_iface = i, \
            .box = {{__VA_ARGS__}}, .nbox = 1}
+/* The same to the server's first interface. */
+#define TO_SAME(i, rate, ms, ...) \
+    [i] = {.up = LINK(rate, ms, 100000), .down = LINK(rate, ms, 100000), .client_iface = i, .server_iface = 0, __VA_ARGS__}
 #define TWO_50 PATH(0, 50, 10, 250000), PATH(1, 50, 10, 250000)
 /* As HTTP has it: a short question, a long answer; and the other way round. */
 #define DOWNLOAD(n) .conn = {{.bytes = 100, .late_shut = true}, {.bytes = n}}
@@ -151,6 +154,42 @@ const struct sim_scen sim_table[] = {
      CHANGES({MP_MS(300), 0, SIM_CH_CLIENT_LINK, 0}, {MP_MS(600), 0, SIM_CH_CLIENT_LINK, 1}, {MP_MS(900), 1, SIM_CH_CLIENT_LINK, 0},
              {MP_MS(1200), 1, SIM_CH_CLIENT_LINK, 1}, {MP_MS(1500), 0, SIM_CH_CLIENT_LINK, 0}, {MP_MS(1800), 0, SIM_CH_CLIENT_LINK, 1}),
      .within = MP_MS(5000)},
+
+    /* Issue 3: two 20 Mbit/s 20 ms paths: longest stall 200 ms; back after 3 s, it is in use again within 1 s. */
+#define TWO_20 PATH(0, 20, 10, 100000), PATH(1, 20, 10, 100000)
+#define BACK(p) .back_path = p, .back_at = MP_SEC(4), .back_within = MP_SEC(1)
+#define DEAD_3S(what, p) CHANGES({MP_SEC(1), p, what, what == SIM_CH_BLACKHOLE}, {MP_SEC(4), p, what, what != SIM_CH_BLACKHOLE})
+    {"blackhole-20-and-back", .path = {TWO_20}, .npaths = 2, DOWNLOAD(MB(30)), DEAD_3S(SIM_CH_BLACKHOLE, 0), BACK(0),
+     .within = MP_MS(9500), .stall_max = MP_MS(200)},
+    {"blackhole-20-and-back-upload", .path = {TWO_20}, .npaths = 2, UPLOAD(MB(30)), DEAD_3S(SIM_CH_BLACKHOLE, 0), BACK(0),
+     .within = MP_MS(9500), .stall_max = MP_MS(200)},
+    {"blackhole-20-second-and-back", .path = {TWO_20}, .npaths = 2, DOWNLOAD(MB(30)), DEAD_3S(SIM_CH_BLACKHOLE, 1), BACK(1),
+     .within = MP_MS(9500), .stall_max = MP_MS(200)},
+    {"blackhole-20-and-back-gso", .path = {TWO_20}, .npaths = 2, .slice_max = MP_SLICE_MAX, DOWNLOAD(MB(30)), DEAD_3S(SIM_CH_BLACKHOLE, 0),
+     BACK(0), .within = MP_MS(9500), .stall_max = MP_MS(200)},
+    {"link-down-20-and-back", .path = {TWO_20}, .npaths = 2, DOWNLOAD(MB(30)), DEAD_3S(SIM_CH_CLIENT_LINK, 0), BACK(0),
+     .within = MP_MS(9500), .stall_max = MP_MS(150)},
+    {"link-down-20-and-back-upload", .path = {TWO_20}, .npaths = 2, UPLOAD(MB(30)), DEAD_3S(SIM_CH_CLIENT_LINK, 0), BACK(0),
+     .within = MP_MS(9500), .stall_max = MP_MS(150)},
+    {"server-link-down-20-and-back", .path = {TWO_20}, .npaths = 2, DOWNLOAD(MB(30)), DEAD_3S(SIM_CH_SERVER_LINK, 0), BACK(0),
+     .within = MP_MS(9500), .stall_max = MP_MS(200)},
+    {"server-link-down-20-second-and-back", .path = {TWO_20}, .npaths = 2, DOWNLOAD(MB(30)), DEAD_3S(SIM_CH_SERVER_LINK, 1), BACK(1),
+     .within = MP_MS(9500), .stall_max = MP_MS(200)},
+    {"server-link-down-20-and-back-upload", .path = {TWO_20}, .npaths = 2, UPLOAD(MB(30)), DEAD_3S(SIM_CH_SERVER_LINK, 0), BACK(0),
+     .within = MP_MS(9500), .stall_max = MP_MS(200)},
+    /* Issue 3: first SYN into a dead primary path: connected over the other within 400 ms; here with 100 KB behind it. */
+    {"first-syn-into-dead-path", .path = {PATH(0, 20, 10, 100000), TO_SAME(1, 20, 10)}, .npaths = 2, DOWNLOAD(KB(100)),
+     CHANGES({0, 0, SIM_CH_BLACKHOLE, 1}), .within = MP_MS(400), WHY(MP_WHY_MULTIPATH)},
+    {"first-syn-answer-lost", .path = {PATH(0, 20, 10, 100000), TO_SAME(1, 20, 10)}, .npaths = 2, DOWNLOAD(KB(100)),
+     CHANGES({0, 0, SIM_CH_BLACKHOLE_DOWN, 1}), .within = MP_MS(400), WHY(MP_WHY_MULTIPATH)},
+    {"first-syn-on-slow-path", .path = {PATH(0, 20, 150, 100000), TO_SAME(1, 20, 10)}, .npaths = 2, DOWNLOAD(MB(1)),
+     .within = MP_MS(1100), WHY(MP_WHY_MULTIPATH), .subflows = 2},
+    {"first-syn-link-goes-down", .path = {PATH(0, 20, 50, 100000), TO_SAME(1, 20, 10)}, .npaths = 2, DOWNLOAD(KB(100)),
+     CHANGES({MP_MS(20), 0, SIM_CH_CLIENT_LINK, 0}), .within = MP_MS(250), WHY(MP_WHY_MULTIPATH)},
+    {"first-syn-plain-on-the-other", .path = {PATH(0, 20, 10, 100000), TO_SAME(1, 20, 10, .box = {{SIM_BOX_STRIP_ALL}}, .nbox = 1)}, .npaths = 2, DOWNLOAD(KB(100)),
+     CHANGES({0, 0, SIM_CH_BLACKHOLE, 1}), .within = MP_MS(400), WHY(MP_WHY_NO_OPTION_SYNACK)},
+    {"first-syn-drop-on-first-only", .path = {BOXED(0, 20, 10, 100000, SIM_BOX_DROP_SYN), TO_SAME(1, 20, 10)}, .npaths = 2, DOWNLOAD(KB(100)),
+     .within = MP_MS(400), WHY(MP_WHY_MULTIPATH)},
 
     /* ---- addresses ---- */
     {"server-announces", .path = {PATH(0, 20, 10, 100000), [1] = {LINK(20, 10, 100000), LINK(20, 10, 100000), .client_iface = 0, .server_iface = 1}},

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Callable, Optional
 
 from .shim import KERNEL, MPTCP_RUN, Watch, curl, engines, shim, spawn_http_server
-from .topology import two_path
+from .topology import two_path, two_routers
 from .traffic import make_file, start_fetch
 
 MB, GB = 1_000_000, 1_000_000_000
@@ -72,6 +72,8 @@ class Run:
     stall_ms: float = 0
     cpu_s_per_gb: float = 0
     share: float = 0                                   # of the bytes, by the first path
+    back_ms: float = 0                                 # until a path that came back carried data again
+    connect_ms: float = 0                              # the program's connect()
     back_mb: float = 0                                 # over the path that came back, since then
     fault: str = ""
 
@@ -165,6 +167,8 @@ TITLES = {
     "7": "plain veth, no emulator, shim to shim, against kernel TCP (Mbit/s)",
 }
 EQUAL = dict(families="v4", rate="50M", delay="10ms")
+SLOW = dict(families="v4", rate="20M", delay="10ms")
+USED_BYTES = 30_000                                    # more than probes and retransmissions of one segment
 
 
 def serve_python(wrap, bind="::"):
@@ -283,6 +287,56 @@ def dies_and_returns(how, at=1.0, back_after=1.5):
     return during
 
 
+def used_again_run(make, up, died_for=3.0):
+    """A path is silent for three seconds: how long after its return until it has carried USED_BYTES."""
+    file = make_file(60 * MB)
+    with two_path(**SLOW) as lab:
+        carrier = make()
+        server = lab.server.spawn_http(file.root, **carrier.server)
+        running = start_fetch(lab.client, server.url("x" if up else file.name), put=file if up else None, **carrier.client)
+        time.sleep(1.0)
+        lab.link[0].blackhole()
+        time.sleep(died_for)
+        receiver = lab.server if up else lab.client
+        back = receiver.traffic()["eth0"][0] + USED_BYTES
+        lab.link[0].blackhole(False)
+        start = time.monotonic()
+        while receiver.traffic()["eth0"][0] < back and time.monotonic() - start < 10:
+            time.sleep(0.01)
+        after = time.monotonic() - start
+        transfer = running.result(check=False)
+    run = _fetched(transfer, file, 60 * MB, 0, 0)
+    run.back_ms = after * 1e3
+    return run
+
+
+def first_syn_run(wrap):
+    """connect() while the path that routing prefers is silent."""
+    file = make_file(MB)
+    with two_routers(server_addresses=1) as lab:
+        server = lab.server.spawn_http(file.root)
+        lab.link[0].blackhole()
+        got = curl(lab.client, server.url(file.name), wrap=wrap, check=False, options=["--connect-timeout", "8"])
+        return Run(connect_ms=got.said["time_connect"] * 1e3, fault="" if got.sha256 == file.sha256 else "not connected in 8 s")
+
+
+def slow_failover_cases():
+    """Issue 3, point 4."""
+    pairs = (("client", our_client), ("server", our_server), ("both", both_ours))
+    cases = [Case("6-first-syn", "first SYN into a silent path: connect() (ms)", lambda: first_syn_run(shim()),
+                  lambda: first_syn_run(KERNEL), ("<=", 400.0), value="connect_ms")]
+    for (role, make), up in itertools.product(pairs, (False, True)):
+        cases.append(Case(f"6-20-blackhole-{role}{'-up' * up}", f"2 x 20 Mbit/s, blackhole, {role} ours, {'up' if up else 'down'}load",
+                          lambda make=make, up=up: fetch_run(SLOW, make(), 20 * MB, up, dies("blackhole")),
+                          lambda up=up: fetch_run(SLOW, KERNEL_MPTCP, 20 * MB, up, dies("blackhole")),
+                          ("<=", 200.0), value="stall_ms", columns=("mbit_s",)))
+        cases.append(Case(f"6-again-{role}{'-up' * up}", f"silent for 3 s, {role} ours, {'up' if up else 'down'}load: until it is used again (ms)",
+                          lambda make=make, up=up: used_again_run(make, up),
+                          lambda up=up: used_again_run(lambda: KERNEL_MPTCP, up),
+                          ("<=", 1000.0), value="back_ms", columns=("mbit_s",)))
+    return cases
+
+
 def failover_cases(size):
     def case(how, role, make, up):
         return Case(f"6-{how}-{role}{'-up' * up}", f"{how}, {role} ours, {'up' if up else 'down'}load",
@@ -332,7 +386,7 @@ def kernel_speed(options, carrier, size):
 def all_cases(quick):
     size = 40 * MB if quick else 100 * MB
     return [*throughput_cases(size), *plain_cases(size // 4), *uneven_cases(24 * MB if quick else 40 * MB),
-            *failover_cases(40 * MB), *speed_cases(quick)]
+            *failover_cases(40 * MB), *slow_failover_cases(), *speed_cases(quick)]
 
 
 # -- measuring

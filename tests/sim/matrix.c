@@ -45,7 +45,8 @@ struct box_row {
     bool event;                /* happens once to connections that exist */
     bool homes;                /* the server has two addresses: the second path needs its announcement */
     bool may_change;           /* it changes payload: plain TCP delivers that */
-    uint32_t may_insert;
+    uint32_t may_insert, may_remove;
+    bool second;               /* it sits on the path of the join, not of the first subflow */
 };
 
 #define ALL(a) .may = {{a, a}, {a, a}}
@@ -66,6 +67,9 @@ static const struct box_row rows[] = {
     {"strip-add-addr", "ADD_ADDR made NOPs", {.what = SIM_BOX_STRIP_ADD_ADDR}, ANY_WAY, ALL(B | O), .homes = true},
     {"strip-add-addr-cut", "… taken out", {.what = SIM_BOX_STRIP_ADD_ADDR, .cut_out = true}, ANY_WAY, ALL(B | O), .homes = true},
     {"drop-syn", "SYNs with MPTCP options dropped", {.what = SIM_BOX_DROP_SYN}, ANY_WAY, AT_SYN, .within = MP_SEC(6)},
+    {"strip-join", "MP_JOIN in SYNs and SYN/ACKs made NOPs", {.what = SIM_BOX_STRIP_JOIN}, ANY_WAY, ALL(B | O), .second = true},
+    {"drop-join", "SYNs with MP_JOIN dropped", {.what = SIM_BOX_DROP_JOIN}, ANY_WAY, ALL(B | O), .second = true},
+    {"answer", "a proxy answers for both sides, no MPTCP option passes", {.what = SIM_BOX_ANSWER}, TWO_WAY, FALLS},
     {"nat", "address and port translated", {.what = SIM_BOX_NAT}, TWO_WAY, KEPT},
     {"nat-rebind", "NAT that changes its ports", {.what = SIM_BOX_NAT_REBIND}, TWO_WAY, ALL(B | O), .event = true, .within = MP_SEC(6)},
     {"nat-expire", "NAT that forgets its flows", {.what = SIM_BOX_NAT_EXPIRE}, TWO_WAY, ALL(B | O), .event = true, .within = MP_SEC(6)},
@@ -79,15 +83,26 @@ static const struct box_row rows[] = {
     {"payload", "a byte of each data packet changed", {.what = SIM_BOX_PAYLOAD}, ANY_WAY, FALLS, .may_change = true},
     {"payload-100", "… of each hundredth", {.what = SIM_BOX_PAYLOAD, .nth = 100, .first = 20}, ANY_WAY, FALLS, .may_change = true},
     {"alg", "5 bytes inserted, numbers mended", {.what = SIM_BOX_ALG, .size = 5, .first = 5}, ANY_WAY, FALLS, .may_insert = 5},
+    {"alg-shrink", "5 bytes taken out, numbers mended", {.what = SIM_BOX_ALG_SHRINK, .size = 5, .first = 5}, ANY_WAY, FALLS, .may_remove = 5},
     {"proxy", "data acknowledged ahead, without MPTCP options", {.what = SIM_BOX_PROXY}, ANY_WAY, FALLS},
     {"holes", "data after a hole dropped", {.what = SIM_BOX_HOLES}, ANY_WAY, ALL(B | O), .within = MP_SEC(6), .loss_ppm = 5000},
     {"ack-unseen", "ACKs of unseen data dropped", {.what = SIM_BOX_ACK_UNSEEN}, ANY_WAY, KEPT, .loss_ppm = 5000},
     {"clamp", "windows no larger than 16 KB", {.what = SIM_BOX_CLAMP, .size = 16000}, ANY_WAY, KEPT},
+    {"mss", "the MSS option lowered to 700", {.what = SIM_BOX_MSS, .size = 700}, ANY_WAY, KEPT},
+    {"strip-ts", "timestamps made NOPs", {.what = SIM_BOX_STRIP_TS}, ANY_WAY, KEPT},
+    {"strip-ts-cut", "… taken out", {.what = SIM_BOX_STRIP_TS, .cut_out = true}, ANY_WAY, KEPT},
+    {"strip-sack-ok", "SACK-permitted made NOPs", {.what = SIM_BOX_STRIP_SACK_OK}, ANY_WAY, KEPT, .loss_ppm = 5000, .within = MP_SEC(6)},
+    {"strip-sack", "SACK blocks made NOPs", {.what = SIM_BOX_STRIP_SACK}, ANY_WAY, ALL(B | O), .loss_ppm = 5000, .within = MP_SEC(6)},
+    {"strip-wscale", "the window scale made NOPs", {.what = SIM_BOX_STRIP_WSCALE}, ANY_WAY, KEPT, .within = MP_SEC(10)},
+    {"opt-order", "options in reverse order", {.what = SIM_BOX_OPT_ORDER}, ANY_WAY, KEPT},
+    {"opt-dup", "an MPTCP option twice", {.what = SIM_BOX_OPT_DUP}, ANY_WAY, ALL(B | O)},
     {"dup", "each third packet twice", {.what = SIM_BOX_DUP, .nth = 3, .hold = MP_MS(3)}, ANY_WAY, KEPT},
     {"delay", "200 ms more", {.what = SIM_BOX_DELAY, .hold = MP_MS(200)}, ANY_WAY, ALL(B | O), .within = MP_SEC(10)},
     {"reorder", "each seventh packet 15 ms late", {.what = SIM_BOX_REORDER, .nth = 7, .hold = MP_MS(15)}, ANY_WAY, KEPT, .within = MP_SEC(4)},
     {"corrupt", "each fiftieth packet's checksum wrong", {.what = SIM_BOX_CORRUPT, .nth = 50}, ANY_WAY, KEPT, .within = MP_SEC(4)},
     {"big", "packets of more than 1300 bytes lost, no ICMP", {.what = SIM_BOX_BIG, .size = 1300}, ANY_WAY, ALL(B | O), .within = MP_SEC(10)},
+    {"big-icmp", "… and ICMP tells", {.what = SIM_BOX_BIG_ICMP, .size = 1300}, ANY_WAY, KEPT},
+    {"icmp-lies", "an ICMP error for each twentieth data packet, which goes on", {.what = SIM_BOX_ICMP_LIES, .nth = 20}, ANY_WAY, KEPT},
 };
 enum { ROWS = sizeof rows / sizeof *rows };
 
@@ -141,15 +156,17 @@ static struct sim_scen scen_of(const struct cell *c)
         sc.path[i].server_iface = row->homes ? i : 0;
         sc.client_iface[i].families = sc.server_iface[i].families = families;
     }
-    struct sim_box_cfg *b = &sc.path[0].box[0];
+    struct sim_path_cfg *boxed = &sc.path[row->second && c->place == FIRST];
+    struct sim_box_cfg *b = &boxed->box[0];
     *b = row->cfg;
     b->dirs = c->way == 2 ? 0 : (uint8_t)(1 << c->way);
     b->from = c->when == MID ? MID_AT : row->event ? EARLY : 0;
     b->nat_ip = c->v6 ? sim_addr("fd00:99::9") : sim_addr("192.0.2.9");
-    sc.path[0].nbox = 1;
+    boxed->nbox = 1;
     sc.within = row->within ? row->within : WITHIN;
     sc.may_change = row->may_change;
     sc.may_insert = row->may_insert;
+    sc.may_remove = row->may_remove;
     return sc;
 }
 

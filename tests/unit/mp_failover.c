@@ -60,6 +60,26 @@ TEST(data_of_a_silent_subflow_goes_to_the_other_within_150_ms)
     lab_end(&l);
 }
 
+TEST(what_a_reset_subflow_acknowledged_and_nobody_holds_goes_to_the_other) /* core/conn_gaps.c */
+{
+    struct lab l = { 0 };
+    two(&l);
+    lab_write(&l, 15000);
+    CHECK(top(&l, P0) > 1 && whole(&l, 2) == 0);
+    lab_ack_mp(&l, P0, 1, top(&l, P0), 0); /* a proxy acknowledges ahead, and goes away with what it had */
+    lab_send(&l, P0, (struct seg){ .flags = MP_RST | MP_ACK, .seq = 1, .ack = top(&l, P0) });
+    mp_time from = l.now;
+    for (int i = 0; i < 10 && whole(&l, 2) < 15000; i++) {
+        lab_wait(&l, LAB_RTT);
+        lab_ack_mp(&l, P1, 1, top(&l, P1), whole(&l, 2));
+    }
+    CHECK_EQ(whole(&l, 2), 15000);
+    CHECK(l.now - from < MP_MS(100));
+    lab_expect_counter(&l, conn_rexmit, 0);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(a_stale_subflow_that_moves_is_trusted_again)
 {
     struct lab l = { 0 };
@@ -148,6 +168,40 @@ TEST(a_join_under_way_ends_with_its_link)
     lab_wait(&l, MP_SEC(10));
     for (; l.qi < l.qn; l.qi++) CHECK(!(l.q[l.qi].flags & MP_SYN));
     CHECK_EQ(mpc_error(l.c), 0);
+    lab_end(&l);
+}
+
+TEST(a_segment_still_queued_when_the_link_went_is_no_sign_of_life)
+{
+    struct lab l = { 0 };
+    two(&l);
+    struct mp_local m = lab_local(2);
+    mp_stack_local_del(l.st, 2, &m.ip, l.now);
+    struct got *g = lab_expect(&l, P0, MP_ACK, 1, 1, 0);
+    lab_expect_options(g, MP_DSS, MP_REMOVE_ADDR);
+    lab_data(&l, P1, 1, 1, 0, 100); /* was in the socket */
+    lab_forget(&l);
+    /* Back: the peer has ended the old subflow (RFC 8684 3.4.2); a fresh one is opened. */
+    mp_stack_local_add(l.st, &m, l.now);
+    lab_wait(&l, MP_SEC(1));
+    bool joined = false;
+    for (; l.qi < l.qn; l.qi++) joined |= l.q[l.qi].o.mp == MP_OPT_HAS(MP_JOIN) && l.q[l.qi].k.ifindex == 2 && (l.q[l.qi].flags & MP_SYN);
+    CHECK(joined);
+    lab_end(&l);
+}
+
+TEST(a_route_that_comes_after_its_link_is_noticed)
+{
+    struct lab l = { .no_route = true };
+    lab_client(&l);
+    struct mp_local m = lab_local(2);
+    mp_stack_local_add(l.st, &m, l.now);
+    lab_wait(&l, MP_SEC(5));
+    lab_expect_nothing(&l);
+    l.no_route = false;
+    mp_stack_routes_changed(l.st, l.now);
+    lab_wait(&l, MP_MS(50));
+    lab_expect_options(lab_expect(&l, P1, MP_SYN, 0, 0, 0), MP_JOIN);
     lab_end(&l);
 }
 
