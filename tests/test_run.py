@@ -5,12 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from lab import make_file
-from lab.shim import MPTCP_RUN, ROOT, curl, shim
+from lab.shim import MPTCP_RUN, CurlRun, Watch, curl, engines, shim
 
 PYTHON = "/usr/bin/python3"
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
@@ -293,3 +294,31 @@ def test_excluded_destinations_are_the_kernels(lab):
     for rules in ":8001", "192.168.0.0/16", f"{net.server.address()}:80":
         got = curl(net.client, server.url(file.name), wrap=shim("-v", f"--exclude={rules}"))
         assert "MPTCP over" in got.told and got.sha256 == file.sha256
+
+
+@pytest_needs_lab
+def test_settings_count_though_a_helper_with_others_runs(lab):
+    """Of two programs at once, each has its own."""
+    net, file = lab.two_path(rate="20M", families="v4"), make_file(20_000_000)
+    server = net.server.spawn_http(file.root)
+    first = CurlRun(net.client, server.url(file.name), wrap=shim("--engine=helper"))
+    first.wait_for(500_000)
+    with Watch(net) as seen:
+        got = curl(net.client, server.url("size/1000000"), wrap=shim("-v", "--engine=helper", "--interfaces=-eth1", "--cc=cubic"))
+    assert "MPTCP over eth0" in got.told and "eth1" not in got.told
+    assert first.process.poll() is None and seen.moved(net.client, "eth1") > 0
+    assert len(engines(net.client)) == 2
+    net.client.stop(first.process)
+
+
+@pytest_needs_lab
+def test_a_backup_interface_carries_only_when_needed(lab):
+    net, file = lab.two_path(families="v4"), make_file(8_000_000)
+    server = net.server.spawn_http(file.root)
+    with Watch(net) as seen:
+        assert curl(net.client, server.url("put"), wrap=shim("--backup=eth1"), put=file).sha256 == file.sha256
+    assert seen.moved(net.client, "eth1") < 400_000 and seen.mptcp(net.server, "MPJoinAckRx") >= 1
+    run = CurlRun(net.client, server.url("put"), wrap=shim("--backup=eth1"), put=file)
+    time.sleep(0.5)
+    net.link[0].blackhole()
+    assert run.result().sha256 == file.sha256

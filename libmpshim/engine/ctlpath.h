@@ -1,7 +1,8 @@
 /* engine/ctlpath.h: where the helper's control socket lies. Shared by shim/, mpshim-engine and mptcp-stat;
  * depends on nothing but libc, allocates nothing.
  *
- * One per user and network namespace: DIR/ctl-<inode of /proc/self/ns/net>, with DIR, 0700 and its user's:
+ * One per user and network namespace: DIR/ctl-<inode of /proc/self/ns/net>, and beside it one for each set of settings that
+ * programs run with at the same time (shim/helper.c adds "-<mark>"). DIR is its user's alone, 0700:
  *   root                     /run/mpshim-0
  *   a user with XDG_RUNTIME_DIR   $XDG_RUNTIME_DIR/mpshim
  *   others                   /tmp/mpshim-<uid> */

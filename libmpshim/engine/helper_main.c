@@ -218,10 +218,10 @@ static void remove_if_stale(const char *path)
     close(fd);
 }
 
-/* "ctl-4026531840" */
+/* "ctl-4026531840", "ctl-4026531840-1a2b3c4d" */
 static bool is_socket_name(const char *name)
 {
-    return strncmp(name, "ctl-", 4) == 0 && name[4] && !name[4 + strspn(name + 4, "0123456789")];
+    return strncmp(name, "ctl-", 4) == 0 && name[4] && !name[4 + strspn(name + 4, "0123456789abcdef-")];
 }
 
 /* Beside our own socket, which nobody else may write to; sockets first made their locks, so those with a lock are all. */

@@ -195,11 +195,33 @@ bool shim_helper_possible(void)
     return shim_is_privileged() || has_privilege_of_its_own(program);
 }
 
+/* The same for the same settings in any order: FNV-1a of each, summed. */
+static uint32_t settings_mark(void)
+{
+    uint32_t sum = 0;
+    for (const char *const *s = shim_conf.settings; s && *s; s++) {
+        uint32_t h = 2166136261u;
+        for (const char *p = *s; *p; p++) h = (h ^ (unsigned char)*p) * 16777619u;
+        sum += h;
+    }
+    return sum;
+}
+
+/* Where the helper is that serves programs with our settings: interfaces that a user excluded must carry nothing of his
+ * program, though another program of his runs without that. */
+static int control_path(char *path, size_t n)
+{
+    if (shim_conf.control) return snprintf(path, n, "%s", shim_conf.control) < (int)n ? 0 : -ENAMETOOLONG;
+    int r = mpshim_ctl_path(path, n);
+    size_t len = r < 0 ? 0 : strlen(path);
+    if (r == 0 && shim_conf.settings && shim_conf.settings[0]) snprintf(path + len, n - len, "-%08x", settings_mark());
+    return r;
+}
+
 int shim_helper_connect(bool start, const char **detail)
 {
     char path[PATH_MAX], program[PATH_MAX];
-    int r = shim_conf.control ? 0 : mpshim_ctl_path(path, sizeof path);
-    if (shim_conf.control) snprintf(path, sizeof path, "%s", shim_conf.control);
+    int r = control_path(path, sizeof path);
     if (r < 0) return *detail = "no safe place for the helper's control socket", r;
     int fd = connect_to(path);
     if (fd >= 0 || !start) return fd;
