@@ -310,6 +310,7 @@ TEST(slow_start_ends_without_loss_when_the_rtt_rises)
     FOR_EACH_CC(l, 1) {
         int r;
 
+        if (l->cc->delay_based) continue; /* its own rule: below */
         for (r = 0; r < 12 && l->s[0].ssthresh == UINT64_MAX; r++) {
             l->s[0].last_rtt = MP_MS(50) + (r > 3 ? MP_MS(10) : 0);
             round_trip(l, 0);
@@ -323,6 +324,7 @@ TEST(slow_start_ends_without_loss_when_the_rtt_rises)
 TEST(slow_start_goes_on_after_a_short_rtt_spike)
 {
     FOR_EACH_CC(l, 1) {
+        if (l->cc->delay_based) continue;
         for (int r = 0; r < 10; r++) {
             l->s[0].last_rtt = MP_MS(50) + (r == 4 ? MP_MS(10) : 0);
             round_trip(l, 0);
@@ -349,25 +351,48 @@ TEST(reno_grows_one_segment_a_round_trip)
 
 /* ---- LIA ---- */
 
-TEST(lia_with_one_active_subflow_is_reno_to_the_byte)
+TEST(coupled_ones_with_one_active_subflow_are_reno_to_the_byte)
 {
-    struct lab *a = lab_new("lia", 3), *b = lab_new("reno", 3);
-    uint64_t seed_a = 5, seed_b = 5;
+    for (int k = 0; mp_cc_all[k]; k++) {
+        struct lab *a = lab_new(mp_cc_all[k]->name, 3), *b = lab_new("reno", 3);
+        uint64_t seed = 5;
 
-    a->s[1].active = b->s[1].active = false;
-    a->s[2].srtt = b->s[2].srtt = 0; /* no sample: counts in no sum */
-    for (int step = 0; step < 20000; step++) {
-        uint64_t r = test_random(&seed_a);
+        a->s[1].active = b->s[1].active = false;
+        a->s[2].srtt = b->s[2].srtt = 0; /* no sample: counts in no sum */
+        for (int step = 0; step < 20000 && a->cc->coupled && !a->cc->delay_based; step++) {
+            uint64_t r = test_random(&seed);
 
-        test_random(&seed_b);
-        if (r % 400 == 0) loss(a, 0), loss(b, 0);
-        else if (r % 4001 == 0) rto(a, 0, a->s[0].cwnd), rto(b, 0, b->s[0].cwnd);
-        else ack(a, 0, r % 5000, r & 64), ack(b, 0, r % 5000, r & 64);
-        ROW("step %d", step);
-        CHECK_EQ(a->s[0].cwnd, b->s[0].cwnd);
+            if (r % 400 == 0) loss(a, 0), loss(b, 0);
+            else if (r % 4001 == 0) rto(a, 0, a->s[0].cwnd), rto(b, 0, b->s[0].cwnd);
+            else ack(a, 0, r % 5000, r & 64), ack(b, 0, r % 5000, r & 64);
+            ROW("%s step %d", a->cc->name, step);
+            CHECK_EQ(a->s[0].cwnd, b->s[0].cwnd);
+        }
+        free(a);
+        free(b);
     }
-    free(a);
-    free(b);
+}
+
+/* No window below one segment, none that runs away, in any order of ACKs, losses, time-outs and changes of delay. */
+TEST(windows_stay_within_reason_whatever_comes)
+{
+    FOR_EACH_CC(l, 3) {
+        uint64_t seed = 9;
+
+        for (int i = 0; i < 3; i++) avoid(l, i, 20 * MSS);
+        for (int step = 0; step < 60000; step++) {
+            uint64_t r = test_random(&seed);
+            int i = (int)(r % 3);
+            l->now += MP_US(300);
+            if (r % 1000 < 3) l->s[i].srtt = l->s[i].last_rtt = MP_MS(5 + (r >> 24) % 400);
+            if (r % 997 == 0) loss(l, i);
+            else if (r % 9973 == 0) rto(l, i, l->s[i].cwnd);
+            else ack(l, i, (r >> 8) % 5000, r % 40 == 0);
+            ROW("%s step %d", l->cc->name, step);
+            CHECK(l->s[i].cwnd >= MSS);
+            CHECK(l->s[i].cwnd < 10000 * MSS);
+        }
+    }
 }
 
 /* RFC 6356 3: equal windows and RTTs: alpha = 1/n, so each of n subflows grows MSS/n^2 a round trip. */
@@ -512,5 +537,138 @@ TEST(cubic_does_not_count_idle_time)
     l->now += MP_SEC(60);
     round_trip(l, 0);
     CHECK(l->s[0].cwnd <= before + MSS);
+    free(l);
+}
+
+/* ---- OLIA, BALIA ---- */
+
+/* Growth in segments of subflow 0 when so many bytes are acknowledged in small ACKs, its window held. */
+static double growth_of(struct lab *l, uint64_t total)
+{
+    uint64_t at = l->s[0].cwnd;
+    double grown = 0;
+
+    for (uint64_t done = 0; done < total; done += 2 * MSS) {
+        ack(l, 0, 2 * MSS, false);
+        grown += (double)l->s[0].cwnd - (double)at;
+        l->s[0].cwnd = l->s[0].ssthresh = at;
+    }
+    return grown / MSS;
+}
+
+/* With no loss history the sets are empty of difference, and only the first term is left. */
+TEST(olia_first_term_is_the_formula)
+{
+    uint64_t seed = 4;
+
+    for (int round = 0; round < 100; round++) {
+        int n = 2 + (int)(test_random(&seed) % 3);
+        struct lab *l = lab_new("olia", n);
+        double sum = 0, w0, want, total = 4e7;
+
+        for (int i = 0; i < n; i++) {
+            avoid(l, i, (10 + test_random(&seed) % 100) * MSS);
+            l->s[i].srtt = MP_MS(10 + test_random(&seed) % 90);
+            if (i == 0) l->s[0].cwnd = l->s[0].ssthresh = 200 * MSS; /* the largest ... */
+            sum += (double)l->s[i].cwnd / MSS / ((double)l->s[i].srtt / 1e9);
+        }
+        l->s[0].srtt = l->s[0].min_rtt; /* ... */
+        sum = 0;
+        for (int i = 0; i < n; i++) sum += (double)l->s[i].cwnd / MSS / ((double)l->s[i].srtt / 1e9);
+        w0 = 200;
+        want = w0 / pow((double)l->s[0].srtt / 1e9, 2) / (sum * sum) * total / MSS;
+        ROW("round %d: want %g", round, want);
+        CHECK(fabs(growth_of(l, (uint64_t)total) - want) <= 1 + want * 1e-3); /* ... and only it has history: B = M */
+        free(l);
+    }
+}
+
+TEST(olia_moves_towards_the_best_path_with_a_small_window)
+{
+    struct lab *l = lab_new("olia", 2);
+    uint64_t small, large;
+
+    avoid(l, 0, 20 * MSS);
+    avoid(l, 1, 40 * MSS);
+    ack(l, 0, 2000000, false); /* far without a loss */
+    loss(l, 1);                /* path 1 loses often */
+    avoid(l, 0, 20 * MSS);
+    avoid(l, 1, 40 * MSS);
+    small = l->s[0].cwnd, large = l->s[1].cwnd;
+    for (int r = 0; r < 10; r++) round_trip(l, 0), round_trip(l, 1);
+    ROW("small %" PRIu64 " -> %" PRIu64 ", large %" PRIu64 " -> %" PRIu64, small, l->s[0].cwnd, large, l->s[1].cwnd);
+    CHECK(l->s[0].cwnd >= small + 5 * MSS); /* half a segment a round trip, and the first term */
+    CHECK(l->s[1].cwnd < large + 3 * MSS);  /* less half a segment a round trip */
+    free(l);
+}
+
+TEST(balia_increase_and_decrease_are_the_formulae)
+{
+    uint64_t seed = 6;
+
+    for (int round = 0; round < 100; round++) {
+        int n = 2 + (int)(test_random(&seed) % 3);
+        struct lab *l = lab_new("balia", n);
+        double sum = 0, best = 0, x0 = 0, rtt0, alpha, want, total = 4e7, before;
+
+        for (int i = 0; i < n; i++) {
+            double x;
+
+            avoid(l, i, (10 + test_random(&seed) % 100) * MSS);
+            l->s[i].srtt = MP_MS(10 + test_random(&seed) % 90);
+            x = (double)l->s[i].cwnd / MSS / ((double)l->s[i].srtt / 1e9);
+            if (i == 0) x0 = x;
+            sum += x;
+            best = fmax(best, x);
+        }
+        rtt0 = (double)l->s[0].srtt / 1e9;
+        alpha = best / x0;
+        want = x0 / (rtt0 * sum * sum) * (1 + alpha) / 2 * (4 + alpha) / 5 * total / MSS;
+        ROW("round %d: alpha %g, want %g", round, alpha, want);
+        CHECK(fabs(growth_of(l, (uint64_t)total) - want) <= 1 + want * 1e-3);
+        before = (double)l->s[0].cwnd;
+        loss(l, 0);
+        CHECK(fabs((double)l->s[0].cwnd - fmax(before * (1 - fmin(alpha, 1.5) / 2), 2 * MSS)) <= 1);
+        free(l);
+    }
+}
+
+/* ---- wVegas ---- */
+
+/* A path of `bdp` segments: what is more waits in its queue. */
+static void vegas_round(struct lab *l, int i, double bdp)
+{
+    double w = (double)l->s[i].cwnd / MSS, rtt = (double)l->s[i].min_rtt * (w > bdp ? w / bdp : 1);
+
+    l->s[i].last_rtt = l->s[i].srtt = (mp_dur)rtt;
+    round_trip(l, i);
+}
+
+TEST(wvegas_keeps_ten_segments_in_the_queue)
+{
+    struct lab *l = lab_new("wvegas", 1);
+
+    for (int r = 0; r < 200; r++) {
+        vegas_round(l, 0, 100);
+        if (r > 60) CHECK(l->s[0].cwnd >= 100 * MSS && l->s[0].cwnd <= 113 * MSS);
+    }
+    ROW("window %" PRIu64, l->s[0].cwnd);
+    CHECK(l->s[0].cwnd >= 100 * MSS);
+    free(l);
+}
+
+TEST(wvegas_shares_its_ten_segments_by_rate)
+{
+    struct lab *l = lab_new("wvegas", 2);
+    double waiting[2] = { 0 };
+
+    for (int r = 0; r < 400; r++)
+        for (int i = 0; i < 2; i++) {
+            vegas_round(l, i, i ? 40 : 160);
+            if (r >= 300) waiting[i] += fmax(0, (double)l->s[i].cwnd / MSS - (i ? 40 : 160)) / 100;
+        }
+    ROW("%g and %g", waiting[0], waiting[1]);
+    CHECK(waiting[0] > 6.5 && waiting[0] < 9.5); /* 8 of 10 */
+    CHECK(waiting[1] > 1 && waiting[1] < 3.5);   /* 2 */
     free(l);
 }

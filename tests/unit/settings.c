@@ -50,9 +50,9 @@ TEST(values_out_of_range_are_refused_with_what_is_allowed)
         { "checksum", "", "checksum: one of: on off", -EINVAL },
         { "checksum", "on off", "checksum: one of: on off", -EINVAL },
         { "cc", "cubic", NULL, 0 },
-        { "cc", "cub", "cc: one of: lia cubic reno", -EINVAL },
-        { "cc", "", "cc: one of: lia cubic reno", -EINVAL },
-        { "cc", "lia cubic", "cc: one of: lia cubic reno", -EINVAL },
+        { "cc", "cub", "cc: one of: lia olia balia wvegas cubic reno", -EINVAL },
+        { "cc", "", "cc: one of: lia olia balia wvegas cubic reno", -EINVAL },
+        { "cc", "lia cubic", "cc: one of: lia olia balia wvegas cubic reno", -EINVAL },
     };
     struct mp_settings s;
     const char *why;

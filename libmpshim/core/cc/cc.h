@@ -33,7 +33,8 @@ struct mp_cc_ack {       /* the facts of one ACK */
 
 struct mp_cc {
     const char *name, *source, *summary;
-    bool coupled;
+    bool coupled;        /* takes from a shared bottleneck, over all subflows, about what one flow would */
+    bool delay_based;    /* backs off before losses: such a flow is pushed aside by others */
     void (*init)(struct mp_cc_state *s, mp_time now);           /* cwnd and mss already set; may be NULL */
     void (*on_ack)(struct mp_cc_group *g, const struct mp_cc_ack *a); /* not called in recovery */
     void (*on_loss)(struct mp_cc_group *g, mp_time now);        /* entering recovery (once per window): sets ssthresh, and cwnd = ssthresh */

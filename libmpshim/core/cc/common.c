@@ -27,6 +27,24 @@ void mp_cc_grow_by_bytes(struct mp_cc_state *s, uint64_t acked, uint64_t thresho
     s->acked_since_grow %= threshold;
 }
 
+void mp_cc_change(struct mp_cc_state *s, uint64_t *fraction, double bytes)
+{
+    const double unit = 65536, segment = s->mss * unit;
+    double sum = (double)(int64_t)*fraction + bytes * unit;
+    double whole = (double)(int64_t)(sum / segment); /* towards zero */
+
+    *fraction = (uint64_t)(int64_t)(sum - whole * segment);
+    if (whole > 0) s->cwnd += (uint64_t)whole * s->mss;
+    if (whole < 0) s->cwnd = mp_max(s->cwnd - mp_min(s->cwnd, (uint64_t)-whole * s->mss), mp_min(s->cwnd, (uint64_t)MIN_SSTHRESH_SEGMENTS * s->mss));
+}
+
+bool mp_cc_counts(const struct mp_cc_state *s) { return s && s->active && s->srtt && s->cwnd; }
+
+double mp_cc_coupled_window(const struct mp_cc_state *s)
+{
+    return (double)(s->in_recovery ? mp_min(s->cwnd, s->ssthresh) : s->cwnd);
+}
+
 /* ---- HyStart++ (RFC 9406): leave slow start when the round's least RTT rises, before losing a window ---- */
 
 static void hystart_new_round(struct mp_cc_state *s)

@@ -20,6 +20,13 @@ bool mp_cc_hystart_ack(struct mp_cc_state *s, const struct mp_cc_ack *a);
 /* One segment for every `threshold` bytes acknowledged (RFC 3465 2.1 with threshold = cwnd). */
 void mp_cc_grow_by_bytes(struct mp_cc_state *s, uint64_t acked, uint64_t threshold);
 
+/* Growth in fractions of a segment, and shrinking: the algorithm's word holds what is not a whole segment yet, in
+ * 1/65536 byte; bytes < 0 shrinks, not below two segments. */
+void mp_cc_change(struct mp_cc_state *s, uint64_t *fraction, double bytes);
+/* A subflow that belongs into coupled sums, and its window there: ssthresh stands for cwnd in fast recovery (RFC 6356 3). */
+bool mp_cc_counts(const struct mp_cc_state *s);
+double mp_cc_coupled_window(const struct mp_cc_state *s);
+
 /* Remembers cwnd and ssthresh for mp_cc_undo. */
 void mp_cc_remember(struct mp_cc_state *s);
 /* False: nothing to undo. */
@@ -37,6 +44,6 @@ void mp_cc_reno_undo(struct mp_cc_group *g, mp_time now);
 /* RTO for any multiplicative decrease num/den: ssthresh from the flight, one segment of window. */
 void mp_cc_timeout(struct mp_cc_state *s, uint64_t flight, unsigned num, unsigned den);
 
-extern const struct mp_cc mp_cc_lia, mp_cc_cubic, mp_cc_reno;
+extern const struct mp_cc mp_cc_lia, mp_cc_cubic, mp_cc_reno, mp_cc_olia, mp_cc_balia, mp_cc_wvegas;
 
 #endif

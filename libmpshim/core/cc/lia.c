@@ -10,14 +10,6 @@
  * loss, and with one subflow the threshold is cwnd, which is Reno to the byte. */
 #include "core/cc/common.h"
 
-/* RFC 6356 3: ssthresh stands for cwnd while a subflow is in fast recovery. */
-static double coupled_window(const struct mp_cc_state *s)
-{
-    return (double)(s->in_recovery ? mp_min(s->cwnd, s->ssthresh) : s->cwnd);
-}
-
-static bool counts(const struct mp_cc_state *s) { return s && s->active && s->srtt && s->cwnd; }
-
 /* cwnd_tot / alpha in bytes; 0: fewer than two subflows to couple. */
 static double coupled_threshold(const struct mp_cc_group *g)
 {
@@ -27,8 +19,8 @@ static double coupled_threshold(const struct mp_cc_group *g)
     for (int i = 0; i < g->n; i++) {
         const struct mp_cc_state *s = g->s[i];
 
-        if (!counts(s)) continue;
-        double rate = coupled_window(s) / (double)s->srtt;
+        if (!mp_cc_counts(s)) continue;
+        double rate = mp_cc_coupled_window(s) / (double)s->srtt;
 
         sum += rate;
         if (rate / (double)s->srtt > best) best = rate / (double)s->srtt;
@@ -42,7 +34,7 @@ static uint64_t growth_threshold(const struct mp_cc_group *g)
     const struct mp_cc_state *s = mp_cc_self(g);
     double t = coupled_threshold(g);
 
-    if (!counts(s) || t <= (double)s->cwnd) return s->cwnd;
+    if (!mp_cc_counts(s) || t <= (double)s->cwnd) return s->cwnd;
     return t < 1e18 ? (uint64_t)t : (uint64_t)1e18;
 }
 

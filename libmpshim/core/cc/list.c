@@ -2,7 +2,7 @@
  * (and its name in settings.def, which a unit test compares). */
 #include "core/cc/common.h"
 
-const struct mp_cc *const mp_cc_all[] = { &mp_cc_lia, &mp_cc_cubic, &mp_cc_reno, NULL };
+const struct mp_cc *const mp_cc_all[] = { &mp_cc_lia, &mp_cc_olia, &mp_cc_balia, &mp_cc_wvegas, &mp_cc_cubic, &mp_cc_reno, NULL };
 
 const struct mp_cc *mp_cc_find(const char *name)
 {
