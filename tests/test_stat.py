@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from lab import make_file
-from lab.shim import ROOT, CurlRun, shim
+from lab.shim import ROOT, CurlRun, curl, shim
 
 STAT = ROOT / os.environ.get("B", "build") / "mptcp-stat"
 pytestmark = pytest.mark.needs("curl", "mptcpize")
@@ -92,6 +92,8 @@ def test_plain_tcp_says_why(lab):
     assert re.search(r"^curl/\d+ .* TCP ", out, re.M) and "plain TCP: the peer or the path has no MPTCP" in out
     (told,) = snapshot(net.client)
     assert [p["peer"] for p in told["plain_peers"]] == [f"{net.server.address()}:8000"]
+    curl(net.client, http.url("size/1"), wrap=shim("--engine=helper"))
+    assert "left to the kernel so far: 1 the peer is known not to speak MPTCP" in stat(net.client).stdout
     net.client.stop(run.process)
 
 

@@ -65,6 +65,13 @@ static void do_hello(struct ctl_conn *k, struct ctl_msg *m)
     answer(take_fd(m, 0), &rep);
 }
 
+static void left_to_kernel(struct engine *e, enum ctl_why why)
+{
+    e->total_kernel++;
+    if ((unsigned)why < CTL_WHY_COUNT)
+        e->kernel_by[why]++;
+}
+
 static void do_connect(struct ctl_conn *k, struct ctl_msg *m)
 {
     struct ctl_rep rep = reply_to(&m->q);
@@ -75,7 +82,7 @@ static void do_connect(struct ctl_conn *k, struct ctl_msg *m)
     if (rep.result == 0)
         eng_to_sa(&id, AF_INET, &rep.identity);
     else
-        k->e->total_kernel++; /* the shim tells why */
+        left_to_kernel(k->e, why); /* the shim tells it at once */
     answer(take_fd(m, 0), &rep);
 }
 

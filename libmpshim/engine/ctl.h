@@ -47,9 +47,24 @@ enum ctl_op {
     CTL_INFO = 20,    /* about a carrier, as CTL_QUERY, with all that is known of its subflows; answer struct ctl_info */
 };
 
-enum ctl_why { /* why the kernel should carry a connection: told by -v */
-    CTL_OK = 0, CTL_LOCAL_ROUTE, CTL_EXCLUDED, CTL_NO_PRIVILEGE, CTL_NO_LOOPBACK, CTL_NO_INTERFACE, CTL_NO_ENGINE,
-    CTL_REMEMBERED_PLAIN, CTL_BOUND, CTL_RESOURCE, CTL_BAD_REQUEST,
+/* Why the kernel should carry a connection, in words for -v and mptcp-stat. */
+#define CTL_WHYS(X) \
+    X(OK, "carried by the engine") \
+    X(LOCAL_ROUTE, "a local address") \
+    X(EXCLUDED, "excluded by a setting") \
+    X(NO_PRIVILEGE, "no privilege for raw sockets (CAP_NET_RAW)") \
+    X(NO_LOOPBACK, "the loopback interface is down") \
+    X(NO_INTERFACE, "no suitable interface") \
+    X(NO_ENGINE, "no engine") \
+    X(REMEMBERED_PLAIN, "the peer is known not to speak MPTCP") \
+    X(BOUND, "bound by the program to one address, port or device") \
+    X(RESOURCE, "out of descriptors, ports or memory") \
+    X(BAD_REQUEST, "the engine did not understand")
+enum ctl_why {
+#define X(name, text) CTL_##name,
+    CTL_WHYS(X)
+#undef X
+    CTL_WHY_COUNT
 };
 
 struct ctl_req {

@@ -64,7 +64,7 @@ struct engine {
     struct carrier *all;        /* list of every carrier, ghosts included */
     struct carrier *runq, **runq_tail;
     unsigned nlive, nghosts;    /* carriers with work to do; ended ones kept to answer questions */
-    uint64_t total_connects, total_accepts, total_kernel;
+    uint64_t total_connects, total_accepts, total_kernel, kernel_by[CTL_WHY_COUNT]; /* left to the kernel, and why */
 
     struct port *ports;
     struct ctl_conn *conns;

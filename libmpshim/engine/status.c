@@ -130,15 +130,29 @@ static json_t *plain_json(struct engine *e)
     return a;
 }
 
+static json_t *kernel_json(const struct engine *e)
+{
+    static const char *const text[] = {
+#define X(name, what) what,
+        CTL_WHYS(X)
+#undef X
+    };
+    json_t *o = json_object();
+    for (int i = 0; i < CTL_WHY_COUNT; i++)
+        if (e->kernel_by[i])
+            json_object_set_new(o, text[i], json_integer((json_int_t)e->kernel_by[i]));
+    return o;
+}
+
 static char *status_text(struct engine *e)
 {
     char program[64];
-    json_t *o = json_pack("{s:i, s:i, s:i, s:s, s:b, s:i, s:i, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "version", CTL_VERSION,
+    json_t *o = json_pack("{s:i, s:i, s:i, s:s, s:b, s:i, s:i, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "version", CTL_VERSION,
                           "pid", (int)getpid(), "uid", (int)geteuid(), "program", program_name(program),
                           "helper", e->is_listening, "carriers", (int)e->nlive, "stack_connections", mp_stack_live(e->stack),
                           "now_us", (json_int_t)(eng_now() / 1000), "total_connects", (json_int_t)e->total_connects,
                           "total_accepts", (json_int_t)e->total_accepts, "total_kernel", (json_int_t)e->total_kernel,
-                          "connections", conns_json(e), "listeners", ports_json(e), "plain_peers", plain_json(e),
+                          "left_to_kernel", kernel_json(e), "connections", conns_json(e), "listeners", ports_json(e), "plain_peers", plain_json(e),
                           "counters", counters_json(e));
     if (!o)
         return NULL;

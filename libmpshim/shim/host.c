@@ -446,17 +446,9 @@ bool shim_host_possible(void)
 const char *shim_why_text(enum ctl_why why)
 {
     static const char *const text[] = {
-        [CTL_OK] = "carried by the engine",
-        [CTL_LOCAL_ROUTE] = "a local address",
-        [CTL_EXCLUDED] = "excluded by a setting",
-        [CTL_NO_PRIVILEGE] = "no privilege for raw sockets (CAP_NET_RAW)",
-        [CTL_NO_LOOPBACK] = "the loopback interface is down",
-        [CTL_NO_INTERFACE] = "no suitable interface",
-        [CTL_NO_ENGINE] = "no engine",
-        [CTL_REMEMBERED_PLAIN] = "the peer is known not to speak MPTCP",
-        [CTL_BOUND] = "bound by the program to one address, port or device",
-        [CTL_RESOURCE] = "out of descriptors, ports or memory",
-        [CTL_BAD_REQUEST] = "the engine did not understand",
+#define X(name, what) what,
+        CTL_WHYS(X)
+#undef X
     };
-    return (size_t)why < sizeof text / sizeof *text && text[why] ? text[why] : "unknown reason";
+    return (size_t)why < CTL_WHY_COUNT ? text[why] : "unknown reason";
 }

@@ -95,7 +95,7 @@ static void drop_unwanted(json_t *engines, const char *const *want)
 
 static bool print_table(json_t *engines, const char *const *want)
 {
-    char sum[256];
+    char sum[512];
     struct lines l = {.out = stdout, .want = want};
     stat_table(engines, &l);
     stat_sum(engines, sum, sizeof sum);

@@ -142,15 +142,32 @@ void stat_table(json_t *engines, struct lines *l)
     free(r);
 }
 
+/* "; left to the kernel so far: 3 a local address, 1 no suitable interface" */
+static void add_kernel(json_t *engines, char *buf, size_t n)
+{
+    size_t i, used = strlen(buf);
+    json_t *e, *count, *sum = json_object();
+    const char *why, *before = "; left to the kernel so far: ";
+    json_array_foreach(engines, i, e)
+        json_object_foreach(json_object_get(e, "left_to_kernel"), why, count)
+            json_object_set_new(sum, why, json_integer(json_integer_value(count) + json_integer_value(json_object_get(sum, why))));
+    json_object_foreach(sum, why, count) {
+        int r = snprintf(buf + used, n - used, "%s%d %s", before, (int)json_integer_value(count), why);
+        if (r < 0 || (size_t)r >= n - used) break;
+        used += (size_t)r;
+        before = ", ";
+    }
+    json_decref(sum);
+}
+
 void stat_sum(json_t *engines, char *buf, size_t n)
 {
     size_t i, j;
     json_t *e, *c;
-    int conns = 0, multipath = 0, plain = 0, kernel = 0;
+    int conns = 0, multipath = 0, plain = 0;
     double rx = 0, tx = 0;
     char a[16], b[16];
     json_array_foreach(engines, i, e) {
-        kernel += (int)stat_num(e, "total_kernel");
         json_array_foreach(json_object_get(e, "connections"), j, c) {
             conns++;
             multipath += stat_is(c, "multipath");
@@ -158,6 +175,7 @@ void stat_sum(json_t *engines, char *buf, size_t n)
             rx += stat_num(c, "rx_rate"), tx += stat_num(c, "tx_rate");
         }
     }
-    snprintf(buf, n, "%zu engine%s, %d connection%s: %d multipath, %d plain TCP; %s bit/s in, %s bit/s out; %d left to the kernel so far", json_array_size(engines),
-             json_array_size(engines) == 1 ? "" : "s", conns, conns == 1 ? "" : "s", multipath, plain, amount(rx * 8, a), amount(tx * 8, b), kernel);
+    snprintf(buf, n, "%zu engine%s, %d connection%s: %d multipath, %d plain TCP; %s bit/s in, %s bit/s out", json_array_size(engines),
+             json_array_size(engines) == 1 ? "" : "s", conns, conns == 1 ? "" : "s", multipath, plain, amount(rx * 8, a), amount(tx * 8, b));
+    add_kernel(engines, buf, n);
 }

@@ -54,7 +54,7 @@ static void wait_key(double seconds)
 
 static void draw(json_t *engines, bool tty, const char *const *want)
 {
-    char sum[256], at[16];
+    char sum[512], at[16];
     time_t now = time(NULL);
     struct lines l = {.max = tty ? height() : 0, .color = tty, .out = stdout, .want = want};
     strftime(at, sizeof at, "%H:%M:%S", localtime(&now));
