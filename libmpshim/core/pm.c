@@ -396,7 +396,7 @@ void pm_routes_changed(struct mpc *c, mp_time now)
 static void set_aside(struct mpc *c, struct sf *s, mp_time now)
 {
     s->v.aside = s->v.stale = true;
-    sf_arm(s, SFT_TIME_WAIT, now + MP_SEC(2 * c->st->set.orphan_s));
+    sf_arm(s, SFT_TIME_WAIT, mp_min(s->v.timer[SFT_TIME_WAIT], now + MP_SEC(2 * c->st->set.orphan_s))); /* closing already: sooner */
     if (conn_any_other(c, s)) conn_reinject(c, s, now); /* else when one comes up: conn_sf_established */
 }
 

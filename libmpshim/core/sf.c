@@ -276,7 +276,8 @@ static void keepalive_tick(struct sf *s, mp_time now)
 {
     struct mpc *c = s->c;
     mp_dur idle = MP_SEC(c->v.keepidle_s ? c->v.keepidle_s : 7200), intvl = MP_SEC(c->v.keepintvl_s ? c->v.keepintvl_s : 75);
-    if (!c->v.keepalive || !sf_is_open(s)) return;
+    /* Also after our FIN (RFC 9293 3.8.4): half closed, a peer that vanished would be waited for without end. */
+    if (!c->v.keepalive || s->v.reset_pending || s->v.state < SF_ESTABLISHED || s->v.state >= SF_TIME_WAIT) return;
     if (s->seg_head || now - s->v.last_recv < idle) {
         s->v.keep_probes = 0;
         sf_arm(s, SFT_KEEPALIVE, mp_max(s->v.last_recv + idle, now + MP_MS(100)));

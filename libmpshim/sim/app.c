@@ -59,6 +59,7 @@ static void leave(struct sim_conn *k)
 static void finish(struct sim_conn *k)
 {
     k->done = true;
+    k->app->progress++;
     k->done_at = sim_of(k)->now;
     sim_trace_num(sim_of(k), &k->app->host->node, "done", (uint64_t)k->index, k->rx);
     if (k->c) leave(k);
@@ -202,6 +203,7 @@ static bool read_some(struct sim_conn *k)
     }
     if (mpc_eof(k->c)) {
         k->eof = true;
+        k->app->progress++;
         if (k->rx != k->expect_rx || k->cfg.peer_aborts)
             sim_fail(s, "%s conn %d: end of file after %llu of %llu bytes%s", k->app->host->node.name, k->index,
                      (unsigned long long)k->rx, (unsigned long long)k->expect_rx,
@@ -210,11 +212,19 @@ static bool read_some(struct sim_conn *k)
     return did || k->eof;
 }
 
+static bool leave_early(struct sim_conn *k)
+{
+    if (!k->c || !k->cfg.leave_after || k->rx < k->cfg.leave_after || k->tx < k->cfg.bytes) return false;
+    k->shut = true;
+    finish(k);
+    return true;
+}
+
 /* It ended, but not by our having sent all and read to the end: right only if a reset was to come. */
 static void judge_close(struct sim_conn *k)
 {
     struct sim *s = sim_of(k);
-    if (k->cfg.peer_aborts && k->err) {
+    if ((k->cfg.peer_aborts || k->cfg.may_fail) && k->err) {
         finish(k);
         return;
     }
@@ -229,11 +239,22 @@ static void judge_close(struct sim_conn *k)
 
 static void conn_run(struct sim_conn *k)
 {
-    while (!sim_failed(sim_of(k)) && k->c && (read_some(k) || write_some(k) || shut_when_written(k)));
+    while (!sim_failed(sim_of(k)) && k->c && (read_some(k) || write_some(k) || leave_early(k) || shut_when_written(k)));
     if (!k->c || k->done) return;
     look(k);
     if (k->shut && k->eof && k->tx == k->cfg.bytes) finish(k);
     else if (k->closed) judge_close(k);
+}
+
+static void set_options(struct sim_conn *k)
+{
+    mp_time now = sim_of(k)->now;
+    if (k->cfg.rcvbuf) mpc_setopt(k->c, MPC_RCVBUF, k->cfg.rcvbuf, now);
+    if (!k->cfg.keepalive_s) return;
+    mpc_setopt(k->c, MPC_KEEPINTVL_S, 1, now);
+    mpc_setopt(k->c, MPC_KEEPCNT, 5, now);
+    mpc_setopt(k->c, MPC_KEEPIDLE_S, k->cfg.keepalive_s, now);
+    mpc_setopt(k->c, MPC_KEEPALIVE, 1, now);
 }
 
 static void conn_open(struct sim_conn *k)
@@ -245,7 +266,7 @@ static void conn_open(struct sim_conn *k)
         sim_fail(h->node.sim, "conn %d: connect: %s", k->index, strerror(k->err));
         return;
     }
-    if (k->cfg.rcvbuf) mpc_setopt(k->c, MPC_RCVBUF, k->cfg.rcvbuf, h->node.sim->now);
+    set_options(k);
     sim_host_kick(h);
 }
 
@@ -266,12 +287,13 @@ static void on_event(struct sim_host *h, struct mpc *c, unsigned bits)
         k->connected = k->started = true;
         k->connected_at = s->now;
         mpc_set_owner(c, k);
-        if (k->cfg.rcvbuf) mpc_setopt(c, MPC_RCVBUF, k->cfg.rcvbuf, s->now);
+        set_options(k);
         mp_stack_unlisten(h->stack, &k->listener);
     }
     if (bits & MP_EV_CONNECTED && !k->connected) {
         k->connected = true;
         k->connected_at = s->now;
+        if (k->cfg.keepalive_s) mpc_setopt(c, MPC_KEEPALIVE, 1, s->now); /* a connection that is open now */
     }
     if (bits & MP_EV_CLOSED) {
         k->closed = true;

@@ -18,6 +18,9 @@ struct sim_app_cfg {
     bool late_shut;          /* ends its direction only after the peer's end, as a HTTP client does */
     uint64_t abort_after;    /* resets the connection after writing this many bytes; 0: never */
     bool peer_aborts;        /* an error is what should happen; an end of file is not */
+    bool may_fail;           /* the network may end the connection with an error: never with a wrong byte, nor an early end */
+    uint64_t leave_after;    /* close() as soon as so many bytes were read and all was written, whatever still comes; 0: never */
+    uint32_t keepalive_s;    /* MPC_KEEPIDLE_S, then a probe a second, five of them; 0: none */
     bool release_early;      /* close() right after the last write, without reading (the peer must send nothing) */
     unsigned open_flags;     /* enum mp_open_flags */
     uint64_t rcvbuf;         /* MPC_RCVBUF, bytes; 0: default */
@@ -64,7 +67,7 @@ struct sim_app {
     bool may_change;         /* a middlebox may change payload of plain TCP: counted, not a failure */
     uint32_t may_remove;     /* ... or take so many bytes out of it */
     uint32_t may_insert;     /* a middlebox may once insert so many bytes of SIM_BOX_MARK (sim/box.h) into a stream */
-    uint64_t progress;       /* bytes read and written by all: who does not progress is stuck */
+    uint64_t progress;       /* bytes read and written by all, and ends: who does not progress is stuck */
 };
 
 void sim_app_init(struct sim_app *a, struct sim_host *h);

@@ -1,6 +1,8 @@
 /* sim/host.c: see host.h. */
 #include "sim/host.h"
 
+#include "sim/watch.h"
+
 #include <errno.h>
 #include <stdlib.h>
 
@@ -205,6 +207,7 @@ static void output(struct sim_host *h, const struct mp_pkt *p)
         sim_fail(s, "%s sends a bad packet: %s: %s", h->node.name, wrong, text);
         return;
     }
+    sim_watch_packet(h->watch, h, p);
     struct sim_node *via = route_of(h, p->ifindex, &p->dst.ip);
     if (!via || !h->iface[sim_iface_of(h, p->ifindex)].up) return;
     uint32_t step = p->gso_size && p->len > p->gso_size ? p->gso_size : p->len;
@@ -299,6 +302,7 @@ static void host_free(struct sim_node *n)
         h->flows = f->next;
         free(f);
     }
+    sim_watch_free(h->watch);
     free(h);
 }
 
@@ -311,6 +315,7 @@ struct sim_host *sim_host_new(struct sim *s, const char *name)
     sim_node_add(s, &h->node, &host_ops, name);
     h->rng = sim_rng_new(s->seed, 0x40570000u + (uint64_t)h->node.id);
     h->wake = MP_NEVER;
+    h->watch = sim_watch_new();
     h->next_port = (uint16_t)sim_rng_range(&h->rng, 32768, 60000);
     return h;
 }

@@ -60,6 +60,7 @@ struct sim_host {
     mp_time (*app_next)(struct sim_host *h);
     void (*app_run)(struct sim_host *h);
     void *app;              /* borrowed */
+    struct sim_watch *watch; /* owned */
 };
 
 struct sim_host *sim_host_new(struct sim *s, const char *name);

@@ -1,6 +1,7 @@
 /* sim/link.c: see link.h. */
 #include "sim/link.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #define FRAME_HEADER 14 /* Ethernet, counted against rate and queue */
@@ -60,7 +61,7 @@ static bool is_lost(struct sim_link *l)
 
 static void refuse_size(struct sim_link *l, struct sim_pkt *p)
 {
-    if (l->cfg.icmp && l->too_big) l->too_big(l->too_big_arg, &p->h, l->cfg.mtu);
+    if (l->cfg.icmp && l->icmp) l->icmp(l->icmp_arg, &p->h, EMSGSIZE, l->cfg.mtu);
     drop(l, p, &l->stats.dropped_mtu, "too-big");
 }
 
@@ -98,6 +99,11 @@ static void link_forward(struct sim_node *n, struct sim_pkt *p)
     }
     if (is_lost(l)) {
         drop(l, p, &l->stats.dropped_loss, "loss");
+        return;
+    }
+    if (!(p->h.flags & MP_SYN) && sim_rng_ppm(&l->rng, l->cfg.unreach_ppm)) {
+        if (l->icmp) l->icmp(l->icmp_arg, &p->h, EHOSTUNREACH, 0);
+        drop(l, p, &l->stats.dropped_loss, "unreachable");
         return;
     }
     l->stats.queue_max_bytes = mp_max(l->stats.queue_max_bytes, backlog);

@@ -18,6 +18,7 @@ struct sim_link_cfg {
     mp_dur reorder_by;
     uint32_t mtu;         /* bytes of the IP packet; larger ones are dropped; 0: any */
     bool icmp;            /* and the sender is told by EMSGSIZE, if the packet's host is known (sim/host.h) */
+    uint32_t unreach_ppm; /* of the packets without SYN these are dropped, and the sender is told EHOSTUNREACH: soft, RFC 9293 3.9.2.2 */
     bool blackhole;       /* everything is dropped silently, also what is on its way */
 };
 
@@ -37,9 +38,9 @@ struct sim_link {
     mp_time last_at;      /* arrival of the last frame that keeps order */
     struct sim_pkt *head, *tail; /* on their way, by arrival time */
     struct sim_pcap *pcap;
-    /* Told about a packet that is too large (cfg.icmp). */
-    void (*too_big)(void *arg, const struct mp_pkt *h, uint32_t mtu);
-    void *too_big_arg;
+    /* Told about a packet that is too large (cfg.icmp) or refused. */
+    void (*icmp)(void *arg, const struct mp_pkt *h, int err, uint32_t mtu);
+    void *icmp_arg;
 };
 
 struct sim_link *sim_link_new(struct sim *s, const char *name, const struct sim_link_cfg *cfg, struct sim_node *out);

@@ -1,6 +1,9 @@
 /* sim/random.c: a random scenario from a seed, with a bound that follows from it. */
 #include "sim/scen.h"
 
+#include "core/cc/cc.h"
+#include "core/sched/sched.h"
+
 static const uint64_t rates[] = {500000, 1000000, 2000000, 5000000, 10000000, 20000000, 50000000, 100000000};
 
 static uint32_t pick(struct sim_rng *r, uint32_t n) { return (uint32_t)(sim_rng_next(r) % n); }
@@ -23,34 +26,84 @@ static void random_link(struct sim_rng *r, struct sim_link_cfg *l, bool clean, u
     if (chance(r, 20)) l->jitter = MP_US(sim_rng_range(r, 10, 10000));
     if (chance(r, 15)) l->dup_ppm = (uint32_t)sim_rng_range(r, 100, 50000);
     if (chance(r, 15)) l->corrupt_ppm = (uint32_t)sim_rng_range(r, 100, 5000);
+    if (chance(r, 8)) l->unreach_ppm = (uint32_t)sim_rng_range(r, 100, 10000);
+    if (chance(r, 8)) {
+        l->mtu = (uint32_t)sim_rng_range(r, 1280, 1500);
+        l->icmp = true;
+    }
     if (chance(r, 20)) {
         l->reorder_ppm = (uint32_t)sim_rng_range(r, 100, 50000);
         l->reorder_by = MP_US(sim_rng_range(r, 100, 20000));
     }
 }
 
-/* Boxes that a right implementation survives with the right stream. Payload changes are in table.c. */
+/* Not everything may survive: an error is in order then, a wrong byte, an early end or a hang is not. A host that only
+ * listens learns of a dead connection by keepalives. */
+static void may_fail(struct sim_scen *sc)
+{
+    sc->conn.client.may_fail = sc->conn.server.may_fail = true;
+    sc->conn.client.keepalive_s = sc->conn.server.keepalive_s = 5;
+}
+
+static void random_nat(struct sim_rng *r, struct sim_box_cfg *b, int path)
+{
+    char text[32];
+    snprintf(text, sizeof text, "192.0.2.%d", path + 1);
+    b->nat_ip = sim_addr(text);
+    if (b->what != SIM_BOX_NAT) b->from = MP_US(sim_rng_range(r, 50000, 5000000));
+}
+
 static void random_box(struct sim_rng *r, struct sim_scen *sc, int path)
 {
-    static const enum sim_box_what kinds[] = {
-        SIM_BOX_STRIP_SYN, SIM_BOX_STRIP_SYNACK, SIM_BOX_STRIP_NONSYN, SIM_BOX_STRIP_ALL, SIM_BOX_STRIP_ADD_ADDR,
-        SIM_BOX_DROP_SYN,  SIM_BOX_NAT,          SIM_BOX_SEQ,          SIM_BOX_SPLIT,     SIM_BOX_MERGE,
-        SIM_BOX_HOLES,
-    };
     struct sim_path_cfg *p = &sc->path[path];
     struct sim_box_cfg *b = &p->box[p->nbox++];
-    *b = (struct sim_box_cfg){.what = kinds[pick(r, sizeof kinds / sizeof *kinds)]};
-    /* Options die in one direction only: what one end knows, the other does not. */
-    if (b->what <= SIM_BOX_STRIP_ADD_ADDR) b->dirs = (uint8_t)pick(r, 3);
-    if (b->what == SIM_BOX_NAT) {
-        char text[32];
-        snprintf(text, sizeof text, "192.0.2.%d", path + 1);
-        b->nat_ip = sim_addr(text);
-    }
-    if (b->what == SIM_BOX_SPLIT) b->size = (uint32_t)sim_rng_range(r, 100, 1400);
-    if (b->what == SIM_BOX_MERGE) {
+    *b = (struct sim_box_cfg){.what = (enum sim_box_what)pick(r, SIM_BOX_COUNT), .cut_out = chance(r, 30)};
+    if (sim_box_is_nat(b->what)) random_nat(r, b, path);
+    else b->dirs = (uint8_t)pick(r, 4); /* what one end knows, the other need not */
+    bool numbers = b->what == SIM_BOX_SEQ || b->what == SIM_BOX_SEQ_NO_SACK || b->what == SIM_BOX_ALG || b->what == SIM_BOX_ALG_SHRINK;
+    if (chance(r, 30) && !sim_box_is_nat(b->what) && !numbers) b->from = MP_US(sim_rng_range(r, 1, 3000000));
+    switch (b->what) {
+    case SIM_BOX_SPLIT:
+    case SIM_BOX_SPLIT_FIRST: b->size = (uint32_t)sim_rng_range(r, 100, 1400); break;
+    case SIM_BOX_MERGE:
+    case SIM_BOX_MERGE_ANY:
         b->size = (uint32_t)sim_rng_range(r, 3000, 60000);
         b->hold = MP_US(sim_rng_range(r, 50, 2000));
+        break;
+    case SIM_BOX_CLAMP: b->size = (uint32_t)sim_rng_range(r, 3000, 60000); break;
+    case SIM_BOX_DUP:
+    case SIM_BOX_REORDER:
+        b->nth = (uint32_t)sim_rng_range(r, 2, 50);
+        b->hold = MP_US(sim_rng_range(r, 0, 20000));
+        break;
+    case SIM_BOX_DELAY: b->hold = MP_US(sim_rng_range(r, 10, 100000)); break;
+    case SIM_BOX_CORRUPT: b->nth = (uint32_t)sim_rng_range(r, 20, 300); break;
+    case SIM_BOX_ICMP_LIES: b->nth = (uint32_t)sim_rng_range(r, 1, 100); break;
+    case SIM_BOX_MSS: b->size = (uint32_t)sim_rng_range(r, 536, 1400); break;
+    case SIM_BOX_PROXY:
+    case SIM_BOX_ANSWER: /* what they acknowledge and cannot deliver then is lost: no packets too large for what follows */
+        p->up.mtu = p->down.mtu = 0;
+        may_fail(sc);
+        break;
+    case SIM_BOX_BIG_ICMP:
+    case SIM_BOX_BIG: b->size = (uint32_t)sim_rng_range(r, 1280, 1500); break;
+    case SIM_BOX_PAYLOAD:
+        b->nth = (uint32_t)sim_rng_range(r, 1, 200);
+        b->first = pick(r, 20);
+        sc->may_change = true;
+        may_fail(sc);
+        break;
+    case SIM_BOX_ALG:
+    case SIM_BOX_ALG_SHRINK:
+        b->size = (uint32_t)sim_rng_range(r, 1, 20);
+        b->first = pick(r, 20);
+        if (b->what == SIM_BOX_ALG) sc->may_insert = mp_max(sc->may_insert, b->size);
+        else sc->may_remove = b->size;
+        may_fail(sc);
+        break;
+    case SIM_BOX_NAT_REBIND:
+    case SIM_BOX_NAT_EXPIRE: may_fail(sc); break;
+    default: break;
     }
 }
 
@@ -86,6 +139,8 @@ static void random_ifaces(struct sim_rng *r, struct sim_scen *sc)
         sc->client_iface[i].families = sc->server_iface[i].families = fam;
         sc->server_iface[i].quiet = chance(r, 40);
         sc->client_iface[i].backup = i && chance(r, 15);
+        sc->client_iface[i].starts_down = i && chance(r, 10);
+        sc->server_iface[i].starts_down = i && chance(r, 5);
         if (chance(r, 10)) sc->client_iface[i].mtu = sc->server_iface[i].mtu = (uint32_t)sim_rng_range(r, 1280, 9000);
     }
     sc->conn.v6 = sc->client_iface[0].families == 2 || (sc->client_iface[0].families == 3 && chance(r, 50));
@@ -102,9 +157,8 @@ static void add_change(struct sim_scen *sc, struct sim_change c)
 }
 
 /* Outages end before `last`: from then on every path works again. */
-static void random_changes(struct sim_rng *r, struct sim_scen *sc, mp_time last)
+static void random_changes(struct sim_rng *r, struct sim_scen *sc, mp_time last, int n)
 {
-    int n = (int)pick(r, 6);
     for (int i = 0; i < n; i++) {
         int path = (int)pick(r, (uint32_t)sc->npaths);
         mp_time at = sim_rng_range(r, 0, last * 3 / 4);
@@ -128,7 +182,7 @@ static void random_changes(struct sim_rng *r, struct sim_scen *sc, mp_time last)
         }
     }
     /* Whatever overlapped: in the end all interfaces are up and no blackhole is left. */
-    for (int path = 0; n && path < sc->npaths; path++) {
+    for (int path = 0; path < sc->npaths; path++) {
         sc->nchanges = (int)mp_min((uint64_t)sc->nchanges, SIM_SCEN_CHANGES - 3 * (unsigned)(sc->npaths - path));
         add_change(sc, (struct sim_change){last, path, SIM_CH_BLACKHOLE, 0});
         add_change(sc, (struct sim_change){last, path, SIM_CH_CLIENT_LINK, 1});
@@ -167,12 +221,28 @@ static void random_app(struct sim_rng *r, struct sim_app_cfg *a)
     if (chance(r, 10)) a->rcvbuf = sim_rng_range(r, 20000, 400000);
 }
 
+/* One of the two goes before its time: by close() while the other still sends, or by a reset. */
+static void random_leave(struct sim_rng *r, struct sim_app_cfg *c, struct sim_app_cfg *s)
+{
+    struct sim_app_cfg *who = chance(r, 50) ? c : s, *other = who == c ? s : c;
+    c->keepalive_s = s->keepalive_s = 5;
+    if (chance(r, 50)) {
+        who->leave_after = 1 + sim_rng_next(r) % (other->bytes + 1);
+        c->may_fail = s->may_fail = true;
+    } else {
+        who->bytes++;
+        who->abort_after = 1 + sim_rng_next(r) % who->bytes;
+        other->peer_aborts = true;
+        who->may_fail = true;
+    }
+}
+
 static void random_conn(struct sim_rng *r, struct sim_scen *sc)
 {
     struct sim_app_cfg *c = &sc->conn.client, *s = &sc->conn.server;
     random_app(r, c);
     random_app(r, s);
-    switch (pick(r, 8)) {
+    switch (pick(r, 9)) {
     case 0: s->after_eof = true; break;
     case 1: c->after_eof = true; break;
     case 2: {
@@ -191,6 +261,7 @@ static void random_conn(struct sim_rng *r, struct sim_scen *sc)
         break;
     case 4: c->late_shut = true; break;
     case 5: s->late_shut = true; break;
+    case 6: random_leave(r, c, s); break;
     default: break;
     }
     if (chance(r, 15)) {
@@ -199,18 +270,37 @@ static void random_conn(struct sim_rng *r, struct sim_scen *sc)
     }
 }
 
+/* "cc=NAME" of any in the list, the default twice as often. */
+static const char *cc_setting(struct sim_rng *r)
+{
+    static char text[32][24];
+    int n = 0;
+    for (; mp_cc_all[n] && n < 31; n++) snprintf(text[n], sizeof text[n], "cc=%s", mp_cc_all[n]->name);
+    return text[pick(r, (uint32_t)n + 1) % (uint32_t)n];
+}
+
+static const char *sched_setting(struct sim_rng *r)
+{
+    static char text[32][24];
+    int n = 0;
+    for (; mp_sched_all[n] && n < 31; n++) snprintf(text[n], sizeof text[n], "scheduler=%s", mp_sched_all[n]->name);
+    return text[pick(r, (uint32_t)n + 1) % (uint32_t)n];
+}
+
 static void random_settings(struct sim_rng *r, struct sim_scen *sc)
 {
-    static const char *const cc[] = {"cc=lia", "cc=lia", "cc=cubic", "cc=reno"};
     int nc = 0, ns = 0;
-    const char *same = cc[pick(r, 4)];
-    sc->set_client[nc++] = same;
-    sc->set_server[ns++] = same;
-    if (chance(r, 40)) sc->set_client[nc++] = "checksum=off";
-    if (chance(r, 40)) sc->set_server[ns++] = "checksum=off";
+    sc->set_client[nc++] = cc_setting(r);
+    sc->set_server[ns++] = cc_setting(r);
+    sc->set_client[nc++] = sched_setting(r);
+    sc->set_server[ns++] = sched_setting(r);
+    /* What changes the payload's length can only be found by checksums. */
+    bool lengths = sc->may_insert || sc->may_remove;
+    if (chance(r, 40) && !lengths) sc->set_client[nc++] = "checksum=off";
+    if (chance(r, 40) && !lengths) sc->set_server[ns++] = "checksum=off";
     if (chance(r, 10)) sc->set_client[nc++] = "max-subflows=2";
-    if (chance(r, 10)) sc->set_client[nc++] = "rcvbuf-kb=128";
-    if (chance(r, 10)) sc->set_server[ns++] = "sndbuf-kb=128";
+    if (chance(r, 10)) sc->set_client[nc++] = chance(r, 50) ? "rcvbuf-kb=128" : "rcvbuf-kb=64";
+    if (chance(r, 10)) sc->set_server[ns++] = chance(r, 50) ? "sndbuf-kb=128" : "sndbuf-kb=64";
     if (chance(r, 50)) sc->slice_max = (uint32_t)sim_rng_range(r, 1000, MP_SLICE_MAX);
     if (chance(r, 30)) sc->local_queue_bytes = sim_rng_range(r, 3000, 40000);
     if (chance(r, 30)) sc->batch = MP_US(sim_rng_range(r, 1, 2000));
@@ -235,7 +325,28 @@ static mp_dur longest_rtt(const struct sim_path_cfg *p, uint64_t slowest)
 {
     mp_dur queue = ((uint64_t)p->up.queue_bytes + p->down.queue_bytes) * 8 * 1000 / (slowest / 1000) * 1000;
     mp_dur delay = mp_max(p->up.delay + p->down.delay, MP_MS(200)); /* a change may set it to 100 ms each way */
-    return delay + p->up.reorder_by + p->down.reorder_by + p->up.jitter + p->down.jitter + mp_min(queue, MP_SEC(4));
+    mp_dur held = 0;
+    for (int k = 0; k < p->nbox; k++) held += 2 * p->box[k].hold;
+    return delay + held + p->up.reorder_by + p->down.reorder_by + p->up.jitter + p->down.jitter + mp_min(queue, MP_SEC(4));
+}
+
+static uint64_t lost_ppm(const struct sim_path_cfg *p)
+{
+    uint64_t ppm = p->up.loss_ppm + p->down.loss_ppm + p->up.corrupt_ppm + p->down.corrupt_ppm + p->up.unreach_ppm + p->down.unreach_ppm;
+    for (int k = 0; k < p->nbox; k++)
+        if (p->box[k].what == SIM_BOX_CORRUPT) ppm += 2000000 / p->box[k].nth;
+    return ppm;
+}
+
+/* Bytes a round trip that the path's boxes let pass; UINT64_MAX: any. */
+static uint64_t box_window(const struct sim_path_cfg *p)
+{
+    uint64_t v = UINT64_MAX;
+    for (int k = 0; k < p->nbox; k++) {
+        if (p->box[k].what == SIM_BOX_CLAMP) v = mp_min(v, p->box[k].size);
+        if (p->box[k].what == SIM_BOX_PROXY || p->box[k].what == SIM_BOX_ANSWER) v = mp_min(v, 30000);
+    }
+    return v;
 }
 
 /* Once all paths work: a quarter of the slowest rate, and for each packet that is lost a time-out of the longest
@@ -245,18 +356,20 @@ static mp_dur transfer_bound(const struct sim_scen *sc)
     const struct sim_app_cfg *c = &sc->conn.client, *s = &sc->conn.server;
     uint64_t bytes = (c->bytes + s->bytes) * (uint64_t)(sc->nconn ? sc->nconn : 1), slowest = slowest_rate(sc);
     mp_dur rtt = 0, losses = 0;
+    uint64_t window = UINT64_MAX;
     for (int i = 0; i < sc->npaths; i++) {
         const struct sim_path_cfg *p = &sc->path[i];
         mp_dur t = longest_rtt(p, slowest);
-        uint64_t ppm = p->up.loss_ppm + p->down.loss_ppm + p->up.corrupt_ppm + p->down.corrupt_ppm + 10000;
+        uint64_t ppm = lost_ppm(p) + 10000;
         rtt = mp_max(rtt, t);
+        window = mp_min(window, box_window(p));
         losses = mp_max(losses, (bytes / 700 * ppm / 1000000 + 10) * t * (has_box(p, SIM_BOX_HOLES) ? 3 : 1));
     }
     mp_dur send = bytes * 8 * 4 * 1000 / (slowest / 1000) * 1000;
     mp_dur apps = pace(s->bytes, c->read_max, c->read_gap) + pace(c->bytes, s->read_max, s->read_gap) +
                   pace(c->bytes, (c->write_max + 1) / 2, c->write_gap) + pace(s->bytes, (s->write_max + 1) / 2, s->write_gap);
     mp_dur turns = c->turn_tx ? (c->bytes / c->turn_tx) * rtt * 3 : 0;
-    return send + losses + apps * 2 + turns + rtt * 40;
+    return send + losses + apps * 2 + turns + rtt * 40 + rtt * (2 * bytes / window);
 }
 
 struct sim_scen sim_scen_random(uint64_t seed)
@@ -269,9 +382,10 @@ struct sim_scen sim_scen_random(uint64_t seed)
     random_conn(&r, &sc);
     random_settings(&r, &sc);
     mp_time last = sim_rng_range(&r, MP_MS(100), MP_SEC(8));
-    if (chance(&r, 60)) random_changes(&r, &sc, last);
+    random_changes(&r, &sc, last, chance(&r, 60) ? (int)pick(&r, 6) : 0);
     mp_dur starts = (mp_dur)sc.nconn * sc.conn_gap;
     /* SYNs, third ACKs and data back off to twice the outage; 30 s are for joins and SYNs without the option. */
+    sc.calm_from = mp_max(last, mp_max(starts, MP_SEC(5))); /* applications begin to read within 4 s */
     sc.within = last * 4 + starts + MP_SEC(40) + transfer_bound(&sc);
     return sc;
 }
@@ -286,6 +400,7 @@ static void print_link(FILE *f, const char *dir, const struct sim_link_cfg *l)
     if (l->corrupt_ppm) fprintf(f, " corrupt %.2f%%", l->corrupt_ppm / 1e4);
     if (l->reorder_ppm) fprintf(f, " reorder %.2f%% by %.2f ms", l->reorder_ppm / 1e4, (double)l->reorder_by / 1e6);
     if (l->mtu) fprintf(f, " mtu %u", l->mtu);
+    if (l->unreach_ppm) fprintf(f, " unreachable %.2f%%", l->unreach_ppm / 1e4);
     fputc('\n', f);
 }
 
@@ -300,6 +415,8 @@ static void print_app(FILE *f, const char *who, const struct sim_app_cfg *a)
     if (a->late_shut) fprintf(f, ", ends after the peer");
     if (a->release_early) fprintf(f, ", closes early");
     if (a->abort_after) fprintf(f, ", aborts after %llu", (unsigned long long)a->abort_after);
+    if (a->leave_after) fprintf(f, ", leaves after reading %llu", (unsigned long long)a->leave_after);
+    if (a->may_fail) fprintf(f, ", may fail");
     if (a->rcvbuf) fprintf(f, ", rcvbuf %llu", (unsigned long long)a->rcvbuf);
     fputc('\n', f);
 }

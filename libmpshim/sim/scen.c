@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "sim/watch.h"
+
 /* After the last connection is done: TIME_WAIT, delayed ACKs and orphans have this long to go away. */
 #define AFTERMATH MP_SEC(400)
 
@@ -17,6 +19,8 @@ struct run {
     struct sim_link *bottleneck[2];
     int next_change;
     uint64_t back_bytes;                          /* what back_path had delivered at back_at */
+    uint64_t progress;                            /* of all applications, when last looked at */
+    mp_time progress_at;                          /* it changed last */
     bool box_acted;                               /* box[0][0] has touched a packet */
     uint64_t before_bytes[SIM_SCEN_PATHS][2];     /* what the links had delivered then */
 };
@@ -77,7 +81,7 @@ static void icmp(struct sim_host *host, const struct mp_pkt *h, int err, uint32_
         }
 }
 
-static void too_big(void *arg, const struct mp_pkt *h, uint32_t mtu) { icmp(arg, h, EMSGSIZE, mtu); }
+static void link_icmp(void *arg, const struct mp_pkt *h, int err, uint32_t mtu) { icmp(arg, h, err, mtu); }
 
 static void box_icmp(struct sim_box *b, int dir, const struct mp_pkt *h, int err, uint32_t mtu)
 {
@@ -95,9 +99,9 @@ static void build_path(struct run *r, int i)
     struct sim_link *up = sim_link_new(s, name, &p->up, to_server);
     snprintf(name, sizeof name, "link%d-down", i);
     struct sim_link *down = sim_link_new(s, name, &p->down, &r->host[0]->node);
-    up->too_big = down->too_big = too_big;
-    up->too_big_arg = r->host[0];
-    down->too_big_arg = r->host[1];
+    up->icmp = down->icmp = link_icmp;
+    up->icmp_arg = r->host[0];
+    down->icmp_arg = r->host[1];
     r->link[i][0] = up;
     r->link[i][1] = down;
     /* Up: link, then the boxes. Down: the boxes backwards, then the link. */
@@ -221,35 +225,68 @@ static void apply(struct run *r, const struct sim_change *c)
     }
 }
 
+/* The client gave up, or left, before the server's application ever saw the connection. */
+static void settle_unseen(struct run *r)
+{
+    for (int i = 0; i < r->app[1].n; i++) {
+        struct sim_conn *k = &r->app[1].conn[i];
+        if (!k->done && !k->started && r->app[0].conn[i].done && (k->cfg.may_fail || k->cfg.peer_aborts)) k->done = true;
+    }
+}
+
 static bool all_done(const struct run *r) { return sim_app_done(&r->app[0]) && sim_app_done(&r->app[1]); }
 
-/* Saves each connection of the client and goes on with copies in a new stack. */
-static void save_and_load(struct run *r)
+static struct sim_conn *conn_with(struct sim_app *a, const struct mpc *c)
 {
-    struct sim_host *h = r->host[0];
-    struct sim_app *a = &r->app[0];
+    for (int i = 0; i < a->n; i++)
+        if (a->conn[i].c == c) return &a->conn[i];
+    return NULL;
+}
+
+/* Each connection of a host, also those whose application left, in the order in which a new stack has them alike. */
+static int save_all(struct run *r, int side, struct mpc *was[], FILE *f)
+{
+    int n = 0;
+    for (struct mpc *c = mp_stack_first(r->host[side]->stack); c && n < SIM_MAX_CONN; c = mp_stack_next(c)) was[n++] = c;
+    for (int i = n - 1; i >= 0; i--) {
+        int rc = mpc_save(was[i], f);
+        if (rc < 0) sim_fail(&r->sim, "mpc_save: %s", strerror(-rc));
+    }
+    return n;
+}
+
+static void listen_again(struct run *r, int side)
+{
+    struct sim_app *a = &r->app[side];
+    for (int i = 0; i < a->n; i++) {
+        struct mp_endpoint at = {.port = (uint16_t)(5000 + i)};
+        if (a->conn[i].server && !a->conn[i].started) mp_stack_listen(r->host[side]->stack, &at, 3, 16, &a->conn[i].listener);
+    }
+}
+
+/* Saves all connections of a host and goes on with copies in a new stack. */
+static void save_and_load(struct run *r, int side)
+{
+    struct sim_host *h = r->host[side];
+    struct mpc *was[SIM_MAX_CONN];
     FILE *f = tmpfile();
     if (!f) abort();
-    int n = 0;
-    for (int i = 0; i < a->n; i++) {
-        if (!a->conn[i].c) continue;
-        int rc = mpc_save(a->conn[i].c, f);
-        if (rc < 0) sim_fail(&r->sim, "mpc_save: %s", strerror(-rc));
-        n++;
-    }
-    int ports = h->ports_held;
+    int n = save_all(r, side, was, f), ports = h->ports_held;
+    struct sim_conn *owner[SIM_MAX_CONN];
+    for (int i = 0; i < n; i++) owner[i] = conn_with(&r->app[side], was[i]);
+    struct sim_rng rng = h->rng;
     mp_stack_free(h->stack);
     h->stack = NULL;
     h->ports_held = ports; /* they go with the connections */
-    sim_host_start(h, r->sc->set_client);
+    sim_host_start(h, side ? r->sc->set_server : r->sc->set_client);
+    listen_again(r, side);
     rewind(f);
-    for (int i = 0; i < a->n && n; i++) {
-        struct sim_conn *k = &a->conn[i];
-        if (!k->c) continue;
-        k->c = mpc_load(h->stack, f, k, r->sim.now);
-        if (!k->c) sim_fail(&r->sim, "mpc_load: connection %d", i);
-        if (sim_failed(&r->sim)) break;
+    for (int i = n - 1; i >= 0 && !sim_failed(&r->sim); i--) {
+        struct mpc *c = mpc_load(h->stack, f, owner[i], r->sim.now);
+        if (!c) sim_fail(&r->sim, "mpc_load: connection %d of %d", n - i, n);
+        if (owner[i]) owner[i]->c = c;
     }
+    h->rng = rng; /* what follows draws the same numbers */
     fclose(f);
     sim_host_kick(h);
 }
@@ -264,7 +301,7 @@ static void run_until(struct run *r, mp_time until)
         if (save_at > r->sim.now) stop = mp_min(stop, save_at);
         sim_run_until(&r->sim, stop);
         if (sim_failed(&r->sim)) return;
-        if (r->sim.now == save_at) save_and_load(r), save_at = MP_NEVER;
+        if (r->sim.now == save_at) save_and_load(r, r->sc->save_load_server), save_at = MP_NEVER;
         if (change && r->sc->change[r->next_change].at + SIM_START <= r->sim.now)
             apply(r, &r->sc->change[r->next_change++]);
     }
@@ -328,7 +365,27 @@ static void note_back(struct run *r)
                  (double)sc->back_within / 1e6);
 }
 
-static void transfer(struct run *r)
+static void watch_stacks(struct run *r)
+{
+    for (int side = 0; side < 2; side++) sim_watch_stack(r->host[side]->watch, r->host[side]);
+}
+
+static void note_stall(struct run *r, struct sim_result *res)
+{
+    uint64_t progress = r->app[0].progress + r->app[1].progress;
+    mp_time from = mp_max(r->progress_at, SIM_START + r->sc->calm_from);
+    if (progress != r->progress) {
+        r->progress = progress;
+        r->progress_at = r->sim.now;
+    }
+    if (r->sim.now < from + res->calm_stall) return;
+    res->calm_stall = r->sim.now - from;
+    res->calm_stall_at = r->sim.now - SIM_START;
+    if (r->sc->calm_stall_max && res->calm_stall > r->sc->calm_stall_max)
+        sim_fail(&r->sim, "nothing moved for %.1f s, and every path works", (double)res->calm_stall / 1e9);
+}
+
+static void transfer(struct run *r, struct sim_result *res)
 {
     mp_time bound = SIM_START + r->sc->within;
     /* In steps, so that the end is seen soon; the steps change nothing in the run itself. */
@@ -337,6 +394,9 @@ static void transfer(struct run *r)
         watch(r);
         note_box(r);
         note_back(r);
+        watch_stacks(r);
+        settle_unseen(r);
+        note_stall(r, res);
     }
     if (!all_done(r)) fail_unfinished(r);
 }
@@ -345,8 +405,8 @@ static void transfer(struct run *r)
 
 static void aftermath(struct run *r)
 {
-    mp_time end = r->sim.now + AFTERMATH;
-    run_until(r, end);
+    for (mp_time end = r->sim.now + AFTERMATH; r->sim.now < end && !sim_failed(&r->sim); watch_stacks(r))
+        run_until(r, mp_min(end, r->sim.now + MP_SEC(5)));
     for (int i = 0; i < 2; i++) {
         struct sim_host *h = r->host[i];
         const char *who = h->node.name;
@@ -441,7 +501,7 @@ bool sim_scen_run(const struct sim_scen *sc, uint64_t seed, FILE *trace, const c
     r.sim.trace = trace;
     r.sim.pcap = pcap;
     build(&r);
-    transfer(&r);
+    transfer(&r, res);
     collect(&r, res);
     if (!sim_failed(&r.sim)) check_expectations(&r, res);
     if (!sim_failed(&r.sim)) aftermath(&r);

@@ -71,10 +71,13 @@ struct sim_scen {
     struct sim_change change[SIM_SCEN_CHANGES];
     int nchanges;
     mp_time save_load_at;           /* the client's connections are saved and loaded into a new stack then; 0: never */
+    bool save_load_server;          /* the server's instead (those in the middle of their handshake are lost to it) */
 
     /* What must hold. */
     mp_dur within;          /* all connections are finished by then */
     mp_dur not_before;      /* and not before (the simulator itself lies otherwise) */
+    mp_time calm_from;      /* from here on the network works, and the applications have no long pauses: ... */
+    mp_dur calm_stall_max;  /* longest time without any progress of any application then; 0: not asserted */
     mp_dur stall_max;       /* longest time without a byte read, of any reader; 0: not asserted */
     int subflows;           /* the first connection's client once had at least so many; 0: not asserted */
     int why;                /* enum mp_plain_why of the clients at the end, plus 1; 0: not asserted */
@@ -95,6 +98,7 @@ struct sim_result {
     mp_dur took;             /* until the last connection was done */
     mp_dur stall;            /* longest of any reader */
     mp_dur stall_at;
+    mp_dur calm_stall, calm_stall_at; /* longest without progress after calm_from, in steps of 50 ms, and when it ended */
     uint64_t hash, events, packets;
     int subflows;
     int why;                 /* of the first connection's client */

@@ -542,7 +542,7 @@ void w_run(struct world *w, mp_dur limit, int segments)
 
 /* Known and open (docs/fuzzing.md): a connection whose peer fell silent is not always given up. 1 leaves that check out. */
 #ifndef LONELY_MAY_LIVE
-#define LONELY_MAY_LIVE 1
+#define LONELY_MAY_LIVE 0
 #endif
 
 static void must_have_deadline(struct w_host *h)
