@@ -46,6 +46,15 @@ struct mpc *conn_new(struct mp_stack *st, bool server, mp_time now)
     return c;
 }
 
+static void drop_reinj(struct mpc *c)
+{
+    while (c->reinj) {
+        struct reinj *r = c->reinj;
+        c->reinj = r->next;
+        free(r);
+    }
+}
+
 static void free_queue(struct mpc *c)
 {
     while (c->snd_first) {
@@ -58,11 +67,7 @@ static void free_queue(struct mpc *c)
         c->spare = k->next;
         chunk_put(c->st, k);
     }
-    while (c->reinj) {
-        struct reinj *r = c->reinj;
-        c->reinj = r->next;
-        free(r);
-    }
+    drop_reinj(c);
     for (uint32_t i = 0; i < c->rxq_n; i++) mp_slice_put(&c->rxq[(c->rxq_head + i) % c->rxq_cap]);
     free(c->rxq);
     mp_rangemap_fini(&c->ooo);
@@ -189,6 +194,7 @@ static void go_plain(struct mpc *c, struct sf *s, enum mp_plain_why why)
     c->v.tx_plain_off = c->v.snd_nxt - mp_max(s->v.snd_nxt - s->v.fin_sent, 1);
     c->v.fin_sent = c->v.fin_acked = s->v.data_fin_now = false;
     c->v.snd_edge = UINT64_MAX; /* the subflow's window is the window now */
+    drop_reinj(c);              /* what waits to be sent again would be new bytes to a plain receiver */
     for (int i = 0; i < CT_COUNT; i++)
         if (i != CT_LINGER && i != CT_RACE) c->v.timer[i] = MP_NEVER;
     st_token_del(c->st, c);
@@ -452,9 +458,9 @@ static void data_rexmit_tick(struct mpc *c, mp_time now)
         for (struct sf_seg *g = s->seg_head; g && !held; g = g->next)
             held = holds(g, c->v.snd_una);
     }
-    /* The peer may have fallen back (conn_opt.c): sending twice would take that way out from us. */
-    bool doubt = conn_single(c) && c->sfs->v.bare_acks;
-    if (!held && doubt && ++c->v.data_rexmits > 2) {
+    /* The peer may have fallen back (conn_opt.c): sending twice would take that way out from us, and give it wrong bytes. */
+    bool doubt = c->sfs && c->sfs->v.initial && c->sfs->v.bare_acks && !conn_any_other(c, c->sfs);
+    if (!held && doubt && !conn_join_open(c) && ++c->v.data_rexmits > 2) {
         conn_fallback(c, c->sfs, FB_ACK_WITHOUT_DSS, MP_WHY_NO_OPTION_ACK, now);
         return;
     }

@@ -318,12 +318,25 @@ static uint32_t piece(struct mpc *c, struct sf *s, uint64_t room, uint64_t want)
     return (uint32_t)n;
 }
 
+/* Not for data that was sent before: a peer that answers without options may have fallen back, and would take it as new. */
+static void drop_doubtful(struct view *w)
+{
+    int n = 0;
+    for (int i = 0; i < w->v.n; i++) {
+        if (w->sf[i]->v.initial && w->sf[i]->v.bare_acks) continue;
+        w->sf[n] = w->sf[i];
+        w->v.path[n++] = w->v.path[i];
+    }
+    w->v.n = n;
+}
+
 static bool send_reinjected(struct mpc *c, struct mp_pkt *out, mp_time now)
 {
     struct reinj *r = next_reinj(c);
     struct view w;
     if (!r) return false;
     make_view(c, &w, r->from, now);
+    drop_doubtful(&w);
     if (!w.v.n) return false; /* the one that holds it lives, and sends it again by itself */
     int i = fastest(&w);
     if (i < 0) return false;

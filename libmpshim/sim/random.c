@@ -98,7 +98,7 @@ static void random_box(struct sim_rng *r, struct sim_scen *sc, int path)
         b->size = (uint32_t)sim_rng_range(r, 1, 20);
         b->first = pick(r, 20);
         if (b->what == SIM_BOX_ALG) sc->may_insert = mp_max(sc->may_insert, b->size);
-        else sc->may_remove = b->size;
+        else b->size = sc->may_remove = sc->may_remove ? sc->may_remove : b->size;
         may_fail(sc);
         break;
     case SIM_BOX_NAT_REBIND:
@@ -129,6 +129,10 @@ static void random_path(struct sim_rng *r, struct sim_scen *sc, int i)
     if (chance(r, 5)) random_box(r, sc, i);
     /* Two translators in a row share the one address that the server has a route for. */
     if (p->nbox == 2 && p->box[0].what == p->box[1].what) p->nbox = 1;
+    /* What one box joins, something behind it must not refuse for its size. */
+    bool joins = has_box(p, SIM_BOX_MERGE) || has_box(p, SIM_BOX_MERGE_ANY);
+    if (joins) p->up.mtu = p->down.mtu = 0;
+    if (joins && (has_box(p, SIM_BOX_BIG) || has_box(p, SIM_BOX_BIG_ICMP))) p->nbox = 1;
 }
 
 static void random_ifaces(struct sim_rng *r, struct sim_scen *sc)
@@ -246,6 +250,7 @@ static void random_conn(struct sim_rng *r, struct sim_scen *sc)
     case 0: s->after_eof = true; break;
     case 1: c->after_eof = true; break;
     case 2: {
+        if (sc->may_remove) break; /* who waits for bytes that were taken out waits for ever */
         uint32_t turns = 1 + pick(r, 20);
         c->turn_tx = s->turn_rx = 1 + pick(r, 3000);
         s->turn_tx = c->turn_rx = 1 + pick(r, 30000);

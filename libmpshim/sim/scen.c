@@ -225,12 +225,23 @@ static void apply(struct run *r, const struct sim_change *c)
     }
 }
 
-/* The client gave up, or left, before the server's application ever saw the connection. */
+static bool knows_port(const struct run *r, int side, uint16_t port)
+{
+    for (struct mpc *c = mp_stack_first(r->host[side]->stack); c; c = mp_stack_next(c)) {
+        struct mpc_info i;
+        mpc_get_info(c, &i);
+        if ((side ? i.local.port : i.remote.port) == port) return true;
+    }
+    return false;
+}
+
+/* The client gave up, or left, before the server's application ever saw the connection: it never will. */
 static void settle_unseen(struct run *r)
 {
     for (int i = 0; i < r->app[1].n; i++) {
         struct sim_conn *k = &r->app[1].conn[i];
-        if (!k->done && !k->started && r->app[0].conn[i].done && (k->cfg.may_fail || k->cfg.peer_aborts)) k->done = true;
+        if (!k->done && !k->started && r->app[0].conn[i].done && (k->cfg.may_fail || k->cfg.peer_aborts) &&
+            !knows_port(r, 0, (uint16_t)(5000 + i)) && !knows_port(r, 1, (uint16_t)(5000 + i))) k->done = true;
     }
 }
 

@@ -58,6 +58,7 @@ void sim_watch_packet(struct sim_watch *w, struct sim_host *h, const struct mp_p
 {
     struct sf *s = st_find(h->stack, &p->src, &p->dst);
     struct mp_opts o;
+    if (p->wnd == 65535) return; /* all that the field can say: a subflow without scaling says less than others told */
     if (!s || !(p->flags & MP_ACK) || (p->flags & (MP_SYN | MP_RST)) || mp_opts_parse(&o, p->opt, p->optlen, p->flags)) return;
     const struct mpc *c = s->c;
     mp_dsn at;

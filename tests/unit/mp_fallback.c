@@ -495,6 +495,48 @@ TEST(no_fallback_where_the_peer_may_have_had_two_subflows)
     lab_end(&l);
 }
 
+/* ---- data sent twice has two subflow numbers: a peer that fell back would take it as new ---- */
+
+TEST(what_waits_to_be_sent_again_is_forgotten_by_the_fallback)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    lab_write(&l, 3000);
+    lab_forget(&l);
+    lab_wait(&l, LAB_RTT);
+    lab_ack_mp(&l, P0, 1, 3001, 0); /* on the subflow only: RFC 8684 3.3.6 */
+    l.blocked = true;
+    lab_wait(&l, MP_MS(900));
+    lab_expect_counter(&l, conn_rexmit, 1);
+    l.blocked = false;
+    struct mp_opts o = { .mp = MP_OPT_HAS(MP_FAIL), .fail_dsn = l.idsn_engine + 1 };
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 3001, .o = o });
+    lab_expect_counter(&l, fallback, 1);
+    lab_forget(&l);
+    lab_write(&l, 500);
+    struct got *g = lab_expect(&l, P0, MP_ACK, 3001, 1, 500);
+    CHECK(lab_payload_is(g, 3000));
+    lab_end(&l);
+}
+
+TEST(nothing_is_sent_again_to_a_peer_that_answers_without_options)
+{
+    struct lab l = { 0 };
+    struct peer *p = join_half_open(&l); /* undecided: no fallback yet */
+    lab_write(&l, 3000);
+    lab_forget(&l);
+    lab_wait(&l, LAB_RTT);
+    lab_ack(&l, P0, 1, 3001);
+    lab_wait(&l, MP_SEC(5));
+    for (; l.qi < l.qn; l.qi++) CHECK(l.q[l.qi].p == p && (l.q[l.qi].flags & MP_SYN));
+    lab_expect_counter(&l, conn_rexmit, 0);
+    lab_send(&l, p, (struct seg){ .flags = MP_RST | MP_ACK, .seq = 1, .ack = 1 });
+    lab_wait(&l, MP_SEC(10));
+    lab_expect_counter(&l, fallback_refused, 1);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(every_cell_of_the_table_was_reached)
 {
     static const struct { enum fb_state s; enum fb_event e; const char *name; } table[] = {
