@@ -279,6 +279,14 @@ static void opening_failed(struct mpc *c, int err, mp_time now)
     conn_event(c, MP_EV_CLOSED);
 }
 
+/* A path that lets handshakes pass and spoils all data (an ALG, RFC 8684 3.7) would see subflows come and go for ever. */
+static bool barren(struct mpc *c, mp_time now)
+{
+    if (c->v.snd_una >= c->v.snd_nxt) return false;
+    if (!c->v.barren++) c->v.barren_since = now;
+    return c->v.barren >= 10 && now - c->v.barren_since > MP_SEC(15) * c->st->set.data_tries;
+}
+
 void conn_sf_gone(struct mpc *c, struct sf *s, int err, mp_time now)
 {
     bool up = s->v.join_done && s->v.state >= SF_ESTABLISHED;
@@ -307,6 +315,10 @@ void conn_sf_gone(struct mpc *c, struct sf *s, int err, mp_time now)
     if (err && up && !c->v.closing) conn_reinject_gaps(c, s->v.id);
     if (!up && !s->v.passive) st_count(c->st, MP_E_join_failed, 1, c);
     if (c->v.closing || conn_finished(c)) return;
+    if (s->v.state >= SF_ESTABLISHED && barren(c, now)) {
+        conn_fail(c, ETIMEDOUT, now);
+        return;
+    }
     pm_sf_failed(c, s, up, now);
     if (c->v.timer[CT_ORPHAN] == MP_NEVER && !conn_nsync(c)) c->v.timer[CT_ORPHAN] = now + MP_SEC(c->st->set.orphan_s);
     if (conn_nlive(c)) return;

@@ -131,6 +131,8 @@ struct mpc {
         uint64_t window_blocked;       /* times that the peer's window alone stopped new data */
         int data_rexmits;
         mp_time last_data_ack;
+        int barren;                    /* subflows that came up and died while data waited, and no DATA_ACK moved */
+        mp_time barren_since;          /* when the first of these died */
         mp_time timer[CT_COUNT];
     } v;
 };

@@ -271,3 +271,35 @@ TEST(ipv6_from_end_to_end)
     CHECK(lab_info(&l).multipath);
     lab_end(&l);
 }
+
+TEST(subflows_that_come_up_and_die_without_use_are_not_opened_for_ever)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    lab_write(&l, 1000);
+    lab_forget(&l);
+    mp_time begin = l.now;
+    int joins = 0;
+    struct peer *p = P0;
+    lab_send(&l, p, (struct seg){ .flags = MP_RST, .seq = 1 });
+    for (; !mpc_error(l.c) && l.now < begin + MP_SEC(600); joins++) {
+        while (lab_waiting(&l) && !(l.q[l.qi].flags & MP_SYN)) l.qi++;
+        if (!lab_waiting(&l)) {
+            lab_wait(&l, MP_MS(10));
+            joins--;
+            continue;
+        }
+        p = l.q[l.qi].p;
+        lab_forget(&l);
+        lab_synack(&l, p, lab_join_synack(&l, p, 0));
+        lab_wait(&l, MP_MS(10));
+        lab_send(&l, p, (struct seg){ .flags = MP_RST, .seq = 1 }); /* as after a wrong checksum */
+        lab_forget(&l);
+        if (l.np == LAB_MAX_PEERS) l.np = 1;
+    }
+    CHECK_EQ(mpc_error(l.c), ETIMEDOUT);
+    CHECK(l.now - begin > MP_SEC(60) && l.now - begin < MP_SEC(300));
+    CHECK(joins >= 10 && joins < 60);
+    lab_forget(&l);
+    lab_end(&l);
+}
