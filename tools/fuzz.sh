@@ -17,7 +17,7 @@ engine=$(ls libmpshim/engine/*.c | grep -v -e '/helper_main\.c' -e '/engine\.c')
 build() # TARGET
 {
     case $1 in
-    control) more="$engine $core" libs="-lev -lmnl -ljansson" ;;
+    control) flags="$flags -DMOVE_LAYOUT=1u" more="$engine $core" libs="-lev -lmnl -ljansson" ;;
     packet|sequence) more="tests/fuzz/lib/world.c libmpshim/sim/text.c libmpshim/sim/sim.c $core" libs= ;;
     *) more=$core libs= ;;
     esac
