@@ -100,15 +100,22 @@ void conn_join_hmac(const struct mpc *c, bool ours, uint32_t nonce_own, uint32_t
     else mp_join_hmac(a, b, na, nb, out);
 }
 
-void conn_new_keys(struct mpc *c)
+bool conn_use_key(struct mpc *c, uint64_t key)
 {
-    do {
-        c->st->ops.random(c->st->arg, &c->v.key_local, sizeof c->v.key_local);
-        conn_key_derive(c, c->v.key_local, &c->v.token_local, &c->v.idsn_local);
-    } while (st_token_find(c->st, c->v.token_local));
+    c->v.key_local = key;
+    conn_key_derive(c, key, &c->v.token_local, &c->v.idsn_local);
+    if (st_token_find(c->st, c->v.token_local)) return false;
     st_token_add(c->st, c);
     c->v.snd_una = c->v.snd_nxt = c->v.snd_end = c->v.idsn_local + 1; /* MP_CAPABLE takes one, RFC 8684 3.1 */
     c->v.snd_edge = c->v.snd_nxt;
+    return true;
+}
+
+void conn_new_keys(struct mpc *c)
+{
+    uint64_t key;
+    do c->st->ops.random(c->st->arg, &key, sizeof key);
+    while (!conn_use_key(c, key));
 }
 
 void conn_set_peer_key(struct mpc *c, uint64_t key)

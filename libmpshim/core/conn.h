@@ -149,6 +149,7 @@ void conn_fail(struct mpc *c, int err, mp_time now);    /* the connection ends i
 void conn_reap(struct mpc *c, mp_time now);             /* frees dead subflows, and the connection when it is over */
 enum fb_action conn_fallback(struct mpc *c, struct sf *s, enum fb_event e, enum mp_plain_why why, mp_time now);
 void conn_new_keys(struct mpc *c);                      /* draws key_local until its token is free */
+bool conn_use_key(struct mpc *c, uint64_t key);          /* this one; false: its token is taken */
 void conn_set_peer_key(struct mpc *c, uint64_t key);
 void conn_sf_established(struct mpc *c, struct sf *s, mp_time now);
 void conn_sf_gone(struct mpc *c, struct sf *s, int err, mp_time now);

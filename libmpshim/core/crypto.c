@@ -131,4 +131,13 @@ uint64_t mp_add_addr_hmac(uint64_t key_sender, uint64_t key_receiver, uint8_t id
     return get64(d + 24);
 }
 
+void mp_mac(const uint8_t key[16], const void *msg, size_t n, uint64_t out[2])
+{
+    uint8_t d[32];
+
+    hmac(sha256_of_two, sizeof d, d, key, msg, n);
+    out[0] = get64(d);
+    out[1] = get64(d + 8);
+}
+
 bool mp_equal_ct(const void *a, const void *b, size_t n) { return CRYPTO_memcmp(a, b, n) == 0; }

@@ -424,7 +424,7 @@ static bool local_backup(const struct mp_stack *st, int ifindex, const struct mp
 
 /* ---- opening ---- */
 
-static struct sf *sf_make(struct mpc *c, int ifindex, const struct mp_endpoint *local, const struct mp_endpoint *remote,
+struct sf *st_sf_make(struct mpc *c, int ifindex, const struct mp_endpoint *local, const struct mp_endpoint *remote,
                           bool passive, mp_time now)
 {
     struct mp_stack *st = c->st;
@@ -481,7 +481,7 @@ struct sf *st_sf_open(struct mpc *c, int ifindex, const struct mp_addr *local, c
             st_count(st, MP_E_time_wait_reused, 1, c);
             give_way(st, old, now);
         }
-        struct sf *s = sf_make(c, ifindex, &l, remote, false, now);
+        struct sf *s = st_sf_make(c, ifindex, &l, remote, false, now);
         if (s && old) s->v.iss = after;
         if (s) return s;
         st->ops.port_put(st->arg, local->family, l.port); /* refused, or the 4-tuple is somebody's outside of the stack */
@@ -548,32 +548,28 @@ void mp_stack_unlisten(struct mp_stack *st, void *owner)
         }
 }
 
-static struct listener *listener_for(struct mp_stack *st, const struct mp_endpoint *to)
-{
-    struct listener *any = NULL;
-    for (struct listener *l = st->listeners; l; l = l->next) {
-        if (l->at.port != to->port) continue;
-        if (l->at.ip.family && mp_addr_eq(&l->at.ip, &to->ip)) return l;
-        if (!l->at.ip.family && (l->families & (to->ip.family == 4 ? 1u : 2u))) any = l;
-    }
-    return any;
-}
-
 /* ---- segments of nobody ---- */
 
 /* RFC 9293 3.10.7.1: a segment for no connection is answered by a reset that the sender will believe. */
-static void stray_rst(struct mp_stack *st, const struct mp_pkt *p, int reason)
+struct mp_pkt *st_stray(struct mp_stack *st, const struct mp_pkt *p)
 {
-    if (p->flags & MP_RST) {
-        st_count(st, MP_E_no_flow_ignored, 1, NULL);
-        return;
-    }
-    if (st->nstray == ST_MAX_STRAY) return;
+    if (st->nstray == ST_MAX_STRAY) return NULL;
     struct mp_pkt *r = &st->stray[st->nstray++];
     memset(r, 0, sizeof *r);
     r->src = p->dst;
     r->dst = p->src;
     r->ifindex = p->ifindex;
+    return r;
+}
+
+void st_stray_rst(struct mp_stack *st, const struct mp_pkt *p, int reason)
+{
+    if (p->flags & MP_RST) {
+        st_count(st, MP_E_no_flow_ignored, 1, NULL);
+        return;
+    }
+    struct mp_pkt *r = st_stray(st, p);
+    if (!r) return;
     r->flags = MP_RST;
     if (p->flags & MP_ACK)
         r->seq = p->ack;
@@ -586,95 +582,6 @@ static void stray_rst(struct mp_stack *st, const struct mp_pkt *p, int reason)
         r->optlen = (uint8_t)mp_opts_len(&o, r->flags);
         mp_opts_emit(r->opt, &o, r->flags);
     }
-}
-
-/* ---- passive opening ---- */
-
-static void join_in(struct mp_stack *st, struct mp_pkt *p, const struct mp_opts *o, mp_time now)
-{
-    st_count(st, MP_E_join_syn_in, 1, NULL);
-    struct mpc *c = st_token_find(st, o->join.token);
-    if (!c || !conn_mp(c)) { /* RFC 8684 3.2: unknown token: RST */
-        st_count(st, MP_E_join_token_unknown, 1, NULL);
-        stray_rst(st, p, MP_RST_MPTCP);
-        return;
-    }
-    if (!c->v.peer_key_known || c->v.fb == FB_OFFERED || c->v.closing || conn_nlive(c) >= (int)st->set.max_subflows) {
-        st_count(st, MP_E_join_refused, 1, c);
-        stray_rst(st, p, MP_RST_PROHIBITED);
-        return;
-    }
-    struct sf *s = sf_make(c, p->ifindex, &p->dst, &p->src, true, now);
-    if (!s) return;
-    s->v.addr_id_remote = o->join.addr_id;
-    s->v.addr_id_local = pm_local_id(c, p->ifindex, &p->dst.ip);
-    s->v.backup_remote = o->join.backup;
-    s->v.nonce_remote = o->join.nonce;
-    s->v.nonce_local = st_rand32(st);
-    c->v.joins_answered++;
-    sf_accept_syn(s, p, o, now);
-    conn_touch(c);
-}
-
-static void offer_in(struct mpc *c, const struct mp_opts *o)
-{
-    const struct mp_opt_capable *m = &o->capable;
-    if (!(o->mp & MP_OPT_HAS(MP_CAPABLE))) {
-        c->v.why = MP_WHY_NO_OPTION_SYNACK;
-        return;
-    }
-    if (m->bflag || !m->hmac_sha256) { /* flag H: HMAC-SHA256, in version 0 HMAC-SHA1 */
-        st_count(c->st, MP_E_capable_version, 1, c);
-        c->v.why = MP_WHY_VERSION;
-        return;
-    }
-    /* RFC 8684 3.1: a lower version is answered with itself, a higher one with ours, and the client decides. */
-    c->v.version = m->version ? 1 : 0;
-    st_count(c->st, MP_E_capable_syn_in, 1, c);
-    c->v.offered = true;
-    c->v.fb = FB_OFFERED;
-    c->v.why = MP_WHY_PENDING;
-    c->v.csum = m->csum_req || c->st->set.checksum;
-    c->v.no_join_initial = c->v.version && m->no_join_initial;
-    conn_new_keys(c);
-    if (!c->v.version) conn_set_peer_key(c, m->key_snd); /* RFC 6824 3.1: in the SYN already */
-}
-
-static void syn_in(struct mp_stack *st, struct mp_pkt *p, const struct mp_opts *o, mp_time now)
-{
-    if (o->mp & MP_OPT_HAS(MP_JOIN)) {
-        join_in(st, p, o, now);
-        return;
-    }
-    struct listener *l = listener_for(st, &p->dst);
-    if (!l) {
-        st_count(st, MP_E_listen_unmatched, 1, NULL);
-        stray_rst(st, p, -1);
-        return;
-    }
-    if (l->pending >= l->backlog * 2 + 16) {
-        st_count(st, MP_E_listen_overflow, 1, NULL);
-        return;
-    }
-    struct mpc *c = conn_new(st, true, now);
-    if (!c) return;
-    c->owner = l->owner;
-    c->v.families = l->at.ip.family ? 0 : (uint8_t)l->families;
-    c->v.local = p->dst;
-    c->v.remote = p->src;
-    c->v.fb = FB_PLAIN;
-    offer_in(c, o);
-    struct sf *s = sf_make(c, p->ifindex, &p->dst, &p->src, true, now);
-    if (!s) {
-        conn_free(c);
-        return;
-    }
-    s->v.initial = true;
-    c->v.remotes[0] = (struct pm_remote){ .id = 0, .used = true, .at = p->src };
-    st_count(st, MP_E_syn_in, 1, c);
-    l->pending++;
-    sf_accept_syn(s, p, o, now);
-    conn_touch(c);
 }
 
 void st_accepted(struct mpc *c)
@@ -710,6 +617,7 @@ void mp_stack_input(struct mp_stack *st, struct mp_pkt *p, mp_time now)
             s = NULL;
         }
     }
+    if (!s) s = cookie_accept(st, p, &o, now);
     if (s) {
         struct mpc *c = s->c;
         sf_input(s, p, &o, now);
@@ -717,11 +625,23 @@ void mp_stack_input(struct mp_stack *st, struct mp_pkt *p, mp_time now)
         return;
     }
     if ((p->flags & (MP_SYN | MP_ACK | MP_RST | MP_FIN)) == MP_SYN)
-        syn_in(st, p, &o, now);
+        st_syn_in(st, p, &o, now);
     else {
         st_count(st, MP_E_no_flow, 1, NULL);
-        stray_rst(st, p, -1);
+        st_stray_rst(st, p, -1);
     }
+}
+
+void mp_stack_input_unowned(struct mp_stack *st, struct mp_pkt *p, mp_time now)
+{
+    struct mp_opts o;
+    if (!st->cookies_at || st_find(st, &p->dst, &p->src) || mp_opts_parse(&o, p->opt, p->optlen, p->flags) < 0) return;
+    st->now = now;
+    struct sf *s = cookie_accept(st, p, &o, now);
+    if (!s) return;
+    st->counter[MP_E_pkt_in]++;
+    sf_input(s, p, &o, now);
+    conn_touch(s->c);
 }
 
 void mp_stack_net_error(struct mp_stack *st, void *flow, int err, uint32_t seq, bool must_match, uint32_t mtu, mp_time now)

@@ -48,6 +48,9 @@ void mp_stack_free(struct mp_stack *s); /* connections end without a word; flows
 
 /* ---- packets and time ---- */
 void mp_stack_input(struct mp_stack *s, struct mp_pkt *p, mp_time now);
+/* A segment to a listener that belongs to no flow: taken if it answers a SYN cookie, else passed over in silence, for it
+ * may be of a connection that is not the stack's. */
+void mp_stack_input_unowned(struct mp_stack *s, struct mp_pkt *p, mp_time now);
 bool mp_stack_poll(struct mp_stack *s, struct mp_pkt *out, mp_time now); /* false: nothing to send now */
 mp_time mp_stack_deadline(const struct mp_stack *s);                     /* MP_NEVER: none */
 void mp_stack_tick(struct mp_stack *s, mp_time now);

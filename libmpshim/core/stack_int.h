@@ -32,6 +32,7 @@ struct mp_stack {
     struct mp_pkt stray[ST_MAX_STRAY]; int nstray; void *stray_flow; /* RSTs for segments of nobody */
     uint64_t counter[MP_E_COUNT];
     uint32_t hash_seed;
+    mp_time cookies_at; uint8_t cookie_secret[16]; /* cookie.c: last used; 0: never */
     mp_time now;
     int nconn;
     int ntime_wait;             /* subflows in TIME_WAIT */
@@ -43,6 +44,19 @@ uint32_t st_rand32(struct mp_stack *st);
 void st_hash_add(struct mp_stack *st, struct sf *s);
 void st_hash_del(struct mp_stack *st, struct sf *s);
 struct sf *st_find(struct mp_stack *st, const struct mp_endpoint *local, const struct mp_endpoint *remote);
+struct mp_pkt *st_stray(struct mp_stack *st, const struct mp_pkt *p); /* an answer to p that belongs to no subflow; NULL: too many wait */
+void st_stray_rst(struct mp_stack *st, const struct mp_pkt *p, int reason); /* reason < 0: without MP_TCPRST */
+struct sf *st_sf_make(struct mpc *c, int ifindex, const struct mp_endpoint *local, const struct mp_endpoint *remote, bool passive, mp_time now);
+
+/* ---- accept.c ---- */
+void st_syn_in(struct mp_stack *st, struct mp_pkt *p, const struct mp_opts *o, mp_time now);
+bool st_offer_ok(const struct mp_opts *o); /* an MP_CAPABLE that can be answered */
+struct sf *st_passive_open(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opts *o, const uint64_t *key, mp_time now); /* NULL: no listener, no memory */
+
+/* ---- cookie.c ---- */
+void cookie_answer(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opts *o, mp_time now);
+struct sf *cookie_accept(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opts *o, mp_time now);
+
 bool st_has_local(const struct mp_stack *st, int ifindex, const struct mp_addr *ip);
 struct mpc *st_token_find(struct mp_stack *st, uint32_t token);
 void st_token_add(struct mp_stack *st, struct mpc *c);

@@ -348,12 +348,18 @@ static void to_stack(struct io_sock *s, struct mp_pkt *p, mp_time now)
     if (*s->io->stack) mp_stack_input(*s->io->stack, p, now);
 }
 
-/* Without a flow only a SYN means something. Other segments may belong to a connection that the kernel accepted before
+/* Without a flow only a SYN means something, or the answer to a SYN cookie. Other segments may belong to a connection that the kernel accepted before
  * the listener was ours: an answer would reset it. */
 static void deliver_stray(struct io_sock *s, struct mp_pkt *p, mp_time now)
 {
-    if (s->kind == IO_RAW_LISTEN && is_syn(p) && is_listening(s->io, s->family, p->dst.port)) to_stack(s, p, now);
-    else s->io->n.rx_stray++;
+    if (s->kind == IO_RAW_LISTEN && is_listening(s->io, s->family, p->dst.port)) {
+        if (is_syn(p)) {
+            to_stack(s, p, now);
+            return;
+        }
+        if (*s->io->stack) mp_stack_input_unowned(*s->io->stack, p, now);
+    }
+    s->io->n.rx_stray++;
 }
 
 bool io_deliver(struct io_sock *s, struct mp_pkt *p, mp_time now)

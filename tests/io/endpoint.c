@@ -210,6 +210,8 @@ void mp_stack_local_del(struct mp_stack *s, int ifindex, const struct mp_addr *i
     say_path("del", ifindex, ip, "", false);
 }
 
+void mp_stack_input_unowned(struct mp_stack *s, struct mp_pkt *p, mp_time now) { (void)s, (void)p, (void)now; }
+
 void mp_stack_routes_changed(struct mp_stack *s, mp_time now) { (void)s, (void)now; }
 
 /* ---- commands ---- */

@@ -225,11 +225,32 @@ TEST(joins_beyond_the_limit_are_refused)
     lab_server(&l);
     struct peer *p = lab_syn(&l, 2, 5002, join_opt(&l, NULL));
     lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0);
+    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = join_ack(&l, p) });
+    lab_expect(&l, p, MP_ACK, 1, 1, 0);
     struct peer *q = lab_syn(&l, 2, 5003, join_opt(&l, NULL));
     struct got *g = lab_expect(&l, q, MP_RST | MP_ACK, (uint32_t)-q->irs, 1, 0);
     lab_expect_options(g, MP_TCPRST);
     CHECK_EQ(g->o.tcprst.reason, MP_RST_PROHIBITED);
     lab_expect_counter(&l, join_refused, 1);
+    lab_end(&l);
+}
+
+TEST(half_open_joins_do_not_keep_others_out) /* RFC 8684 5: whoever has seen a token may send them */
+{
+    struct lab l = { .tune = two_subflows };
+    lab_server(&l);
+    for (uint16_t i = 0; i < 20; i++) {
+        l.np = 1;
+        lab_syn(&l, 3, (uint16_t)(7000 + i), join_opt(&l, NULL));
+    }
+    lab_forget(&l);
+    CHECK_EQ(l.flows, 2); /* nothing piles up */
+    struct peer *p = lab_syn(&l, 2, 5002, join_opt(&l, NULL));
+    lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0);
+    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = join_ack(&l, p) });
+    lab_expect(&l, p, MP_ACK, 1, 1, 0);
+    CHECK_EQ(lab_info(&l).nsubflows, 2);
+    lab_expect_counter(&l, join_dropped, 20);
     lab_end(&l);
 }
 

@@ -215,24 +215,6 @@ TEST(a_syn_ack_is_sent_again_and_given_up)
     lab_end(&l);
 }
 
-TEST(a_full_backlog_drops_syns)
-{
-    struct lab l = { .plain = true };
-    struct mp_endpoint at = { { 0 }, 80 };
-    lab_stack(&l);
-    mp_stack_listen(l.st, &at, 1, 1, &l);
-    for (uint16_t i = 0; i < 25; i++) {
-        l.np = 0;
-        lab_syn(&l, 1, (uint16_t)(6000 + i), (struct mp_opts){ 0 });
-    }
-    lab_forget(&l);
-    CHECK(mp_stack_counter(l.st, MP_E_listen_overflow) > 0);
-    mp_stack_unlisten(l.st, &l);
-    lab_forget(&l);
-    CHECK_EQ(mp_stack_live(l.st), 0);
-    lab_end(&l);
-}
-
 TEST(simultaneous_open_is_plain_tcp) /* RFC 9293 3.5 figure 7 */
 {
     struct lab l = { .plain = true };
