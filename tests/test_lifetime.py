@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import lab as lab_package
-from lab.shim import MPTCP_RUN, ROOT, Watch, engines, shim
+from lab.shim import MPTCP_RUN, ROOT, CurlRun, Watch, curl, engines, shim
 
 PYTHON = "/usr/bin/python3"
 FAR = "10.10.1.1"
@@ -336,3 +336,55 @@ def test_an_interface_that_comes_later_is_listened_on(lab, tmp_path):
         assert not seen.resets(net.server)
     assert seen.mptcp(net.client, "MPCapableSYNACKRX") == 1
     net.server.stop(p)
+
+
+# -- a new helper takes over from the old one
+
+def replace_helper(host):
+    """Starts a second mpshim-engine --replace; the first one is gone, the second serves."""
+    (old,) = engines(host)
+    host.run([MPTCP_RUN.resolve().parent / "mpshim-engine", "--replace"])
+    wait_for(lambda: engines(host) and old not in engines(host))
+    assert len(engines(host)) == 1
+    wait_for(lambda: not Path(f"/proc/{old}").exists())
+
+
+def test_a_new_helper_takes_over_live_connections(lab):
+    """Client and server both have theirs replaced in mid-transfer, over two paths."""
+    net = lab.two_path(families="v4", rate="20M", delay="5ms")
+    file = lab_package.make_file(8_000_000)
+    server = net.server.spawn_http(file.root, mptcp=False, wrap=shim(), congestion=None)
+    with Watch(net) as seen:
+        run_of_curl = CurlRun(net.client, server.url(file.name), wrap=shim("--engine=helper"))
+        run_of_curl.wait_for(1_000_000)
+        replace_helper(net.server)
+        run_of_curl.wait_for(3_000_000)
+        replace_helper(net.client)
+        assert run_of_curl.result().sha256 == file.sha256
+        assert curl(net.client, server.url(file.name), wrap=shim("--engine=helper")).sha256 == file.sha256
+    assert (seen.resets(net.client), seen.resets(net.server)) == (0, 0)
+    assert seen.moved(net.client, "eth1") > 2_000_000
+
+
+def test_an_engine_of_another_build_is_refused(net, tmp_path):
+    """What moves is plain data: its layout must be the same. The program's end waits instead, the helper stays what it is."""
+    objects = MPTCP_RUN.resolve().parent / "obj/libmpshim"
+    if not (objects / "engine/move.o").exists() or "asan" in str(objects):
+        pytest.skip("needs the plain build's objects")
+    subprocess.run(["gcc", "-std=c17", "-D_GNU_SOURCE=", "-DMOVE_LAYOUT=7u", "-fPIC", "-pthread", "-I", ROOT / "libmpshim", "-c",
+                    "-o", tmp_path / "move.o", ROOT / "libmpshim/engine/move.c"], check=True)
+    parts = [o for d in ("core", "io", "engine") for o in (objects / d).rglob("*.o") if o.name not in ("helper_main.o",) and o != objects / "engine/move.o"]
+    libs = ["-lev", "-lmnl", "-ljansson", "-lcrypto", "-lm"]
+    for made, extra in ("libmpshim-engine.so", ["-shared", "-Wl,-Bsymbolic"]), ("mpshim-engine", [objects / "engine/helper_main.o"]):
+        subprocess.run(["gcc", "-pthread", "-o", tmp_path / made, *extra, *parts, tmp_path / "move.o", *libs], check=True)
+    for name in "mptcp-run", "libmpshim.so":
+        (tmp_path / name).write_bytes((MPTCP_RUN.resolve().parent / name).read_bytes())
+        (tmp_path / name).chmod(0o755)
+    control = f"--control={tmp_path}/ctl"
+    holder = net.client.popen([*shim("--engine=helper", control), PYTHON, "-c", PRELUDE + "s = dial(ECHO); print('up', flush=True); input(); print(echo(s, b'x'))"],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == "up\n"
+    net.client.run([tmp_path / "mptcp-run", "--engine=inside", control, PYTHON, "-c", PRELUDE + "s = dial(KEEP); s.sendall(BLOCK * 625000); os._exit(0)"])
+    assert kept(net, 10_000_000, timeout=1)
+    assert net.client.run([tmp_path / "mpshim-engine", "--replace", "--foreground", "--ctl", tmp_path / "ctl"], check=False).returncode == 1
+    assert holder.communicate("\n", timeout=10)[0] == "True\n"

@@ -135,12 +135,22 @@ static void do_handover(struct ctl_conn *k, struct ctl_msg *m)
     ev_break(e->loop, EVBREAK_ALL);
 }
 
+static void do_replace(struct ctl_conn *k, struct ctl_msg *m)
+{
+    struct engine *e = k->e;
+    if (m->nfd < 2 || e->move_to >= 0 || !e->is_listening || e->ctl_fd < 0 || !eng_move_may(e, m->fd[1]))
+        return;
+    e->move_to = take_fd(m, 0); /* the end of that connection says no */
+    ev_break(e->loop, EVBREAK_ALL);
+}
+
 bool eng_ctl_moved(struct engine *e)
 {
     struct ctl_rep rep = { .version = CTL_VERSION, .op = CTL_HANDOVER, .result = eng_move_out(e, e->move_to) };
     close(e->move_to);
     answer(e->move_reply, &rep);
     e->move_to = e->move_reply = -1;
+    e->replaced = e->is_listening && rep.result == 0;
     return rep.result == 0;
 }
 
@@ -183,6 +193,7 @@ static void dispatch(struct ctl_conn *k, struct ctl_msg *m)
     case CTL_DRAIN: eng_drain_add(e, take_fd(m, 0), m->q.value, false); break;
     case CTL_LEAVE: eng_drain_add(e, take_fd(m, 0), m->q.value, true); break;
     case CTL_HANDOVER: do_handover(k, m); break;
+    case CTL_REPLACE: do_replace(k, m); break;
     case CTL_MOVE_SOCKETS: do_move_sockets(k, m); break;
     case CTL_MOVE: do_move(k, m); break;
     case CTL_MOVE_GO: do_move_go(k); break;
@@ -297,7 +308,12 @@ static void conn_ended(struct ctl_conn *k)
     else
         log_ended(k);
     eng_port_check(e, 0); /* its listeners may have gone with the process */
+    if (e->is_listening && e->ctl_fd < 0)
+        ev_break(e->loop, EVBREAK_ALL); /* the helper that was to hand over did not */
 }
+
+/* So that programs and helpers of different versions can part in order. */
+static bool is_for_all_versions(const struct ctl_req *q) { return q->op == CTL_HELLO || q->op == CTL_REPLACE; }
 
 static void on_message(struct ev_loop *loop, ev_io *w, int events)
 {
@@ -312,7 +328,7 @@ static void on_message(struct ev_loop *loop, ev_io *w, int events)
             conn_ended(k);
             return;
         }
-        if (m.len >= sizeof m.q && m.q.version == CTL_VERSION)
+        if (m.len >= sizeof m.q && (m.q.version == CTL_VERSION || is_for_all_versions(&m.q)))
             dispatch(k, &m);
         msg_done(&m);
     }
@@ -361,26 +377,39 @@ static void on_accept(struct ev_loop *loop, ev_io *w, int events)
         close(fd);
 }
 
+void eng_ctl_serve(struct engine *e)
+{
+    ev_io_init(&e->accept_io, on_accept, e->ctl_fd, EV_READ);
+    e->accept_io.data = e;
+    ev_io_start(e->loop, &e->accept_io);
+    if (e->ready)
+        e->ready(e->ready_arg);
+}
+
+static int adopt_fd(struct engine *e, int *fd)
+{
+    int err = conn_new(e, *fd);
+    if (!err)
+        *fd = -1; /* the connection's now */
+    return err;
+}
+
 int eng_ctl_start(struct engine *e)
 {
-    if (e->is_listening) {
-        /* Only now: whoever can connect is served, and whoever cannot waits for the starting helper's word. */
-        if (listen(e->ctl_fd, 128))
-            return -errno;
-        ev_io_init(&e->accept_io, on_accept, e->ctl_fd, EV_READ);
-        e->accept_io.data = e;
-        ev_io_start(e->loop, &e->accept_io);
-        return 0;
-    }
-    int err = conn_new(e, e->ctl_fd);
-    if (!err)
-        e->ctl_fd = -1; /* the connection's now */
-    return err;
+    if (!e->is_listening)
+        return adopt_fd(e, &e->ctl_fd);
+    if (e->take_fd >= 0)
+        return adopt_fd(e, &e->take_fd);
+    /* Only now: whoever can connect is served, and whoever cannot waits for the starting helper's word. */
+    if (listen(e->ctl_fd, 128))
+        return -errno;
+    eng_ctl_serve(e);
+    return 0;
 }
 
 void eng_ctl_stop(struct engine *e)
 {
-    if (e->is_listening)
+    if (e->is_listening && e->ctl_fd >= 0)
         ev_io_stop(e->loop, &e->accept_io);
     while (e->conns)
         conn_free(e->conns);

@@ -44,6 +44,9 @@ enum ctl_op {
                        all is here and waits */
     CTL_MOVE_GO,    /* engine to helper, no answer: it is the helper's from now on. If the connection ends without it, the helper
                        forgets what it got */
+    CTL_REPLACE,    /* a new helper to the one that runs; fds: a control connection to the new one, a raw socket (only who may
+                       open those may ask): everything moves there, the control socket and its lock included. The same in
+                       every version of this protocol */
     CTL_INFO = 20,    /* about a carrier, as CTL_QUERY, with all that is known of its subflows; answer struct ctl_info */
 };
 

@@ -81,6 +81,10 @@ struct engine {
     ev_io ask_io;               /* asksock.c; likewise */
     struct guest *guests;
     int ctl_fd, log_fd, verbose;
+    int lock_fd, take_fd;       /* helper; -1: none; owned */
+    bool replaced;
+    void (*ready)(void *arg);   /* struct eng_cfg's */
+    void *ready_arg;
     bool is_listening;          /* helper */
     ev_io accept_io;
     bool leaving;               /* no more control connections: end when nothing is alive */
@@ -145,6 +149,7 @@ void eng_ctl_stop(struct engine *e);
 struct ctl_client { uint64_t id; int fd, log_fd, verbose; uid_t uid; }; /* a control connection; log_fd -1: none */
 struct ctl_conn *eng_ctl_next(struct engine *e, struct ctl_conn *k, struct ctl_client *c); /* iterate: k NULL first */
 bool eng_ctl_moved(struct engine *e); /* does what CTL_HANDOVER asked for; false: all stays here */
+void eng_ctl_serve(struct engine *e); /* the control socket is ours now */
 uint64_t eng_ctl_adopt(struct engine *e, const struct ctl_client *c); /* owns the descriptors; its id here */
 bool eng_ctl_any(const struct engine *e);
 uid_t eng_ctl_uid(const struct engine *e, uint64_t client); /* its user; this engine's own where it has gone */
@@ -218,6 +223,7 @@ int eng_move_out(struct engine *e, int to);      /* to: a helper's control conne
 struct move_in *eng_move_sockets(struct move_in *in, int *fd, int n); /* takes the descriptors; in NULL: the first ones; NULL: no memory */
 int eng_move_check(struct engine *e, struct move_in *in, int file, uint64_t layout); /* owns file. 0 or -errno */
 void eng_move_go(struct engine *e, struct move_in *in); /* takes over; in is gone */
+bool eng_move_may(struct engine *e, int raw);     /* who shows this socket may take or give everything */
 void eng_move_drop(struct move_in *in);          /* NULL: nothing */
 
 /* ---- drain.c ---- */

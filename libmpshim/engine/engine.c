@@ -355,7 +355,7 @@ static void engine_free(struct engine *e)
     explicit_bzero(e->rnd, sizeof e->rnd);
     if (e->loop)
         ev_loop_destroy(e->loop);
-    int fds[] = { e->alarm_fd, e->epfd, e->diag_fd, e->log_fd, e->ctl_fd, e->move_to, e->move_reply };
+    int fds[] = { e->alarm_fd, e->epfd, e->diag_fd, e->log_fd, e->ctl_fd, e->move_to, e->move_reply, e->lock_fd, e->take_fd };
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
         if (fds[i] >= 0)
             close(fds[i]);
@@ -373,6 +373,10 @@ static struct engine *engine_new(const struct eng_cfg *cfg, int *err, const char
         return NULL;
     e->alarm_fd = e->epfd = e->diag_fd = e->lo4 = e->lo6 = e->icmp4 = e->icmp6 = -1;
     e->move_to = e->move_reply = -1;
+    e->lock_fd = cfg->lock_fd ? cfg->lock_fd : -1;
+    e->take_fd = cfg->take_fd ? cfg->take_fd : -1;
+    e->ready = cfg->ready;
+    e->ready_arg = cfg->ready_arg;
     e->ctl_fd = cfg->ctl_fd;
     e->log_fd = cfg->log_fd;
     e->verbose = cfg->verbose;
@@ -683,12 +687,14 @@ int mpshim_engine_main(const struct eng_cfg *cfg)
         if (cfg->failed)
             cfg->failed(cfg->ready_arg, why);
     } else {
-        if (cfg->ready)
-            cfg->ready(cfg->ready_arg);
         engine_run(e);
     }
+    bool never = !err && e->ctl_fd < 0 && !e->replaced; /* it was to replace another */
+    if (never && cfg->failed)
+        cfg->failed(cfg->ready_arg, "the running mpshim-engine keeps what it has");
+    int status = err || never ? 1 : e->replaced ? ENGINE_REPLACED : 0;
     engine_free(e);
-    return err ? 1 : 0;
+    return status;
 }
 
 /* ---- mptcp-run --check ---- */

@@ -13,6 +13,8 @@ struct eng_cfg {
     /* inside: called first on the engine's own thread; shim/ sets its thread-local "I am the engine", so that its wrappers
      * step aside also where RTLD_DEEPBIND is not used. May be NULL. */
     void (*thread_begin)(void);
+    int lock_fd;         /* helper: held as long as it serves; handed on with the control socket. Owned. 0: none */
+    int take_fd;         /* helper: instead of ctl_fd: the running helper's end, which hands over all it has. Owned. 0: none */
     int idle_exit_s;     /* helper: end when nothing was alive that long; 0: never */
     void (*ready)(void *arg); /* helper: called when it serves; NULL: none */
     void *ready_arg;
@@ -23,7 +25,9 @@ struct eng_cfg {
  * that it did not open closed there) and returns when it serves: 0, or -errno with *why (static text) when it cannot
  * (no CAP_NET_RAW, lo down, ...). */
 ENGINE_API int mpshim_engine_start(const struct eng_cfg *cfg, const char **why);
-/* helper: the same engine on this thread; returns the exit status. */
+#define ENGINE_REPLACED 3
+/* helper: the same engine on this thread; returns the exit status; ENGINE_REPLACED: another serves now, with the control
+ * socket and its lock. */
 ENGINE_API int mpshim_engine_main(const struct eng_cfg *cfg);
 /* mptcp-run --check: prints one line per fact, with a remedy where one is needed; settings as in struct eng_cfg, or NULL.
  * 0: several paths can be used; 1: something is missing. */

@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "engine/ctl.h"
 #include "engine/ctlpath.h"
 #include "engine/engine.h"
 
@@ -28,6 +29,7 @@ enum { IDLE_DEFAULT_S = 10, SETTINGS_MAX = 64, PATH_ROOM = 108, LOCK_TRIES = 60 
 struct args {
     char ctl[PATH_ROOM];
     int idle_s, ready_fd, verbose;
+    bool replace;     /* the helper that runs */
     bool foreground, check;
     bool dir_is_ours; /* closed to everybody else */
     const char *settings[SETTINGS_MAX + 1];
@@ -35,12 +37,13 @@ struct args {
 };
 
 static const char usage[] =
-    "usage: mpshim-engine [--ctl PATH] [--idle SECONDS] [--setting NAME=VALUE]... [--ready-fd N] [--foreground] [-v]\n"
+    "usage: mpshim-engine [--ctl PATH] [--idle SECONDS] [--setting NAME=VALUE]... [--ready-fd N] [--replace] [--foreground] [-v]\n"
     "       mpshim-engine --check [--setting NAME=VALUE]...\n"
     "The helper of libmpshim: carries TCP connections of programs started by mptcp-run. Started on demand.\n"
     "  --ctl PATH      control socket (default: one per user and network namespace)\n"
     "  --idle SECONDS  end when nothing was alive that long (default 10; 0: never)\n"
     "  --ready-fd N    write \"1\" there when serving, or why not\n"
+    "  --replace       take the place of the helper that runs, with all its connections\n"
     "  --foreground    stay with the terminal, messages to standard error\n"
     "  --check         tell what this machine has and lacks, with the privileges of this program (mptcp-run --check)\n";
 
@@ -79,6 +82,8 @@ static int parse(struct args *a, int argc, char **argv)
             return 0;
         } else if (strcmp(argv[i], "--foreground") == 0) {
             a->foreground = true;
+        } else if (strcmp(argv[i], "--replace") == 0) {
+            a->replace = true;
         } else if (strcmp(argv[i], "--check") == 0) {
             a->check = true;
         } else if (strcmp(argv[i], "-v") == 0) {
@@ -103,9 +108,36 @@ static void leave(pid_t child)
         _exit(1);
 }
 
-static void detach(void)
+/* Started by hand: the terminal gets its word and the exit status when the helper serves, or cannot. */
+static void tell_starter(int fd)
 {
-    leave(fork());
+    char said[128];
+    ssize_t n = read(fd, said, sizeof said);
+    if (n > 0 && said[0] == '1')
+        _exit(0);
+    dprintf(2, "mpshim-engine: %.*s\n", n > 0 ? (int)n : 15, n > 0 ? said : "could not start");
+    _exit(1);
+}
+
+static void detach(struct args *a)
+{
+    int word[2];
+    if (a->ready_fd < 0) {
+        if (pipe2(word, O_CLOEXEC))
+            _exit(1);
+        pid_t child = fork();
+        if (child) {
+            close(word[1]);
+            tell_starter(word[0]);
+        }
+        close(word[0]);
+        a->ready_fd = word[1];
+        int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+        for (int fd = 0; fd < 3 && null >= 0; fd++)
+            dup2(null, fd); /* whose pipes would else stay open */
+    } else {
+        leave(fork());
+    }
     setsid();
     leave(fork()); /* no session leader: never gets a terminal */
     if (chdir("/"))
@@ -272,6 +304,14 @@ static int cannot(struct args *a, const char *what, int err)
     return complain(what, err);
 }
 
+static struct eng_cfg config(struct args *a)
+{
+    return (struct eng_cfg){
+        .ctl_fd = -1, .is_listening = 1, .verbose = a->verbose, .settings = a->settings, .idle_exit_s = a->idle_s,
+        .log_fd = a->foreground ? dup(2) : -1, .ready = ready, .failed = failed, .ready_arg = a,
+    };
+}
+
 static int run(struct args *a)
 {
     int lock_fd = lock(a->ctl);
@@ -284,15 +324,54 @@ static int run(struct args *a)
     int fd = serve_on(a->ctl);
     if (fd < 0)
         return cannot(a, "cannot make the control socket", fd);
-    struct eng_cfg cfg = {
-        .ctl_fd = fd, .is_listening = 1, .verbose = a->verbose, .settings = a->settings, .idle_exit_s = a->idle_s,
-        .log_fd = a->foreground ? dup(2) : -1, .ready = ready, .failed = failed, .ready_arg = a,
-    };
+    struct eng_cfg cfg = config(a);
+    cfg.ctl_fd = fd;
+    cfg.lock_fd = lock_fd;
     if (a->dir_is_ours)
         remove_stale(a->ctl);
     int status = mpshim_engine_main(&cfg);
+    if (status == ENGINE_REPLACED)
+        return 0;
     remove_both(a->ctl); /* the lock is still held */
     return status;
+}
+
+/* Our end of a new connection, of which the running helper has the other; -errno. */
+static int ask_to_replace(const char *path)
+{
+    struct ctl_req q = { .version = CTL_VERSION, .op = CTL_REPLACE };
+    union { struct cmsghdr h; char b[CMSG_SPACE(2 * sizeof(int))]; } c = { 0 };
+    struct sockaddr_un a = address(path);
+    struct iovec v = { &q, sizeof q };
+    struct msghdr mh = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = &c, .msg_controllen = sizeof c };
+    int pair[2], to = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    int raw = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_TCP); /* shows that we may */
+    if (to < 0 || raw < 0 || connect(to, (struct sockaddr *)&a, sizeof a) || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+        return -errno; /* the process ends */
+    c.h.cmsg_level = SOL_SOCKET;
+    c.h.cmsg_type = SCM_RIGHTS;
+    c.h.cmsg_len = CMSG_LEN(2 * sizeof(int));
+    memcpy(CMSG_DATA(&c.h), (int[]){ pair[1], raw }, 2 * sizeof(int));
+    int err = sendmsg(to, &mh, MSG_NOSIGNAL) < 0 ? -errno : 0;
+    close(pair[1]);
+    close(raw);
+    close(to);
+    return err ? err : pair[0];
+}
+
+/* Takes the running helper's place, with all its connections. */
+static int replace(struct args *a)
+{
+    struct eng_cfg cfg = config(a);
+    cfg.take_fd = ask_to_replace(a->ctl);
+    if (cfg.take_fd == -ENOENT || cfg.take_fd == -ECONNREFUSED)
+        return run(a); /* there is none */
+    if (cfg.take_fd < 0)
+        return cannot(a, "cannot speak to the running helper", cfg.take_fd);
+    int status = mpshim_engine_main(&cfg);
+    if (status == 0)
+        remove_both(a->ctl);
+    return status == ENGINE_REPLACED ? 0 : status;
 }
 
 int main(int argc, char **argv)
@@ -311,7 +390,7 @@ int main(int argc, char **argv)
         return complain("no safe place for the control socket", r);
     a.dir_is_ours = r == 0;
     if (!a.foreground)
-        detach();
+        detach(&a);
     secure();
-    return run(&a);
+    return a.replace ? replace(&a) : run(&a);
 }

@@ -31,6 +31,7 @@ enum { NO_FD = -1, BUFFER = 1 << 18, FDS_MAX = 1 << 16, ANSWER_MS = 3000 };
 
 struct head {
     uint32_t magic;
+    int32_t ctl_fd, lock_fd; /* a helper's, that another replaces; -1: none */
     uint32_t nfds, nitems, nclients, nports, nconns, ncarriers; /* ncarriers: those without a connection */
 };
 enum owner { OWNER_NONE, OWNER_CARRIER, OWNER_PORT };
@@ -164,10 +165,14 @@ static void counts(struct engine *e, struct head *h)
 static void write_all(struct out *o)
 {
     struct engine *e = o->e;
-    struct head h = { .magic = MOVE_MAGIC };
+    struct head h = { .magic = MOVE_MAGIC, .ctl_fd = NO_FD, .lock_fd = NO_FD };
     struct port_info pi;
     struct ctl_client k;
     put_fd(o, e->lo4); /* the first one: only who may open raw sockets has one to show */
+    if (e->is_listening) {
+        h.ctl_fd = put_fd(o, e->ctl_fd);
+        h.lock_fd = put_fd(o, e->lock_fd);
+    }
     counts(e, &h);
     put(o, &h, sizeof h);
     io_give(e->io, put_item, o);
@@ -367,6 +372,8 @@ static bool is_our_network(int fd, int own)
     return getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &a, &n) || getsockopt(own, SOL_SOCKET, SO_NETNS_COOKIE, &b, &m) || a == b;
 }
 
+bool eng_move_may(struct engine *e, int raw) { return shows_privilege(raw) && is_our_network(raw, e->lo4); }
+
 int eng_move_check(struct engine *e, struct move_in *in, int file, uint64_t layout)
 {
     struct head h;
@@ -496,10 +503,28 @@ static bool take_conn(struct engine *e, struct move_in *in)
     return true;
 }
 
+static void take_place(struct engine *e, struct move_in *in, const struct head *h)
+{
+    int ctl = take_fd(in, h->ctl_fd), lock = take_fd(in, h->lock_fd);
+    if (e->ctl_fd >= 0 || ctl < 0) { /* an engine inside a program has none */
+        if (ctl >= 0)
+            close(ctl);
+        if (lock >= 0)
+            close(lock);
+        return;
+    }
+    e->ctl_fd = ctl;
+    e->lock_fd = lock;
+    eng_ctl_serve(e);
+}
+
 static bool take_all(struct engine *e, struct move_in *in)
 {
     struct head h;
-    if (!get(in, &h, sizeof h) || !take_items(e, in, h.nitems) || !take_clients(e, in, h.nclients) || !take_ports(e, in, h.nports))
+    if (!get(in, &h, sizeof h))
+        return false;
+    take_place(e, in, &h);
+    if (!take_items(e, in, h.nitems) || !take_clients(e, in, h.nclients) || !take_ports(e, in, h.nports))
         return false;
     for (; h.nconns; h.nconns--)
         if (!take_conn(e, in))

@@ -160,9 +160,9 @@ static int await_ready(int fd)
     return -ECHILD;
 }
 
-static int launch(const char *program, const char *path)
+static int launch(const char *program, const char *path, bool replace)
 {
-    char *argv[] = {(char *)program, "--ctl", (char *)path, "--ready-fd", "3", NULL};
+    char *argv[] = {(char *)program, "--ctl", (char *)path, "--ready-fd", "3", replace ? "--replace" : NULL, NULL};
     char **envp = environment();
     int ready[2];
     if (!envp || syscall(SYS_pipe2, ready, O_CLOEXEC) < 0) {
@@ -218,6 +218,17 @@ static int control_path(char *path, size_t n)
     return r;
 }
 
+static bool find_program(char program[PATH_MAX])
+{
+    return snprintf(program, PATH_MAX, "%s/mpshim-engine", shim_dir()) < PATH_MAX && !access(program, X_OK);
+}
+
+int shim_helper_replace(void)
+{
+    char path[PATH_MAX], program[PATH_MAX];
+    return control_path(path, sizeof path) || !find_program(program) ? -ENOENT : launch(program, path, true);
+}
+
 int shim_helper_connect(bool start, const char **detail)
 {
     char path[PATH_MAX], program[PATH_MAX];
@@ -225,11 +236,11 @@ int shim_helper_connect(bool start, const char **detail)
     if (r < 0) return *detail = "no safe place for the helper's control socket", r;
     int fd = connect_to(path);
     if (fd >= 0 || !start) return fd;
-    if (snprintf(program, sizeof program, "%s/mpshim-engine", shim_dir()) >= (int)sizeof program || access(program, X_OK))
+    if (!find_program(program))
         return *detail = "mpshim-engine is not beside libmpshim.so", -ENOENT;
     if (!shim_is_privileged() && !has_privilege_of_its_own(program))
         return *detail = "no privilege for raw sockets (CAP_NET_RAW), and mpshim-engine has none either", -EPERM;
-    r = launch(program, path);
+    r = launch(program, path, false);
     fd = connect_to(path); /* also if another process was faster */
     if (fd < 0) *detail = r == -ETIMEDOUT ? "mpshim-engine does not get ready" : r == -ECHILD ? failure : "mpshim-engine could not be started";
     return fd;

@@ -310,7 +310,8 @@ static int hello(int fd, int log)
 static int helper_open(bool start, int log, const char **why)
 {
     int fd = -1, r = -EPIPE;
-    for (int tries = 0; tries < 3 && means_gone(r); tries++) {
+    for (int tries = 0; tries < 3 && (means_gone(r) || r == -EPROTO); tries++) {
+        if (r == -EPROTO && (!start || shim_helper_replace())) break;
         fd = shim_helper_connect(start, why);
         if (fd < 0) return fd;
         r = hello(fd, log);

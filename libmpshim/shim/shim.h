@@ -171,6 +171,7 @@ void shim_watch_forks(void);
 
 /* helper.c: a connection to the user's helper, started if `start`; fd or -errno, *detail for people. */
 int shim_helper_connect(bool start, const char **detail);
+int shim_helper_replace(void); /* ours takes the place of one of another version; 0 or -errno */
 bool shim_helper_possible(void); /* it may be started by this user */
 int shim_identity_connect(const union ctl_addr *identity); /* to the engine whose identity this is (engine/asksock.h); fd or -errno */
 /* host.c: the directory that libmpshim.so is in, "" if unknown. */
