@@ -388,3 +388,185 @@ def test_an_engine_of_another_build_is_refused(net, tmp_path):
     assert kept(net, 10_000_000, timeout=1)
     assert net.client.run([tmp_path / "mpshim-engine", "--replace", "--foreground", "--ctl", tmp_path / "ctl"], check=False).returncode == 1
     assert holder.communicate("\n", timeout=10)[0] == "True\n"
+
+
+# -- the helper is nobody's child and outlives whoever started it
+
+def test_a_helper_outlives_its_starter(net):
+    """Its session, process group, terminal, directory and descriptors are its own."""
+    control = net.dir / "own"
+    code = f"s = dial(ECHO); echo(s, b'x'); print(os.getpgrp(), os.getsid(0), flush=True); os.killpg(0, signal.SIGKILL)"
+    p = net.client.popen([*shim("--engine=helper", f"--control={control}"), PYTHON, "-c", PRELUDE + code], stdout=subprocess.PIPE,
+                         cwd=str(net.dir))
+    group, session = map(int, p.communicate(timeout=20)[0].split())
+    (helper,) = [pid for pid in engines(net.client) if str(control).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    stat = Path(f"/proc/{helper}/stat").read_text().rsplit(")", 1)[1].split()
+    assert int(stat[2]) != group and int(stat[3]) != session and int(stat[4]) == 0
+    assert os.readlink(f"/proc/{helper}/cwd") == "/"
+    kinds = [os.readlink(f"/proc/{helper}/fd/{n}") for n in os.listdir(f"/proc/{helper}/fd")]
+    assert not [k for k in kinds if k.startswith("pipe:")]
+    os.kill(helper, signal.SIGHUP)
+    assert run(net, "print(echo(dial(ECHO), b'x'))", "--engine=helper", f"--control={control}") == "True\n"
+    assert str(helper) in map(str, engines(net.client))
+
+
+def test_a_helper_leaves_nothing_behind(lab, tmp_path):
+    """A second after the last connection has left TIME_WAIT it is gone, with its files."""
+    net = far_end(lab.two_path(direct=True), tmp_path)
+    name = f"ctl-{Path('/run/netns', net.client.ns).stat().st_ino}"
+    files = [Path("/run/mpshim-0", name + end) for end in ("", ".lock")]
+    net.client.run([MPTCP_RUN.resolve().parent / "mpshim-engine", "--idle", "1", "--setting", "time_wait_s=1"])
+    for how in "--engine=helper", "--engine=auto":
+        run(net, "print(echo(dial(ECHO), b'x'))", how)
+        assert len(engines(net.client)) == 1 and all(file.exists() for file in files)
+    wait_for(lambda: not engines(net.client))
+    assert not any(file.exists() for file in files)
+
+
+# -- every way to live
+
+def test_spawning_from_many_threads(net):
+    same(net, """
+import threading
+ok = []
+def one(i):
+    s = dial(ECHO); echo(s, b"%d" % i)
+    for j in range(5):
+        assert os.waitpid(os.posix_spawn("/bin/true", ["true"], os.environ), 0)[1] == 0
+        assert subprocess.run(["echo", "x"], capture_output=True).stdout == b"x\\n"
+        echo(s, b"again")
+    ok.append(i)
+ts = [threading.Thread(target=one, args=(i,)) for i in range(8)]
+[t.start() for t in ts]; [t.join() for t in ts]; print(len(ok))
+""")
+
+
+def test_fork_before_the_first_connection(net):
+    """The child has an engine of its own, and its end loses nothing."""
+    for _ in range(2):
+        run(net, "if os.fork() == 0:\n s = dial(KEEP); s.sendall(BLOCK * 187500); os._exit(0)\nos.wait()")
+        assert kept(net, 3_000_000)
+
+
+NOBODY = "os.setgroups([]); os.setgid(65534); os.setuid(65534); "
+
+
+@pytest.mark.parametrize("change", [NOBODY, "os.chroot('/var/empty' if os.path.isdir('/var/empty') else '/proc'); os.chdir('/'); "], ids=["setuid", "chroot"])
+def test_a_client_that_gives_up_rights_loses_nothing(net, change):
+    code = f"""
+s = dial(ECHO); k = dial(KEEP)
+{change}
+echo(s, b"still"); print(s.getpeername(), s.getsockname()[0])
+t = dial(ECHO); print(echo(t, b"new"), t.getpeername())
+k.sendall(BLOCK * 62500); os._exit(0)
+"""
+    assert run(net, code) == f"('{FAR}', {ECHO}) 10.10.1.2\nTrue ('{FAR}', {ECHO})\n"
+    assert kept(net, 1_000_000)
+
+
+@pytest.mark.needs("mptcpize")
+@pytest.mark.parametrize("change", [NOBODY, "os.chroot('/proc'); os.chdir('/'); ",
+                                    "\nif os.fork(): os._exit(0)\nos.setsid()\nif os.fork(): os._exit(0)\n"],
+                         ids=["setuid", "chroot", "daemon"])
+def test_a_server_that_changes_after_listen(net, change):
+    code = f"""
+l = socket.create_server(("0.0.0.0", 7600))
+{change}
+print("ready", flush=True)
+for i in range(2):
+    s, a = l.accept(); s.sendall(a[0].encode() + b" " + s.recv(99)); s.close()
+"""
+    p = net.server.popen([*shim(), PYTHON, "-c", PRELUDE + code], stdout=subprocess.PIPE)
+    try:
+        assert p.stdout.readline() == "ready\n"
+        with Watch(net) as seen:
+            assert call(net, FAR, b"one") == "10.10.1.2 one"
+            assert call(net, FAR, b"two") == "10.10.1.2 two"
+        assert seen.mptcp(net.client, "MPCapableSYNACKRX") == 2
+    finally:
+        net.server.stop(p)
+
+
+def test_another_network_namespace(net):
+    """Sockets made there are the kernel's; those made before go on; there and back again."""
+    same(net, """
+here = os.open("/proc/self/ns/net", os.O_RDONLY); s = dial(ECHO); echo(s, b"before")
+assert libc.unshare(0x40000000) == 0
+t = socket.socket(); t.settimeout(5); print(t.connect_ex((FAR, ECHO))); l = socket.create_server(("0.0.0.0", 7999)); print(l.getsockname())
+print(echo(s, b"meanwhile"))
+assert libc.setns(here, 0x40000000) == 0
+print(echo(dial(ECHO), b"back"), echo(s, b"on"))
+""")
+
+
+def test_the_first_process_of_a_container(net):
+    """No helper becomes its child, and its end, which ends all of the container, loses nothing."""
+    inner = PRELUDE + """
+s = dial(ECHO); echo(s, b"x"); l = socket.create_server(("0.0.0.0", 7998))
+try: os.waitpid(-1, os.WNOHANG); print("a child")
+except ChildProcessError: print("no child")
+k = dial(KEEP); k.sendall(BLOCK * 62500); sys.stdout.flush(); os._exit(0)
+"""
+    done = net.client.run(["unshare", "--pid", "--fork", "--mount-proc", *shim(f"--control={net.dir}/pid1"), PYTHON, "-c", inner])
+    assert done.stdout == "no child\n"
+    assert kept(net, 1_000_000, timeout=2)
+
+
+def test_few_descriptors(net):
+    same(net, """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
+a = dial(ECHO); got = [a]
+try:
+    while True: got.append(socket.socket())
+except OSError as e: print(e.errno)
+print(echo(a, b"full")); del got[1:]
+print(echo(dial(ECHO), b"again"))
+""")
+
+
+def test_a_connection_moved_over_other_numbers(net):
+    same(net, """
+s = dial(ECHO); n = s.fileno()
+for to in 0, 5, 100, 900, 961, 1023: os.dup2(n, to); t = socket.socket(fileno=to); t.setblocking(True); echo(t, b"%d" % to); print(t.getpeername()); t.detach()
+s.close(); os.close(0); t = socket.socket(fileno=5); print(echo(t, b"last"), echo(dial(ECHO), b"new"))
+""")
+
+
+SECCOMP = """
+import struct
+def restrict(numbers, action):
+    code = [struct.pack("HBBI", 0x20, 0, 0, 0)]
+    for n in numbers: code += [struct.pack("HBBI", 0x15, 0, 1, n), struct.pack("HBBI", 6, 0, 0, action)]
+    code += [struct.pack("HBBI", 6, 0, 0, 0x7fff0000)]
+    text = ctypes.create_string_buffer(b"".join(code))
+    prog = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(code), ctypes.addressof(text)))
+    assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, prog, 0, 0) == 0
+# socketpair, clone, unshare, close_range, memfd_create, ppoll, capget
+UNUSUAL = [53, 56, 272, 436, 319, 271, 125]
+KILL, EPERM = 0x80000000, 0x00050001
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="system call numbers of x86-64")
+@pytest.mark.parametrize("action", ["KILL", "EPERM"])
+def test_a_program_that_restricts_itself(net, action):
+    """Before its first connection: plain TCP, with a reason. With connections: they go on."""
+    first = f"{SECCOMP}\nrestrict(UNUSUAL, {action}); s = dial(ECHO); print(echo(s, b'x'), s.getpeername())"
+    done = net.client.run([*shim("-v"), PYTHON, "-c", PRELUDE + first])
+    assert done.stdout == f"True ('{FAR}', {ECHO})\n" and "kernel TCP: the program has restricted itself" in done.stderr
+    later = f"""{SECCOMP}
+s = dial(ECHO); k = dial(KEEP); echo(s, b"x"); restrict(UNUSUAL, {action})
+print(echo(s, b"y"), s.getpeername(), s.getsockname()[0], echo(dial(ECHO), b"new")); k.sendall(BLOCK * 62500); sys.stdout.flush(); os._exit(0)
+"""
+    assert run(net, later) == f"True ('{FAR}', {ECHO}) 10.10.1.2 True\n"
+    assert kept(net, 1_000_000)
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="system call numbers of x86-64")
+def test_a_filter_that_was_there_before(net):
+    """As in a container that refuses unshare: no engine inside, the helper instead."""
+    inner = f"import socket; print(socket.create_connection((\"{FAR}\", {ECHO}), 5).getpeername())"
+    code = f"{SECCOMP}\nrestrict([272], EPERM); os.execv({str(MPTCP_RUN)!r}, ['mptcp-run', '-v', sys.executable, '-c', {inner!r}])"
+    done = net.client.run([PYTHON, "-c", PRELUDE + code])
+    assert done.stdout == f"('{FAR}', {ECHO})\n" and "connected, MPTCP" in done.stderr

@@ -36,7 +36,7 @@ static int dir_safe(const char *dir)
 static int net_inode(unsigned long long *ino)
 {
     struct stat st;
-    if (stat("/proc/self/ns/net", &st))
+    if (stat("/proc/thread-self/ns/net", &st))
         return -errno;
     *ino = st.st_ino;
     return 0;

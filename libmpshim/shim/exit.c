@@ -55,11 +55,18 @@ static int ask_engine(enum ctl_op op, int ms)
 /* The last FINs of a connection mostly take one round trip; starting a helper for them would take as long. */
 #define LAST_FINS_MS 50
 
-/* What is alive goes on elsewhere, or is waited for. */
+/* What is alive goes on elsewhere, or is waited for. The first process of a container takes the helper with it. */
 static void leave_engine(void)
 {
-    if (ask_engine(CTL_LEAVE, shim_helper_runs() ? 0 : LAST_FINS_MS) != -EINPROGRESS || shim_hand_over()) return;
+    if (ask_engine(CTL_LEAVE, shim_helper_runs() ? 0 : LAST_FINS_MS) != -EINPROGRESS) return;
+    if (shim_pid != 1 && shim_hand_over()) return;
     if (shim_conf.drain_ms > 0) ask_engine(CTL_DRAIN, shim_conf.drain_ms);
+}
+
+void shim_leave_inside(void)
+{
+    if (ask_engine(CTL_LEAVE, 0) != -EINPROGRESS) shim_inside_lost();
+    else if (shim_pid != 1) shim_hand_over(); /* else it goes on with us as long as it is let */
 }
 
 void shim_leave(bool flushing)

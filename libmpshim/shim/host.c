@@ -30,6 +30,9 @@ static const char *inside_failed;      /* why; not tried twice */
 static long helper_retry_at;           /* s, monotonic: when a helper that could not be had may be tried again */
 static const char *helper_failed;
 #define HANDOVER_TIMEOUT_MS 8000
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
 static _Atomic int lock_owner;         /* thread id; 0: free */
 
 /* ---- helpers without libc's cancellation points ---- */
@@ -85,6 +88,22 @@ static void host_lost(int id)
     if (ours && !shim_is_borrowed()) sys_close(fd);
     if (fd >= 0) shim_own_add(&h->fd);
 }
+
+/* A socket belongs to the network namespace that its maker was in, whatever the program entered since. */
+static uint64_t network_of(int fd)
+{
+    uint64_t v = 0;
+    socklen_t n = sizeof v;
+    return REAL(getsockopt)(fd, SOL_SOCKET, SO_NETNS_COOKIE, &v, &n) ? 0 : v;
+}
+
+bool shim_host_fits(int host, int fd)
+{
+    uint64_t a = network_of(fd), b = network_of(atomic_load(&hosts[host].fd));
+    return a == b || !a || !b; /* a kernel before 5.14 does not tell */
+}
+
+void shim_inside_lost(void) { host_lost(SHIM_HOST_INSIDE); }
 
 bool shim_hosts_inside(void) { return host_alive(&hosts[SHIM_HOST_INSIDE]); }
 
@@ -155,7 +174,7 @@ void shim_host_check(int host)
     int saved = errno;
     char c;
     long r = -EAGAIN;
-    if (host_alive(&hosts[host])) r = shim_neg(syscall(SYS_recvfrom, atomic_load(&hosts[host].fd), &c, 1, MSG_PEEK | MSG_DONTWAIT, NULL, NULL));
+    if (!shim_is_restricted && host_alive(&hosts[host])) r = shim_neg(syscall(SYS_recvfrom, atomic_load(&hosts[host].fd), &c, 1, MSG_PEEK | MSG_DONTWAIT, NULL, NULL));
     if (r == 0 || means_gone(r)) gone(host); /* the engine never writes there: 0 is its end */
     errno = saved;
 }
@@ -169,6 +188,7 @@ int shim_request_into(int host, struct ctl_req *q, int fd, void *rep, size_t siz
 {
     int saved = errno;
     memset(rep, 0, size);
+    if (shim_is_restricted && host != SHIM_HOST_INSIDE) return -EPIPE;
     int r = host_alive(&hosts[host]) ? request(atomic_load(&hosts[host].fd), q, sizeof *q, fd, rep, size, timeout_ms) : -EPIPE;
     if (means_gone(r) && atomic_load(&hosts[host].fd) >= 0) gone(host);
     errno = saved;
@@ -190,7 +210,7 @@ void shim_tell(int host, struct ctl_req *q)
 {
     int saved = errno;
     for (int i = 0; i < SHIM_HOSTS; i++)
-        if ((host == i || host == SHIM_HOST_ANY) && host_alive(&hosts[i])) send_message(atomic_load(&hosts[i].fd), q, sizeof *q, NULL, 0);
+        if ((host == i || host == SHIM_HOST_ANY) && !shim_is_restricted && host_alive(&hosts[i])) send_message(atomic_load(&hosts[i].fd), q, sizeof *q, NULL, 0);
     errno = saved;
 }
 
@@ -409,7 +429,8 @@ static int pick_for_listen(const char **why)
 {
     static const int inside[] = {SHIM_HOST_INSIDE};
     static const int first[] = {SHIM_HOST_HELPER, SHIM_HOST_INSIDE};
-    if (shim_conf.engine == SHIM_INSIDE) return pick(inside, 1, why);
+    /* A container's first process would become the helper's parent, and the helper would die with it. */
+    if (shim_conf.engine == SHIM_INSIDE || (shim_pid == 1 && shim_conf.engine == SHIM_AUTO && shim_is_privileged())) return pick(inside, 1, why);
     return pick(first, shim_conf.engine == SHIM_AUTO && shim_is_privileged() ? 2 : 1, why);
 }
 
@@ -417,6 +438,7 @@ static int host_for(int (*choose)(const char **), enum ctl_why *why, const char 
 {
     *why = CTL_NO_ENGINE, *detail = NULL;
     if (shim_conf.engine == SHIM_NEVER) return *why = CTL_EXCLUDED, -1;
+    if (shim_is_restricted) return *detail = "the program has restricted itself (seccomp)", -1;
     if (!lock_hosts()) return *why = CTL_RESOURCE, -1;
     int r = choose(detail);
     unlock_hosts();
@@ -429,7 +451,7 @@ int shim_host_for_listen(enum ctl_why *why, const char **detail) { return host_f
 int shim_host_existing(void)
 {
     const char *why;
-    if (shim_conf.engine == SHIM_NEVER || !lock_hosts()) return -1;
+    if (shim_conf.engine == SHIM_NEVER || shim_is_restricted || !lock_hosts()) return -1;
     bool helper = have_helper(false, &why);
     unlock_hosts();
     if (helper) return SHIM_HOST_HELPER;

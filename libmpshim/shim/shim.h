@@ -161,6 +161,11 @@ void shim_tell(int host, struct ctl_req *req); /* no answer */
 void shim_host_check(int host); /* if it has gone, another takes its listeners */
 void shim_req_init(struct ctl_req *req, enum ctl_op op);
 void shim_leave(bool flush); /* the process ends: nothing that it sent may be lost (exit.c) */
+extern bool shim_is_restricted; /* sandbox.c: the program has given up rights that an engine needs */
+void shim_leave_inside(void); /* exit.c: the engine inside ends now; what it carries goes on in the helper */
+#define SHIM_OTHER_NETWORK "a socket of another network namespace than the engine"
+bool shim_host_fits(int host, int fd); /* this socket is of the engine's network namespace */
+void shim_inside_lost(void);  /* forgets it */
 bool shim_hosts_inside(void); /* an engine's thread runs in this very process */
 bool shim_host_possible(void); /* an engine runs or can be started */
 bool shim_hand_over(void);    /* all that it carries goes to the helper, started if need be; false: it stays */
