@@ -217,6 +217,21 @@ t = socket.create_connection(s.getpeername(), 10); t.sendall(b"new"); print(t.re
     assert same(net, code) == f"b'after' ('{FAR}', {ECHO}) 10.10.1.2\nb'new'\n"
 
 
+def test_a_stranger_still_learns_whose_connection_it_got(net):
+    """It has other settings, so another helper than the one that the connection moved to: it asks by the identity's name."""
+    code = """
+s = dial(ECHO); s.setblocking(True); s.set_inheritable(True)
+if os.fork(): os._exit(0)
+time.sleep(0.3)
+out = subprocess.run([sys.executable, "-c", "import socket, sys; s = socket.socket(fileno=int(sys.argv[1])); print(s.getpeername())", str(s.fileno())],
+                     pass_fds=[s.fileno()], env={**os.environ, "MPSHIM_CC": "reno"}, capture_output=True, text=True).stdout
+open(DONE + ".new", "w").write(out); os.rename(DONE + ".new", DONE)
+""".replace("DONE", repr(str(net.dir / "stranger")))
+    run(net, code)
+    wait_for((net.dir / "stranger").exists)
+    assert (net.dir / "stranger").read_text() == f"('{FAR}', {ECHO})\n"
+
+
 @pytest.mark.parametrize("reader", ["cat <&3", "exec cat <&3"])
 def test_a_shell_and_its_reader(slow, reader):
     """bash connects and asks; cat reads, as its child or in its place, while the data is coming."""

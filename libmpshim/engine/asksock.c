@@ -91,8 +91,33 @@ void eng_asksock_open(struct engine *e)
     ev_io_start(e->loop, &e->ask_io);
 }
 
+/* Of an engine whose carriers are ours now. */
+void eng_asksock_adopt(struct engine *e, int fd)
+{
+    if (e->nadopted == ENG_ASKSOCKS) { /* most strangers find this engine by its control socket as well */
+        close(fd);
+        return;
+    }
+    ev_io *w = &e->adopted[e->nadopted++];
+    ev_io_init(w, on_guest, fd, EV_READ);
+    w->data = e;
+    ev_io_start(e->loop, w);
+}
+
+int eng_asksock_next(struct engine *e, int i)
+{
+    if (i < e->nadopted)
+        return e->adopted[i].fd;
+    return i == e->nadopted && ev_is_active(&e->ask_io) ? e->ask_io.fd : -1;
+}
+
 void eng_asksock_close(struct engine *e)
 {
+    while (e->nadopted) {
+        ev_io *w = &e->adopted[--e->nadopted];
+        ev_io_stop(e->loop, w);
+        close(w->fd);
+    }
     while (e->guests)
         guest_free(e->guests);
     if (!ev_is_active(&e->ask_io))

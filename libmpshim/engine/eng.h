@@ -40,6 +40,7 @@ struct eng_secrets { /* secret.c */
 
 #define ENG_HASH 1024 /* carrier table buckets, a power of two */
 #define ENG_RANDOM 1024
+#define ENG_ASKSOCKS 64 /* of other engines, whose carriers were taken over */
 
 struct engine {
     struct ev_loop *loop;       /* owned */
@@ -79,6 +80,8 @@ struct engine {
 
     ev_io stat_io;              /* statsock.c; its descriptor is owned */
     ev_io ask_io;               /* asksock.c; likewise */
+    ev_io adopted[ENG_ASKSOCKS]; /* their descriptors are owned */
+    int nadopted;
     struct guest *guests;
     int ctl_fd, log_fd, verbose;
     int lock_fd, take_fd;       /* helper; -1: none; owned */
@@ -212,6 +215,8 @@ void eng_status_send(struct engine *e, int fd);  /* owns fd */
 /* ---- asksock.c ---- */
 void eng_asksock_open(struct engine *e);
 void eng_asksock_close(struct engine *e);
+void eng_asksock_adopt(struct engine *e, int fd); /* owns fd */
+int eng_asksock_next(struct engine *e, int i); /* the i-th one's descriptor; -1: no more */
 
 /* ---- statsock.c ---- */
 bool eng_is_for_us(int fd); /* at the other end is our user, or root */

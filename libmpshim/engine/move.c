@@ -32,6 +32,8 @@ enum { NO_FD = -1, BUFFER = 1 << 18, FDS_MAX = 1 << 16, ANSWER_MS = 3000 };
 struct head {
     uint32_t magic;
     int32_t ctl_fd, lock_fd; /* a helper's, that another replaces; -1: none */
+    int32_t ask; /* the first of nasks descriptors of asksock.c */
+    uint32_t nasks;
     uint32_t nfds, nitems, nclients, nports, nconns, ncarriers; /* ncarriers: those without a connection */
 };
 enum owner { OWNER_NONE, OWNER_CARRIER, OWNER_PORT };
@@ -173,6 +175,9 @@ static void write_all(struct out *o)
         h.ctl_fd = put_fd(o, e->ctl_fd);
         h.lock_fd = put_fd(o, e->lock_fd);
     }
+    h.ask = o->n;
+    for (int fd; (fd = eng_asksock_next(e, (int)h.nasks)) >= 0; h.nasks++)
+        put_fd(o, fd);
     counts(e, &h);
     put(o, &h, sizeof h);
     io_give(e->io, put_item, o);
@@ -524,6 +529,11 @@ static bool take_all(struct engine *e, struct move_in *in)
     if (!get(in, &h, sizeof h))
         return false;
     take_place(e, in, &h);
+    for (uint32_t i = 0; i < h.nasks; i++) {
+        int fd = take_fd(in, h.ask + (int32_t)i);
+        if (fd >= 0)
+            eng_asksock_adopt(e, fd);
+    }
     if (!take_items(e, in, h.nitems) || !take_clients(e, in, h.nclients) || !take_ports(e, in, h.nports))
         return false;
     for (; h.nconns; h.nconns--)
