@@ -133,7 +133,7 @@ def test_nothing_like_it(home):
 
 @pytest.mark.parametrize("line, said", [("cc = nonsense", "possible: lia"), ("max-subflows = 99", "possible: 1..8"),
                                         ("exclude = 10.0.0.0/33", "possible: ADDRESS"), ("log = /tmp/a;b", "semicolon"),
-                                        ("a line of words", "neither")])
+                                        ("a line of words", "neither"), ("exclude = " + "10.0.0.1," * 50, "longer than 199")])
 def test_wrong_lines_of_a_file_are_told_and_left_out(home, line, said):
     write(home, f"# first\n{line}\nio = raw\n")
     got, told = settings(home)

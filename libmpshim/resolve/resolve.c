@@ -79,9 +79,9 @@ static int gather(struct asked *q, int n, struct pollfd *p, int *of)
     int np = 0;
     for (int i = 0; i < n; i++) {
         ares_socket_t s[ARES_GETSOCK_MAXNUM];
-        int mask = q[i].outcome == ASKING ? ares_getsock(q[i].channel, s, ARES_GETSOCK_MAXNUM) : 0;
+        unsigned mask = q[i].outcome == ASKING ? (unsigned)ares_getsock(q[i].channel, s, ARES_GETSOCK_MAXNUM) : 0;
         for (int j = 0; j < ARES_GETSOCK_MAXNUM; j++) {
-            bool r = ARES_GETSOCK_READABLE(mask, j), w = ARES_GETSOCK_WRITABLE(mask, j);
+            bool r = mask >> j & 1, w = mask >> (j + ARES_GETSOCK_MAXNUM) & 1; /* the library's macros shift into the sign */
             if (!r && !w) continue;
             of[np] = i;
             p[np++] = (struct pollfd){.fd = s[j], .events = (short)((r ? POLLIN : 0) | (w ? POLLOUT : 0))};

@@ -24,7 +24,7 @@ struct options {
 static void add_flag(struct options *o, const char *shown, size_t shown_len, const char *name, size_t n, const char *value)
 {
     struct setting *s = run_find(name, n);
-    char *origin = strndup(shown, shown_len);
+    char *origin = run_keep(strndup(shown, shown_len));
     if (!value && s && !run_is_switch(s)) {
         fprintf(stderr, "mptcp-run: %s: needs a value, --%s=...\n", shown, s->name);
         exit(EXIT_USAGE);

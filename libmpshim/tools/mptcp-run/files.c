@@ -41,8 +41,10 @@ static char *one_line(char *buf, int n, void *arg)
     struct reading *r = arg;
     char *got = fgets(buf, n, r->file);
     r->line++;
-    if (got && strlen(buf) == (size_t)n - 1 && buf[n - 2] != '\n') fprintf(stderr, "mptcp-run: %s:%d: the line is too long\n", r->path, r->line);
-    return got;
+    if (!got || strlen(buf) < (size_t)n - 1 || buf[n - 2] == '\n') return got;
+    fprintf(stderr, "mptcp-run: %s:%d: the line is longer than %d characters: left out\n", r->path, r->line, n - 1);
+    for (int c; (c = getc(r->file)) != EOF && c != '\n';) {}
+    return strcpy(buf, "\n");
 }
 
 /* A list may go on over several lines, each of which libinih gives by itself. */
@@ -59,7 +61,7 @@ static void take(struct reading *r, struct setting *s, const char *value)
 {
     char *origin;
     if (asprintf(&origin, "%s:%d", r->path, r->line) < 0) return;
-    s->value = strdup(value), s->origin = origin;
+    s->value = run_keep(strdup(value)), s->origin = run_keep(origin);
 }
 
 static void enter(struct reading *r, const char *section)

@@ -28,6 +28,16 @@ void run_settings_begin(void)
     }
 }
 
+char *run_keep(char *text)
+{
+    static struct kept { struct kept *next; char *text; } *all;
+    struct kept *k = text ? malloc(sizeof *k) : NULL;
+    if (!k) return text;
+    *k = (struct kept){all, text};
+    all = k;
+    return text;
+}
+
 static char plain(char c) { return c == '_' ? '-' : (char)tolower((unsigned char)c); }
 
 struct setting *run_find(const char *name, size_t n)
@@ -149,7 +159,7 @@ static bool is_wrong(const char *variable)
     struct setting *s = run_find(name, (size_t)(eq - name));
     snprintf(shown, sizeof shown, "%.*s", (int)(eq - variable), variable);
     if (!run_accept("", shown, s, name, (size_t)(eq - name), eq + 1)) return true;
-    if (eq[1] && (origin = strdup(shown))) s->value = eq + 1, s->origin = origin;
+    if (eq[1] && (origin = run_keep(strdup(shown)))) s->value = eq + 1, s->origin = origin;
     return false;
 }
 
