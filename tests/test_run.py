@@ -322,3 +322,16 @@ def test_a_backup_interface_carries_only_when_needed(lab):
     time.sleep(0.5)
     net.link[0].blackhole()
     assert run.result().sha256 == file.sha256
+
+
+@pytest_needs_lab
+@pytest.mark.parametrize("box", ["strip-syn", "strip-nonsyn"])
+def test_strict_on_a_path_that_strips_options(lab, box):
+    """At the handshake the connection fails; after it, what came before is delivered and then it is reset."""
+    net, file = lab.two_path(families="v4"), make_file(2_000_000)
+    server = net.server.spawn_http(file.root)
+    for link in net.link:
+        link.hook(box)
+    got = curl(net.client, server.url(file.name), wrap=shim("-v", "--strict"), check=False, timeout=20)
+    assert got.status != 0 and "strict, and it would be plain TCP" in got.told, got.told
+    assert curl(net.client, server.url(file.name), wrap=shim()).sha256 == file.sha256
