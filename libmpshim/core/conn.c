@@ -106,6 +106,8 @@ bool conn_use_key(struct mpc *c, uint64_t key)
     conn_key_derive(c, key, &c->v.token_local, &c->v.idsn_local);
     if (st_token_find(c->st, c->v.token_local)) return false;
     st_token_add(c->st, c);
+    c->v.tx_off = c->v.idsn_local & DSN_TOP;
+    c->v.idsn_local &= ~DSN_TOP;
     c->v.snd_una = c->v.snd_nxt = c->v.snd_end = c->v.idsn_local + 1; /* MP_CAPABLE takes one, RFC 8684 3.1 */
     c->v.snd_edge = c->v.snd_nxt;
     return true;
@@ -124,9 +126,25 @@ void conn_set_peer_key(struct mpc *c, uint64_t key)
     c->v.peer_key_known = true;
     c->v.key_remote = key;
     conn_key_derive(c, key, &c->v.token_remote, &c->v.idsn_remote);
+    c->v.rx_off = c->v.idsn_remote & DSN_TOP;
+    c->v.idsn_remote &= ~DSN_TOP;
     c->v.rcv_nxt = c->v.idsn_remote + 1;
     c->v.rcv_edge = 0;
     c->v.ack64 = true;
+}
+
+void conn_dsn_in(const struct mpc *c, struct mp_opts *o)
+{
+    if (o->dss.dsn64) o->dss.dsn -= c->v.rx_off;
+    if (o->dss.ack64) o->dss.data_ack -= c->v.tx_off;
+    o->fail_dsn -= c->v.tx_off;
+}
+
+void conn_dsn_out(const struct mpc *c, struct mp_opts *o)
+{
+    if (o->dss.dsn64) o->dss.dsn += c->v.tx_off;
+    if (o->dss.ack64) o->dss.data_ack += c->v.rx_off;
+    o->fail_dsn += c->v.rx_off;
 }
 
 /* ---- questions ---- */
@@ -206,7 +224,7 @@ static void go_plain(struct mpc *c, struct sf *s, enum mp_plain_why why)
         if (i != CT_LINGER && i != CT_RACE) c->v.timer[i] = MP_NEVER;
     st_token_del(c->st, c);
     for (struct sf *o = c->sfs; o; o = o->next) /* a join on its way is too late */
-        if (o != s && !o->v.dead && !o->v.initial && !o->v.mute) sf_abort(o, MP_RST_MIDDLEBOX, false, c->st->now);
+        if (o != s && !o->v.dead && !o->v.initial && !o->v.mute) sf_abort(o, MP_RST_MIDDLEBOX, true, c->st->now);
     sf_update_mss(s);
     conn_flush_held(c, s, c->st->now);
     conn_plain_ack(c, s, c->st->now); /* what the subflow acknowledged counts from here on */
@@ -222,7 +240,7 @@ enum fb_action conn_fallback(struct mpc *c, struct sf *s, enum fb_event e, enum 
     if (step.next == FB_PLAIN && was != FB_PLAIN && (c->v.sent_twice || c->v.sf_ever > 1 || (c->v.joins_answered && !told))) step.action = FB_reset_subflow;
     if (step.action == FB_reset_subflow) {
         st_count(c->st, MP_E_fallback_refused, 1, c);
-        sf_abort(s, MP_RST_MIDDLEBOX, false, now);
+        sf_abort(s, MP_RST_MIDDLEBOX, true, now);
         return step.action;
     }
     if (step.next == FB_PLAIN && was != FB_PLAIN && c->v.strict) { /* RFC 8684 3.7 allows falling back, it does not ask for it */

@@ -42,6 +42,7 @@ struct pm_retry {           /* a (local, remote) pair that failed: when to try a
     struct mp_endpoint remote;
     int fails;
     bool up;                /* was established and died: a re-creation */
+    bool barred;            /* the peer reset it for a lasting reason: not again while another path works, RFC 8684 3.6 */
     mp_time not_before;
 };
 
@@ -85,6 +86,7 @@ struct mpc {
         uint64_t key_local, key_remote;
         uint32_t token_local, token_remote;
         uint64_t idsn_local, idsn_remote;
+        uint64_t tx_off, rx_off;       /* 64-bit numbers on the wire are ours plus this: see conn_dsn_in */
         struct mp_endpoint local, remote;
         mp_time opened;
         /* send, in dsn; snd_una <= snd_nxt <= snd_end */
@@ -150,6 +152,11 @@ void conn_reap(struct mpc *c, mp_time now);             /* frees dead subflows, 
 enum fb_action conn_fallback(struct mpc *c, struct sf *s, enum fb_event e, enum mp_plain_why why, mp_time now);
 void conn_new_keys(struct mpc *c);                      /* draws key_local until its token is free */
 bool conn_use_key(struct mpc *c, uint64_t key);          /* this one; false: its token is taken */
+/* Data sequence numbers wrap at 2^64 (RFC 8684 3.3.1) and an IDSN may lie anywhere. Inside core/ a connection's numbers
+ * begin below 2^63 and never wrap: the IDSN's top bit is kept aside, and goes off and on again at the options. */
+#define DSN_TOP ((uint64_t)1 << 63)
+void conn_dsn_in(const struct mpc *c, struct mp_opts *o);
+void conn_dsn_out(const struct mpc *c, struct mp_opts *o);
 void conn_set_peer_key(struct mpc *c, uint64_t key);
 void conn_sf_established(struct mpc *c, struct sf *s, mp_time now);
 void conn_sf_gone(struct mpc *c, struct sf *s, int err, mp_time now);

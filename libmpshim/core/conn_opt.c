@@ -55,7 +55,7 @@ bool conn_options_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const 
     }
     if (!s->v.initial && !s->v.fully) return true;
     if (!s->v.initial && stripped_join(s, p, o)) { /* RFC 8684 3.7 */
-        sf_abort(s, MP_RST_MIDDLEBOX, false, now);
+        sf_abort(s, MP_RST_MIDDLEBOX, true, now);
         return false;
     }
     if (o->mp & MP_OPT_HAS(MP_DSS)) dss_in(c, s, p, o, now);

@@ -366,7 +366,7 @@ static bool held_csum_ok(const struct sf *s, const struct sf_mapping *m)
         sum = mp_csum_at(sum, s->hold[i].p, s->hold[i].len, off);
         off += s->hold[i].len;
     }
-    return mp_dss_csum(sum, m->dsn, (uint32_t)m->ssn, (uint16_t)(m->len + m->fin)) == m->csum;
+    return mp_dss_csum(sum, m->dsn + s->c->v.rx_off, (uint32_t)m->ssn, (uint16_t)(m->len + m->fin)) == m->csum;
 }
 
 static void deliver_held(struct mpc *c, struct sf *s, const struct sf_mapping *m, mp_time now)

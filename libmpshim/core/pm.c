@@ -119,7 +119,7 @@ static bool pair_usable(struct mpc *c, const struct mp_local *l, const struct pm
     if (r->id == 0 && c->v.no_join_initial) return false; /* RFC 8684 3.1 C flag */
     if (!st->ops.route(st->arg, l->ifindex, &l->ip, &r->at.ip)) return false;
     struct pm_retry *t = retry_of(c, &l->ip, l->ifindex, &r->at, false);
-    *when = t ? t->not_before : 0;
+    *when = !t ? 0 : t->barred && conn_nlive(c) ? MP_NEVER : t->not_before;
     return true;
 }
 
@@ -193,6 +193,7 @@ void pm_sf_failed(struct mpc *c, struct sf *s, bool was_up, mp_time now)
     if (s->v.reset_reason == MP_RST_MIDDLEBOX) t->fails = 2 * t->fails + 2;
     else t->fails = was_up ? 1 : t->fails + 1;
     t->up |= was_up;
+    t->barred |= s->v.barred;
     t->not_before = now + mp_min(MP_MS(100) << mp_min((uint64_t)t->fails, 10), MP_SEC(60));
     if (!conn_nlive(c)) t->not_before = now; /* nothing else is left */
     if (!conn_nlive(c) && !was_up && t->fails > 1) t->not_before = now + MP_SEC(1);
@@ -377,7 +378,10 @@ void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now)
     race_look(c, now);
     if (!conn_mp(c) || c->v.fb != FB_CONFIRMED) return;
     for (int i = 0; i < PM_MAX_PATHS; i++)
-        if (c->v.retry[i].ifindex == l->ifindex) c->v.retry[i].not_before = 0;
+        if (c->v.retry[i].ifindex == l->ifindex) {
+            c->v.retry[i].not_before = 0;
+            c->v.retry[i].barred = false;
+        }
     withdraw_removal(c, pm_local_id(c, l->ifindex, &l->ip));
     announce(c, l);
     if (!announce_waits(c)) announce_next(c, now);

@@ -113,6 +113,7 @@ struct sf {
         mp_ssn fin_ssn_in;
         bool fin_bare;        /* the peer's FIN had no MPTCP option */
         bool reset_pending;
+        bool barred;          /* the peer's reset named a lasting reason */
         uint8_t reset_reason; bool reset_transient, reset_fastclose;
         bool reset_sent; uint32_t reset_seq; /* answering late segments with the same reset for a while; wire number */
         /* receive */

@@ -77,6 +77,14 @@ static void join_synack_options(struct sf *s, const struct mp_opts *o, mp_time n
     sf_arm(s, SFT_JOIN_ACK, now + sf_rto_now(s));
 }
 
+/* RFC 8684 3.6: T clear says that the condition lasts. Reason 0 says nothing, and some set it with every reset. */
+static void note_reason(struct sf *s, const struct mp_opts *o)
+{
+    if (!(o->mp & MP_OPT_HAS(MP_TCPRST)) || !conn_mp(s->c) || !s->c->v.version) return;
+    s->v.reset_reason = o->tcprst.reason; /* pm_sf_failed heeds it */
+    s->v.barred = !o->tcprst.transient && o->tcprst.reason != MP_RST_UNSPECIFIED;
+}
+
 /* RFC 9293 3.10.7.3 */
 static void syn_sent_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, mp_time now)
 {
@@ -88,6 +96,7 @@ static void syn_sent_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o,
     }
     if (p->flags & MP_RST) {
         if (!ack_ok) return;
+        note_reason(s, o);
         if (!s->v.mute) st_count(s->st, MP_E_subflow_reset_in, 1, s->c);
         sf_die(s, ECONNREFUSED, now);
         return;
@@ -213,7 +222,7 @@ static void rst_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o
     /* The first SYN/ACK of a join is answered by a host that has no such subflow: it gave the join up before. */
     if (s->v.state == SF_SYN_RCVD && !s->v.initial && !(p->flags & MP_ACK) && s->seg_head && s->seg_head->sent_count == 1) c->v.joins_answered--;
     st_count(s->st, MP_E_subflow_reset_in, 1, c);
-    if (o->mp & MP_OPT_HAS(MP_TCPRST)) s->v.reset_reason = o->tcprst.reason; /* RFC 8684 3.6: pm_sf_failed heeds it */
+    note_reason(s, o);
     if ((o->mp & MP_OPT_HAS(MP_FASTCLOSE)) && conn_mp(c)) {
         if (o->fastclose_key == c->v.key_local) {
             st_count(s->st, MP_E_fastclose_in, 1, c);

@@ -31,8 +31,9 @@ static void add_timestamps(struct sf *s, struct mp_opts *o, mp_time now)
     o->ts_ecr = s->v.ts_recent;
 }
 
-static void finish(struct sf *s, struct mp_pkt *out, const struct mp_opts *o, mp_time now)
+static void finish(struct sf *s, struct mp_pkt *out, struct mp_opts *o, mp_time now)
 {
+    conn_dsn_out(s->c, o);
     out->optlen = (uint8_t)mp_opts_len(o, out->flags);
     mp_opts_emit(out->opt, o, out->flags);
     s->v.last_sent = now;
@@ -250,7 +251,7 @@ static void make_mapping(struct sf *s, struct sf_seg *g, bool data_fin, const st
         sum = mp_csum_at(sum, out->iov[i].base, out->iov[i].len, off);
         off += out->iov[i].len;
     }
-    g->map_csum = mp_dss_csum(sum, g->map_dsn, (uint32_t)g->map_ssn, g->map_len);
+    g->map_csum = mp_dss_csum(sum, g->map_dsn + s->c->v.tx_off, (uint32_t)g->map_ssn, g->map_len);
 }
 
 static void add_mapping(struct sf *s, struct mp_opts *o, const struct sf_seg *g)
@@ -489,7 +490,7 @@ static void ack_options(struct sf *s, struct mp_opts *o, uint8_t flags, mp_time 
         o->dss.has_csum = c->v.csum;
         o->mp |= MP_OPT_HAS(MP_DSS);
         if (c->v.csum) {
-            o->dss.csum = mp_dss_csum(0, c->v.snd_end, 0, 1);
+            o->dss.csum = mp_dss_csum(0, c->v.snd_end + c->v.tx_off, 0, 1);
         }
         s->v.data_fin_now = false;
     } else if (s->v.prio_now) {

@@ -620,6 +620,7 @@ void mp_stack_input(struct mp_stack *st, struct mp_pkt *p, mp_time now)
     if (!s) s = cookie_accept(st, p, &o, now);
     if (s) {
         struct mpc *c = s->c;
+        conn_dsn_in(c, &o);
         sf_input(s, p, &o, now);
         conn_touch(c);
         return;
@@ -640,6 +641,7 @@ void mp_stack_input_unowned(struct mp_stack *st, struct mp_pkt *p, mp_time now)
     struct sf *s = cookie_accept(st, p, &o, now);
     if (!s) return;
     st->counter[MP_E_pkt_in]++;
+    conn_dsn_in(s->c, &o);
     sf_input(s, p, &o, now);
     conn_touch(s->c);
 }

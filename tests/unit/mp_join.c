@@ -334,3 +334,75 @@ TEST(a_subflow_that_dies_gives_its_data_to_the_others) /* RFC 8684 3.3.6 */
     lab_forget(&l);
     lab_end(&l);
 }
+
+/* ---- resets and their reasons, RFC 8684 3.6 ---- */
+
+static int joins_again(struct lab *l) /* MP_JOIN SYNs within two minutes, answered by nobody */
+{
+    int n = 0;
+    lab_forget(l);
+    for (int i = 0; i < 120; i++) {
+        lab_wait(l, MP_SEC(1));
+        lab_ack_mp(l, &l->p[0], 1, 1, l->dack);
+    }
+    for (; l->qi < l->qn; l->qi++) n += (l->q[l->qi].flags & MP_SYN) && (l->q[l->qi].o.mp & MP_OPT_HAS(MP_JOIN));
+    return n;
+}
+
+static const struct { const char *name; bool option, transient; uint8_t reason; bool again; } resets[] = {
+    { "no option", false, false, 0, true },
+    { "unspecified", true, false, MP_RST_UNSPECIFIED, true },
+    { "lack of resources for now", true, true, MP_RST_RESOURCE, true },
+    { "administratively prohibited", true, false, MP_RST_PROHIBITED, false },
+    { "unacceptable performance", true, false, MP_RST_PERFORMANCE, false },
+    { "a middlebox, for now", true, true, MP_RST_MIDDLEBOX, true },
+    { "a middlebox", true, false, MP_RST_MIDDLEBOX, false },
+};
+
+static struct mp_opts reset_options(size_t i)
+{
+    struct mp_opts o = { .mp = resets[i].option ? MP_OPT_HAS(MP_TCPRST) : 0, .tcprst = { resets[i].transient, resets[i].reason } };
+    return o;
+}
+
+TEST(a_reset_of_a_joined_subflow_is_obeyed)
+{
+    for (size_t i = 0; i < sizeof resets / sizeof *resets; i++) {
+        struct lab l = { 0 };
+        ROW("%s", resets[i].name);
+        lab_client(&l);
+        struct peer *p = lab_join(&l, 2);
+        lab_send(&l, p, (struct seg){ .flags = MP_RST | MP_ACK, .seq = 1, .ack = 1, .o = reset_options(i) });
+        CHECK_EQ(mpc_error(l.c), 0);
+        CHECK_EQ(joins_again(&l) > 0, resets[i].again);
+        lab_end(&l);
+    }
+    ROW("%s", "");
+}
+
+TEST(a_refusal_of_a_join_is_obeyed)
+{
+    for (size_t i = 0; i < sizeof resets / sizeof *resets; i++) {
+        struct lab l = { 0 };
+        ROW("%s", resets[i].name);
+        lab_client(&l);
+        struct peer *p = join_syn(&l);
+        lab_send(&l, p, (struct seg){ .flags = MP_RST | MP_ACK, .seq = 0, .ack = 1, .o = reset_options(i) });
+        CHECK_EQ(joins_again(&l) > 0, resets[i].again);
+        lab_end(&l);
+    }
+    ROW("%s", "");
+}
+
+TEST(a_path_is_tried_again_when_its_link_returns_whatever_the_reason_was)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct peer *p = join_syn(&l);
+    lab_send(&l, p, (struct seg){ .flags = MP_RST | MP_ACK, .seq = 0, .ack = 1, .o = reset_options(3) });
+    struct mp_local m = lab_local(2);
+    mp_stack_local_del(l.st, 2, &m.ip, l.now);
+    mp_stack_local_add(l.st, &m, l.now);
+    CHECK(joins_again(&l) > 0);
+    lab_end(&l);
+}

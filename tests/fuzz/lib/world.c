@@ -650,23 +650,23 @@ static void fix_keys(const struct mpc *c, const struct sf *s, const struct mp_pk
 
 static void fix_dsn(const struct mpc *c, const struct sf *s, const struct mp_pkt *p, struct mp_opts *o)
 {
-    o->dss.dsn = c->v.rcv_nxt + (uint64_t)(int64_t)(int16_t)o->dss.dsn;
-    o->dss.data_ack = c->v.snd_nxt + 1 - (uint16_t)o->dss.data_ack;
+    o->dss.dsn = c->v.rcv_nxt + c->v.rx_off + (uint64_t)(int64_t)(int16_t)o->dss.dsn;
+    o->dss.data_ack = c->v.snd_nxt + c->v.tx_off + 1 - (uint16_t)o->dss.data_ack;
     if (!o->dss.dsn64) o->dss.dsn = (uint32_t)o->dss.dsn;
     if (!o->dss.ack64) o->dss.data_ack = (uint32_t)o->dss.data_ack;
     if (o->dss.ssn) o->dss.ssn = p->seq - s->v.irs + (uint32_t)(int8_t)(o->dss.ssn - 1);
-    o->fail_dsn = c->v.snd_una + (int8_t)o->fail_dsn;
+    o->fail_dsn = c->v.snd_una + c->v.tx_off + (int8_t)o->fail_dsn;
 }
 
 static void fix_csum(const struct mpc *c, const struct mp_pkt *p, struct mp_opts *o)
 {
     uint64_t sum = mp_csum_add(0, p->data.p, p->data.len);
-    mp_dsn dsn = o->dss.dsn64 ? o->dss.dsn : mp_expand32(c->v.rcv_nxt, (uint32_t)o->dss.dsn);
+    mp_dsn dsn = o->dss.dsn64 ? o->dss.dsn : mp_expand32(c->v.rcv_nxt + c->v.rx_off, (uint32_t)o->dss.dsn);
     o->dss.has_csum = o->dss.has_map && c->v.csum;
     o->dss.csum = o->dss.has_csum ? mp_dss_csum(sum, dsn, o->dss.ssn, o->dss.len) : 0;
     if (o->capable.has_data_len) {
         o->capable.has_csum = c->v.csum;
-        o->capable.csum = c->v.csum ? mp_dss_csum(sum, c->v.idsn_remote + 1, 1, o->capable.data_len) : 0;
+        o->capable.csum = c->v.csum ? mp_dss_csum(sum, c->v.idsn_remote + c->v.rx_off + 1, 1, o->capable.data_len) : 0;
     }
 }
 
