@@ -39,6 +39,16 @@ uint64_t conn_rcv_edge(struct mpc *c)
     return c->v.rcv_edge;
 }
 
+/* A piece of one byte costs a hundred: what waits out of order is bounded by the memory it takes, not by its bytes. Twice
+ * what was offered: full segments never come near. */
+bool conn_ooo_full(struct mpc *c, const struct mp_rangemap *m)
+{
+    uint64_t offered = mp_max(c->v.rcvbuf, conn_rcv_edge(c) - c->v.rcv_nxt);
+    if (m->mem_bytes <= 2 * offered + 65536) return false;
+    st_count(c->st, MP_E_no_memory, 1, c);
+    return true;
+}
+
 /* ---- in-order queue to the owner ---- */
 
 static bool rxq_grow(struct mpc *c)
@@ -196,6 +206,7 @@ static void receive(struct mpc *c, mp_dsn dsn, struct mp_slice d, mp_time now)
     autotune(c, d.len, now);
     if (dsn > c->v.rcv_nxt) {
         st_count(c->st, MP_E_ooo_conn, d.len, c);
+        if (conn_ooo_full(c, &c->ooo)) return; /* not DATA_ACKed: it comes again */
         if (mp_rangemap_insert(&c->ooo, dsn, &d, 0) < 0) st_count(c->st, MP_E_no_memory, 1, c);
         return;
     }

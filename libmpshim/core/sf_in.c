@@ -286,6 +286,7 @@ static bool data_in(struct sf *s, struct mp_pkt *p, mp_ssn ssn, mp_time now)
     }
     if (ssn > s->v.rcv_nxt) {
         st_count(s->st, MP_E_ooo_subflow, 1, s->c);
+        if (conn_ooo_full(s->c, &s->ooo)) return true;
         if (mp_rangemap_insert(&s->ooo, ssn, &d, 0) < 0) st_count(s->st, MP_E_no_memory, 1, s->c);
         note_ooo(s, ssn);
         s->v.ack_now = true; /* RFC 5681 4.2 */

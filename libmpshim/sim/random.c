@@ -391,6 +391,8 @@ struct sim_scen sim_scen_random(uint64_t seed)
     mp_dur starts = (mp_dur)sc.nconn * sc.conn_gap;
     /* SYNs, third ACKs and data back off to twice the outage; 30 s are for joins and SYNs without the option. */
     sc.calm_from = mp_max(last, mp_max(starts, MP_SEC(5))); /* applications begin to read within 4 s */
+    /* The longest time-out. Where connections may fail, they have until `within` to notice. */
+    if (!sc.conn.client.may_fail && !sc.conn.server.may_fail) sc.calm_stall_max = MP_SEC(60);
     if (sc.conn.client.may_fail) sc.within += MP_SEC(300); /* subflows that come up and die without any use: conn.c */
     sc.within += last * 4 + starts + MP_SEC(40) + transfer_bound(&sc);
     return sc;

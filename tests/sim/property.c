@@ -58,7 +58,7 @@ int main(void)
         failed += !ok;
         multipath += r.subflows > 1;
         packets += r.packets;
-        stall = mp_max(stall, r.calm_stall);
+        if (sc.calm_stall_max) stall = mp_max(stall, r.calm_stall);
         if (getenv("SIM_STALLS")) printf("%.1f %llu\n", (double)r.calm_stall / 1e9, (unsigned long long)seed);
         fflush(stdout);
     }
