@@ -327,6 +327,22 @@ def test_a_server_without_connections_is_served_when_its_helper_dies(net, at, to
     assert p.stderr.read().count("(helper)") == 2
 
 
+def test_a_listener_looks_as_the_program_made_it(net):
+    """Its group with the engine's guard is ours: a second listener of the same port is refused as ever, local clients come in."""
+    same(net, """
+for own in 0, 1:
+    l = socket.socket(); l.setsockopt(1, 15, own); l.bind(("0.0.0.0", 7601)); l.listen(8); print(l.getsockopt(1, 15))
+    for other in (0, 1)[:own + 1]:
+        m = socket.socket(); m.setsockopt(1, 2, 1); m.setsockopt(1, 15, other)
+        try: m.bind(("0.0.0.0", 7601)); print("bound")
+        except OSError as e: print(e.errno)
+        m.close()
+    for near in "127.0.0.1", "10.10.1.2":
+        s = socket.create_connection((near, 7601), 5); a, who = l.accept(); a.sendall(b"x"); print(s.recv(1), who[0] == s.getsockname()[0])
+    l.close(); s.close(); a.close()
+""")
+
+
 def test_a_strict_server_is_rather_deaf(net):
     p = serve(net, "0.0.0.0", "--strict")
     try:

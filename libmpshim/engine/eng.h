@@ -161,6 +161,7 @@ int eng_ctl_log(const struct engine *e, uint64_t client, int level); /* where it
 /* ---- portguard.c ---- */
 /* A socket that drops all that comes to this port from outside: beside the program's listener, or in its place. fd or -errno. */
 int eng_guard_open(const struct mp_endpoint *at, unsigned families, bool beside);
+void eng_guard_leave(int fd); /* the group of this listener chooses as the kernel does, again */
 
 /* ---- listener.c ---- */
 struct port_info { struct mp_endpoint at; unsigned families; bool live; int conns, guard_fd; pid_t pid; uint64_t client; struct ctl_req options; bool filtered; };

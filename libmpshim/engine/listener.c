@@ -254,8 +254,10 @@ static struct port *find_or_new(struct engine *e, const struct mp_endpoint *at, 
 static int keep_outside_out(struct port *p, int fd)
 {
     bool shared = p->options.flags & CTL_F_REUSEPORT;
-    if (p->live && p->guard_fd >= 0)
+    if (p->live && p->guard_fd >= 0 && !shared)
         return 0;
+    if (p->guard_fd >= 0)
+        eng_guard_leave(fd); /* an older listener's, whose group a new one has joined */
     guard_off(p);
     p->filtered = p->strict || shared || (p->guard_fd = eng_guard_open(&p->at, p->families, true)) < 0;
     if (!p->filtered)

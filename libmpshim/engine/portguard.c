@@ -10,6 +10,9 @@
 
 #include "engine/eng.h"
 
+#ifndef SO_DETACH_REUSEPORT_BPF
+#define SO_DETACH_REUSEPORT_BPF 68 /* Linux 5.3 */
+#endif
 #ifndef SO_ATTACH_REUSEPORT_CBPF
 #define SO_ATTACH_REUSEPORT_CBPF 51
 #endif
@@ -26,6 +29,12 @@ static int attach_choice(int fd)
     };
     struct sock_fprog p = { .len = 4, .filter = code };
     return setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &p, sizeof p) ? -errno : 0;
+}
+
+void eng_guard_leave(int fd)
+{
+    int zero = 0;
+    setsockopt(fd, SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, &zero, sizeof zero);
 }
 
 int eng_guard_open(const struct mp_endpoint *at, unsigned families, bool beside)

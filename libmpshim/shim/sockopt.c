@@ -183,6 +183,8 @@ int w_getsockopt(int fd, int level, int opt, void *v, socklen_t *n)
     struct shim_fd *f = shim_find(fd);
     if (f && f->mptcp && level == SOL_SOCKET && opt == SO_PROTOCOL && *n == sizeof(int) && f->cookie == shim_cookie(fd))
         *(int *)v = IPPROTO_MPTCP;
+    if (f && f->guarded && level == SOL_SOCKET && opt == SO_REUSEPORT && *n == sizeof(int) && f->cookie == shim_cookie(fd))
+        *(int *)v = 0; /* it is ours: listen.c */
     if ((f && f->kind == SHIM_CARRIER) || shim_is_info(level, opt)) carrier_get(fd, f, level, opt, v, n);
     errno = saved;
     return r;
