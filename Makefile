@@ -105,7 +105,7 @@ t_fuzz := $(filter-out $(B)/tests/fuzz_replay,$(call test_programs,fuzz))
 t_lab := $(B)/tests/linkem
 test_all := $(t_unit) $(t_sim) $(t_io) $(t_engine) $(t_shim) $(t_lab)
 
-.PHONY: soak matrix apps all tests install uninstall check check-c check-asan check-python demo bench bootstrap border replay
+.PHONY: FORCE soak matrix apps all tests install uninstall check check-c check-asan check-python demo bench bootstrap border replay
 .PHONY: fuzz fmt lint coverage clean distclean help
 
 all: $(B)/libmpcore.a $(lib_engine) $(lib_resolve) $(lib_shim) $(helper) $(tools) $(here) ## the libraries, the helper and ./mptcp-run (default)
@@ -170,7 +170,8 @@ $(B)/completion/mptcp-run.bash: $(B)/mptcp-run
 $(B)/completion/_mptcp-run: $(B)/mptcp-run
 	@mkdir -p $(@D)
 	$(call say,GEN)$< --completion=zsh > $@
-$(B)/mpshim.pc: packaging/mpshim.pc.in build/config.mk debian/changelog
+# Each time: "make install prefix=..." may have made it for another place.
+$(B)/mpshim.pc: packaging/mpshim.pc.in build/config.mk debian/changelog FORCE
 	$(call say,GEN)sed 's|@prefix@|$(prefix)|; s|@libdir@|$(libdir)|; s|@includedir@|$(includedir)|; s|@version@|$(version)|' $< > $@
 
 man: $(man) ## the manual pages, into build/man
