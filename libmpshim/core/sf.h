@@ -1,6 +1,7 @@
 /* core/sf.h: one TCP subflow (RFC 9293) of a connection. Inside core/ only.
  *
- * Files: sf.c life and timers, sf_in.c a segment in, sf_loss.c scoreboard and recovery, sf_out.c segments out.
+ * Files: sf.c life and timers, sf_in.c a segment in, sf_loss.c scoreboard and loss, sf_recovery.c what follows a loss,
+ * sf_out.c segments out.
  * Sequence numbers are mp_ssn (base.h): expanded, relative to the initial one, compared with "<". */
 #ifndef MP_SF_H
 #define MP_SF_H
@@ -134,6 +135,9 @@ struct sf {
         /* RACK and recovery */
         mp_time rack_xmit; mp_ssn rack_end; mp_dur rack_rtt;
         bool reordering_seen;
+        uint32_t reo_wnd_mult, reo_wnd_persist; /* min_rtt/4 more in the reordering window; recoveries it lasts */
+        mp_ssn dsack_round;   /* one widening a round trip */
+        uint64_t dsack_bytes; /* ever reported as come twice */
         mp_ssn fack;          /* highest sacked or acked */
         mp_ssn recovery_point;/* recovery ends when snd_una reaches it */
         bool in_recovery, in_rto;
@@ -141,7 +145,15 @@ struct sf {
         mp_ssn round_end;     /* a new round trip begins when this is acked */
         bool probe_out;       /* TLP in flight */
         bool cwnd_limited;
+        uint64_t prr_delivered, prr_out, prr_flight; /* PRR, bytes since recovery began; RecoverFS */
+        uint64_t prr_cwnd;    /* the window while in_recovery, RFC 9937 */
+        bool undo_on;         /* the latest reduction may still turn out needless */
+        mp_ssn undo_from;     /* snd_una when it was made */
+        uint64_t undo_sent, undo_bytes; /* sent again since; of these, not reported as duplicates */
         uint32_t rexmit_ts;   /* timestamp of the first retransmission of this recovery; 0: none yet (RFC 3522) */
+        mp_ssn rexmit_ssn;    /* and its start */
+        mp_ssn probe_end;     /* snd_nxt at the tail loss probe until its fate is known; 0: none (TLP.end_seq) */
+        enum { SF_FRTO_OFF, SF_FRTO_HEAD, SF_FRTO_NEW } frto; /* after a time-out: the head, then new data was sent, RFC 5682 */
         mp_time last_sent, last_recv, last_progress;
         mp_time misfit_at;    /* when a segment without data that does not fit was last answered; 0: never */
         uint32_t misfits;     /* segments that do not fit, long after the last one that did */
@@ -220,6 +232,17 @@ void rescue_misfit(struct sf *s, mp_time now);
 void rescue_timeout(struct sf *s, mp_time now);
 void rescue_tick(struct sf *s, mp_time now);
 bool rescue_established(struct sf *s, mp_time now);         /* false: s itself is not wanted any more */
+/* ---- recovery (sf_recovery.c) ---- */
+uint64_t sf_cwnd(const struct sf *s);                       /* the window that holds now: PRR's while in recovery */
+void sf_enter_recovery(struct sf *s, uint64_t delivered, mp_time now);
+bool sf_leave_recovery(struct sf *s);                       /* when snd_una has reached its end; true: it did */
+void sf_prr(struct sf *s, uint64_t delivered, bool safe);   /* after each ACK in recovery. safe: it advanced, and told of no loss */
+void sf_sent_in_recovery(struct sf *s, const struct sf_seg *g, bool again, mp_time now);
+mp_dur sf_reorder_window(const struct sf *s);
+bool sf_dsack_in(struct sf *s, mp_ssn ack, const struct mp_opts *o); /* before the ACK is taken; true: the first block is a D-SACK */
+void sf_undo_begin(struct sf *s);
+void sf_undo_check(struct sf *s, const struct mp_opts *o, bool advanced, bool original, mp_time now);
+void sf_probe_acked(struct sf *s, mp_ssn ack, bool dsack, mp_time now);
 
 /* ---- segments out (sf_out.c) ---- */
 bool sf_poll(struct sf *s, struct mp_pkt *out, mp_time now); /* control, retransmissions, ACKs; not new data */

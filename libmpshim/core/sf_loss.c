@@ -58,7 +58,7 @@ static uint64_t seg_bytes(const struct sf_seg *g) { return g->end - g->start; }
 
 uint64_t sf_room(const struct sf *s)
 {
-    uint64_t cw = s->v.cc.cwnd > s->v.pipe ? s->v.cc.cwnd - s->v.pipe : 0;
+    uint64_t cwnd = sf_cwnd(s), cw = cwnd > s->v.pipe ? cwnd - s->v.pipe : 0;
     uint64_t edge = s->v.snd_una + s->v.snd_wnd;
     uint64_t w = edge > s->v.snd_nxt ? edge - s->v.snd_nxt : 0;
     return mp_min(cw, w);
@@ -90,19 +90,6 @@ void sf_arm_rexmit(struct sf *s, mp_time now)
 
 /* ---- loss ---- */
 
-static void enter_recovery(struct sf *s, mp_time now)
-{
-    if (s->v.in_recovery || s->v.in_rto) return;
-    s->v.in_recovery = true;
-    s->v.cc.in_recovery = true;
-    s->v.recovery_point = s->v.snd_nxt;
-    s->v.rexmit_ts = 0;
-    st_count(s->st, MP_E_recovery, 1, s->c);
-    struct mp_cc_group g = conn_cc_group(s->c, s);
-    s->c->cc->on_loss(&g, now);
-    s->v.probe_out = false;
-}
-
 static void mark_lost(struct sf *s, struct sf_seg *g)
 {
     g->lost = true;
@@ -110,16 +97,10 @@ static void mark_lost(struct sf *s, struct sf_seg *g)
     st_count(s->st, MP_E_seg_lost, 1, s->c);
 }
 
-static mp_dur reorder_window(const struct sf *s)
+/* True: something was found lost. delivered: what the ACK at hand brought, for PRR. */
+static bool detect_loss(struct sf *s, uint64_t delivered, mp_time now)
 {
-    /* RFC 8985 6.2: none while no reordering was seen and duplicate ACKs speak clearly. */
-    if (!s->v.reordering_seen && (s->v.in_recovery || s->v.in_rto || s->v.sacked_bytes >= 3ull * s->v.mss)) return 0;
-    return mp_min(s->v.min_rtt / 4, s->v.srtt);
-}
-
-static void detect_loss(struct sf *s, mp_time now)
-{
-    mp_dur wnd = reorder_window(s);
+    mp_dur wnd = sf_reorder_window(s);
     mp_time wait = 0;
     bool lost = false;
     for (struct sf_seg *g = s->seg_head; g; g = g->next) {
@@ -133,16 +114,22 @@ static void detect_loss(struct sf *s, mp_time now)
             wait = at;
     }
     sf_arm(s, SFT_REORDER, wait ? wait : MP_NEVER);
-    if (lost) enter_recovery(s, now);
+    if (lost) sf_enter_recovery(s, delivered, now);
+    return lost;
 }
 
-void sf_on_reorder_timer(struct sf *s, mp_time now) { detect_loss(s, now); }
+void sf_on_reorder_timer(struct sf *s, mp_time now)
+{
+    if (detect_loss(s, 0, now)) sf_prr(s, 0, false);
+}
 
 /* ---- ACKs ---- */
 
 struct ack_facts {
     uint64_t delivered; /* bytes newly acknowledged or sacked */
     mp_dur rtt;         /* of the latest segment sent once; 0: none */
+    mp_ssn fack;        /* as it was before */
+    bool original;      /* something that the time-out called lost was delivered without having been sent again */
 };
 
 static void rack_update(struct sf *s, const struct sf_seg *g, struct ack_facts *f, mp_time now)
@@ -156,7 +143,7 @@ static void rack_update(struct sf *s, const struct sf_seg *g, struct ack_facts *
     }
     if (g->sent_count == 1) {
         f->rtt = rtt;
-        if (g->end < s->v.fack) s->v.reordering_seen = true;
+        if (g->end < f->fack) s->v.reordering_seen = true;
     }
     if (g->end > s->v.fack) s->v.fack = g->end;
 }
@@ -165,6 +152,7 @@ static void seg_delivered(struct sf *s, struct sf_seg *g, struct ack_facts *f, m
 {
     if (g->sacked) return;
     f->delivered += seg_bytes(g);
+    if (g->lost && g->sent_count == 1) f->original = true;
     if (!g->lost) s->v.pipe -= mp_min(s->v.pipe, seg_bytes(g));
     rack_update(s, g, f, now);
 }
@@ -199,40 +187,14 @@ static void sack_block(struct sf *s, mp_ssn left, mp_ssn right, struct ack_facts
     }
 }
 
-static bool leave_recovery(struct sf *s)
-{
-    if (!(s->v.in_recovery || s->v.in_rto) || s->v.snd_una < s->v.recovery_point) return false;
-    s->v.in_recovery = s->v.in_rto = s->v.cc.in_recovery = false;
-    s->v.rexmit_ts = 0;
-    return true;
-}
-
 /* What was sent during the recovery that ended may be lost as well: that is a new one. */
 static void resume_recovery(struct sf *s, mp_time now)
 {
     for (struct sf_seg *g = s->seg_head; g; g = g->next)
         if (g->lost && !g->sacked) {
-            enter_recovery(s, now);
+            sf_enter_recovery(s, 0, now);
             return;
         }
-}
-
-/* RFC 3522: the ACK that moves the window was drawn by the original, sent before our first retransmission: nothing was
- * lost, only late. */
-static void undo_if_spurious(struct sf *s, const struct mp_opts *o, mp_time now)
-{
-    if (!s->v.rexmit_ts || !s->v.ts_on || !o->has_ts || (int32_t)(o->ts_ecr - s->v.rexmit_ts) >= 0) return;
-    st_count(s->st, MP_E_spurious, 1, s->c);
-    for (struct sf_seg *g = s->seg_head; g; g = g->next)
-        if (g->lost && !g->sacked) {
-            g->lost = false;
-            s->v.pipe += seg_bytes(g);
-        }
-    s->v.in_recovery = s->v.in_rto = s->v.cc.in_recovery = false;
-    s->v.rexmit_ts = 0;
-    s->v.reordering_seen = true;
-    struct mp_cc_group g = conn_cc_group(s->c, s);
-    if (s->c->cc->on_undo) s->c->cc->on_undo(&g, now);
 }
 
 /* The path may have changed: large segments again; if they still vanish, it costs two time-outs. */
@@ -300,15 +262,15 @@ static mp_dur ts_rtt(const struct sf *s, const struct mp_opts *o, mp_time now)
 
 void sf_on_ack(struct sf *s, mp_ssn ack, const struct mp_opts *o, mp_time now)
 {
-    struct ack_facts f = { 0, 0 };
+    struct ack_facts f = { .fack = s->v.fack };
     uint64_t flight = s->v.pipe;
-    bool advanced = ack > s->v.snd_una;
+    bool advanced = ack > s->v.snd_una, dsack = sf_dsack_in(s, ack, o);
     s->v.acked_new = advanced;
     if (advanced) {
         cumulative(s, ack, &f, now);
         s->v.snd_una = ack;
     }
-    for (int i = 0; i < o->nsack; i++)
+    for (int i = dsack; i < o->nsack; i++)
         sack_block(s, mp_expand32(s->v.snd_una, o->sack[i].left - s->v.iss), mp_expand32(s->v.snd_una, o->sack[i].right - s->v.iss), &f, now);
     if (f.rtt)
         sf_rtt_sample(s, f.rtt);
@@ -316,15 +278,17 @@ void sf_on_ack(struct sf *s, mp_ssn ack, const struct mp_opts *o, mp_time now)
         mp_dur r = ts_rtt(s, o, now);
         if (r) sf_rtt_sample(s, r);
     }
-    if (!advanced && !f.delivered) return;
-    progress(s, now);
-    if (advanced && (s->v.in_recovery || s->v.in_rto)) undo_if_spurious(s, o, now);
-    bool left = leave_recovery(s);
-    if (o->nsack || s->v.sacked_bytes || s->v.in_recovery) detect_loss(s, now);
+    if (!advanced && !f.delivered && !dsack) return;
+    if (advanced || f.delivered) progress(s, now);
+    sf_undo_check(s, o, advanced, f.original, now);
+    sf_probe_acked(s, ack, dsack, now);
+    bool left = sf_leave_recovery(s), lost = false;
+    if (o->nsack || s->v.sacked_bytes || s->v.in_recovery) lost = detect_loss(s, f.delivered, now);
     if (left) resume_recovery(s, now);
     note_rate(s, f.delivered, now);
+    if (s->v.in_recovery) sf_prr(s, f.delivered, advanced && !lost);
     congestion(s, &f, flight, now);
-    sf_arm_rexmit(s, now);
+    if (advanced || f.delivered) sf_arm_rexmit(s, now);
     if (advanced && s->c->v.tx_plain) conn_plain_ack(s->c, s, now);
 }
 
@@ -342,6 +306,7 @@ void sf_on_probe_timer(struct sf *s, mp_time now)
     }
     st_count(s->st, MP_E_tlp, 1, s->c);
     s->v.probe_out = true;
+    s->v.probe_end = s->v.snd_nxt;
     g->probed = true;
     sf_arm(s, SFT_REXMIT, now + sf_rto_now(s));
     /* If one more round trip stays silent, what this path holds is wanted elsewhere. Measured against a kernel's
@@ -409,6 +374,7 @@ void sf_on_rto(struct sf *s, mp_time now)
     s->v.backoff++;
     suspect_mtu(s, now);
     rescue_timeout(s, now);
+    bool was_recovering = s->v.in_recovery || s->v.in_rto;
     s->v.in_recovery = s->v.cc.in_recovery = false;
     uint64_t flight = s->v.snd_nxt - s->v.snd_una; /* what was lost before counts: it was sent too */
     for (struct sf_seg *g = s->seg_head; g; g = g->next)
@@ -422,7 +388,8 @@ void sf_on_rto(struct sf *s, mp_time now)
             s->c->cc->on_rto(&grp, flight, now);
         }
         s->v.in_rto = true;
-        if (s->v.backoff == 1) s->v.rexmit_ts = 0;
+        if (s->v.backoff == 1) sf_undo_begin(s);
+        s->v.frto = s->v.backoff == 1 && !was_recovering && !s->v.ts_on ? SF_FRTO_HEAD : SF_FRTO_OFF;
         s->v.recovery_point = s->v.snd_nxt;
         s->v.rack_xmit = 0;
         if (!s->v.stale && conn_any_other(s->c, s)) {

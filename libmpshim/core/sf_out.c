@@ -310,6 +310,7 @@ static void emit_seg(struct sf *s, struct mp_pkt *out, struct sf_seg *g, bool fr
     s->v.bytes_sent += g->len;
     g->sent = now;
     if (g->sent_count < 255) g->sent_count++;
+    sf_sent_in_recovery(s, g, !fresh, now);
     finish(s, out, &o, now);
 }
 
@@ -347,7 +348,8 @@ bool sf_send_data(struct sf *s, struct mp_pkt *out, mp_dsn dsn, struct mp_chunk 
 
 static struct sf_seg *rexmit_due(struct sf *s)
 {
-    bool room = s->v.pipe < s->v.cc.cwnd || s->v.pipe == 0;
+    bool room = s->v.pipe < sf_cwnd(s) || s->v.pipe == 0;
+    if (s->v.frto == SF_FRTO_NEW) return NULL; /* new data first, RFC 5682 */
     for (struct sf_seg *g = s->seg_head; g; g = g->next) {
         if (g->probed && !g->sacked) return g;
         if (g->lost && !g->sacked && (room || g == s->seg_head)) return g;
@@ -363,14 +365,13 @@ static bool emit_rexmit(struct sf *s, struct mp_pkt *out, mp_time now)
     uint32_t most = s->st->ops.slice_max(s->st->arg, s->flow, s->v.mss);
     if (s->v.in_rto && s->v.backoff) most = s->v.mss;
     if (most < s->v.mss || !g->lost) most = s->v.mss;
-    uint64_t room = s->v.cc.cwnd > s->v.pipe ? s->v.cc.cwnd - s->v.pipe : s->v.mss;
+    uint64_t room = sf_cwnd(s) > s->v.pipe ? sf_cwnd(s) - s->v.pipe : s->v.mss;
     if (most > room) most = room > s->v.mss ? (uint32_t)(room - room % s->v.mss) : s->v.mss;
     if (g->len > most && !sf_seg_split(s, g, g->start + most)) return false;
     if (g->lost) s->v.pipe += g->end - g->start;
     g->lost = false;
     g->probed = false;
     s->v.bytes_retrans += g->len;
-    if (!s->v.rexmit_ts && (s->v.in_recovery || s->v.in_rto)) s->v.rexmit_ts = sf_ts_now(now);
     st_count(s->st, MP_E_seg_rexmit, 1, s->c);
     emit_seg(s, out, g, false, false, now);
     if (s->v.timer[SFT_REXMIT] == MP_NEVER) sf_arm_rexmit(s, now);

@@ -137,7 +137,7 @@ def _fetched(transfer, file, size, cpu, back):
         return Run(fault=transfer.error)
     by_path = max(transfer.received, transfer.sent, key=lambda moved: sum(moved.values()))
     return Run(mbit_s=transfer.mbit_s, stall_ms=transfer.longest_gap_s * 1e3, cpu_s_per_gb=cpu * GB / size,
-               share=by_path["eth0"] / max(1, by_path["eth0"] + by_path["eth1"]), back_mb=back / MB,
+               share=by_path["eth0"] / max(1, sum(by_path.values())), back_mb=back / MB,
                fault="wrong hash" if file and transfer.sha256 != file.sha256 else "")
 
 
@@ -165,6 +165,7 @@ TITLES = {
     "5": "unequal and lossy paths (Mbit/s); fairness in simulation",
     "6": "the first path dies at 1 s: the longest time without a byte at the receiving program (ms)",
     "7": "plain veth, no emulator, shim to shim, against kernel TCP (Mbit/s)",
+    "8": "one path 50 Mbit/s 20 ms with loss (%), reordering (5 % held back by ms) or both; TCP against TCP, CUBIC (Mbit/s)",
 }
 EQUAL = dict(families="v4", rate="50M", delay="10ms")
 SLOW = dict(families="v4", rate="20M", delay="10ms")
@@ -383,10 +384,28 @@ def kernel_speed(options, carrier, size):
     return run
 
 
+ROUGH = (  # loss, reordering in ms, MB that take a few seconds
+    (0.001, 0, 30), (0.01, 0, 10), (0.05, 0, 3), (0, 3, 30), (0, 10, 30), (0, 30, 30), (0.001, 30, 20), (0.01, 10, 10), (0.02, 30, 5))
+
+
+def rough_cases(quick):
+    """Our TCP against the kernel's on the same path: the peer has no MPTCP, so that it is TCP alone."""
+    def case(loss, late, size, way):
+        link = dict(rate="50M", delay="10ms", loss=loss)
+        link |= dict(reorder=0.05, reorder_delay=f"{late}ms") if late else {}
+        one = dict(families="v4", n=1, kernel_mptcp=False, links=[link])
+        bytes_ = size * MB // (3 if quick else 1)
+        return Case(f"8-loss-{loss * 100:g}-late-{late}-{way}", f"loss {loss * 100:g} %, {late} ms late, {way}load",
+                    lambda: fetch_run(one, our_client("--cc=cubic", server=PLAIN), bytes_, way == "up"),
+                    lambda: fetch_run(one, KERNEL_TCP, bytes_, way == "up"), (">=", "0.9x"))
+
+    return [case(*rough, way) for rough in ROUGH for way in ("up", "down")]
+
+
 def all_cases(quick):
     size = 40 * MB if quick else 100 * MB
     return [*throughput_cases(size), *plain_cases(size // 4), *uneven_cases(24 * MB if quick else 40 * MB),
-            *failover_cases(40 * MB), *slow_failover_cases(), *speed_cases(quick)]
+            *failover_cases(40 * MB), *slow_failover_cases(), *speed_cases(quick), *rough_cases(quick)]
 
 
 # -- measuring

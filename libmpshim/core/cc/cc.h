@@ -15,7 +15,7 @@ struct mp_cc_state { /* per subflow; owned by the subflow, saved and loaded with
     bool in_recovery;    /* loss recovery: cwnd does not grow */
     bool active;         /* established and usable: counts in coupled sums */
     uint64_t acked_since_grow; /* bytes, for whole-byte growth (appropriate byte counting) */
-    uint64_t priv[16];   /* the algorithm's own, zero at init */
+    uint64_t priv[24];   /* the algorithm's own, zero at init */
 };
 
 struct mp_cc_group {     /* all subflows of the connection */

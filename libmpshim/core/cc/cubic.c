@@ -9,7 +9,8 @@ enum {
     P_K,                   /* ns */
     P_W_EST,               /* what Reno would have, bytes << EST_SHIFT */
     P_CWND_PRIOR,          /* cwnd before the last reduction, bytes */
-    P_PRIOR_W_MAX,         /* for undo, bytes */
+    P_PRIOR,               /* for undo: the words from P_EPOCH to P_CWND_PRIOR as they were */
+    P_PRIOR_END = P_PRIOR + P_CWND_PRIOR - P_EPOCH,
     P_END
 };
 _Static_assert(P_END <= sizeof((struct mp_cc_state *)0)->priv / sizeof(uint64_t), "priv is too small");
@@ -117,7 +118,7 @@ static void cubic_ack(struct mp_cc_group *g, const struct mp_cc_ack *a)
 /* RFC 9438 4.7, fast convergence: a flow that shrinks twice in a row leaves room for new ones. */
 static void note_plateau(struct mp_cc_state *s)
 {
-    s->priv[P_PRIOR_W_MAX] = s->priv[P_W_MAX];
+    memcpy(&s->priv[P_PRIOR], &s->priv[P_EPOCH], (P_CWND_PRIOR - P_EPOCH + 1) * sizeof s->priv[0]);
     s->priv[P_W_MAX] = s->cwnd < s->priv[P_W_MAX] ? s->cwnd / (2 * BETA_DEN) * (BETA_DEN + BETA_NUM) : s->cwnd;
     s->priv[P_CWND_PRIOR] = s->cwnd;
     s->priv[P_EPOCH] = 0;
@@ -156,15 +157,16 @@ static void cubic_idle(struct mp_cc_group *g, mp_dur idle, mp_dur rto)
     else skip_time(s, idle);
 }
 
-/* RFC 9438 4.9: back to where the spurious signal found us; the next ACK starts an epoch from there. */
+/* RFC 9438 4.9: back to where the spurious signal found us, in the same epoch. */
 static void cubic_undo(struct mp_cc_group *g, mp_time now)
 {
     struct mp_cc_state *s = mp_cc_self(g);
 
     (void)now;
+    uint64_t last_ack = s->priv[P_LAST_ACK];
     if (!mp_cc_undo(s)) return;
-    s->priv[P_W_MAX] = mp_max(s->priv[P_W_MAX], s->priv[P_PRIOR_W_MAX]);
-    s->priv[P_EPOCH] = 0;
+    memcpy(&s->priv[P_EPOCH], &s->priv[P_PRIOR], (P_CWND_PRIOR - P_EPOCH + 1) * sizeof s->priv[0]);
+    s->priv[P_LAST_ACK] = last_ack;
 }
 
 const struct mp_cc mp_cc_cubic = {
