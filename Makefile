@@ -105,7 +105,7 @@ t_fuzz := $(filter-out $(B)/tests/fuzz_replay,$(call test_programs,fuzz))
 t_lab := $(B)/tests/linkem
 test_all := $(t_unit) $(t_sim) $(t_io) $(t_engine) $(t_shim) $(t_lab)
 
-.PHONY: FORCE soak matrix apps all tests install uninstall check check-c check-asan check-python demo bench bootstrap border replay
+.PHONY: FORCE fallback-table soak matrix apps all tests install uninstall check check-c check-asan check-python demo bench bootstrap border replay
 .PHONY: fuzz fmt lint coverage clean distclean help
 
 all: $(B)/libmpcore.a $(lib_engine) $(lib_resolve) $(lib_shim) $(helper) $(tools) $(here) ## the libraries, the helper and ./mptcp-run (default)
@@ -138,6 +138,9 @@ replay: $(B)/tests/sim_run ## one simulated run bit for bit, traced: make replay
 
 matrix: $(B)/tests/sim_matrix ## each kind of middlebox against simulated connections: writes docs/box-matrix.md
 	$(B)/tests/sim_matrix --write docs/box-matrix.md
+
+fallback-table: ## the table of fallbacks, state by event: writes docs/fallback.md
+	tools/fallback-table.sh > docs/fallback.md
 
 soak: $(B)/tests/sim_property ## SEEDS more random simulations (2000), resumed where the last run ended; totals go to docs/soak.md
 	@tools/soak.sh
