@@ -127,6 +127,10 @@ void st_syn_in(struct mp_stack *st, struct mp_pkt *p, const struct mp_opts *o, m
         st_stray_rst(st, p, -1);
         return;
     }
+    if (mem_is_full(st)) {
+        st_count(st, MP_E_memory_refused, 1, NULL);
+        return;
+    }
     /* RFC 4987: what half-open connections may keep is bounded, and a flood of them keeps nobody out. */
     if (l->pending >= (int)mp_min(st->set.syn_backlog, (uint64_t)l->backlog * 2 + 16))
         cookie_answer(st, p, o, now);

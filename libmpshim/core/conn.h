@@ -69,6 +69,7 @@ struct mpc {
     struct reinj *reinj;
     const struct mp_cc *cc;
     const struct mp_sched *sched;
+    uint64_t mem_counted;              /* of what was received, in the stack's total: mem.c */
     struct mp_chunk *spare;            /* filled beyond the last chunk by mpc_write_iov's caller */
 
     struct mpc_pod {
@@ -191,7 +192,6 @@ bool conn_fin_due(const struct mpc *c);
 bool conn_sf_mapping(struct mpc *c, struct sf *s, const struct mp_opts *o, uint32_t paylen, mp_ssn ssn, mp_time now); /* false: take no bytes of this segment */
 bool conn_sf_data(struct mpc *c, struct sf *s, mp_ssn ssn, struct mp_slice *d, mp_time now); /* in-order subflow bytes; false: subflow ended */
 uint64_t conn_rcv_space(const struct mpc *c);           /* bytes of window to offer */
-bool conn_ooo_full(struct mpc *c, const struct mp_rangemap *m); /* bookkeeping for small pieces counts: no more of them */
 uint64_t conn_rcv_edge(struct mpc *c);                  /* moves and returns the window's right edge */
 void conn_peer_fin(struct mpc *c, mp_dsn at, mp_time now);
 void conn_plain_eof(struct mpc *c, mp_time now);

@@ -8,7 +8,7 @@
 
 /* ---- window ---- */
 
-uint64_t conn_rcv_space(const struct mpc *c) { return mp_min(c->v.rcv_space, c->v.rcvbuf); }
+uint64_t conn_rcv_space(const struct mpc *c) { return mp_min(mp_min(c->v.rcv_space, c->v.rcvbuf), mem_window(c)); }
 
 /* The window follows what the paths deliver: four times the rate times the longest propagation delay (60 ms
  * at the least, for hosts are late too). Enough for full rate and one loss recovery; not so much that the sender fills
@@ -37,16 +37,6 @@ uint64_t conn_rcv_edge(struct mpc *c)
     uint64_t edge = c->v.rcv_nxt + space;
     if (edge > c->v.rcv_edge) c->v.rcv_edge = edge; /* never back: RFC 9293 3.8.6.2.2 */
     return c->v.rcv_edge;
-}
-
-/* A piece of one byte costs a hundred: what waits out of order is bounded by the memory it takes, not by its bytes. Twice
- * what was offered: full segments never come near. */
-bool conn_ooo_full(struct mpc *c, const struct mp_rangemap *m)
-{
-    uint64_t offered = mp_max(c->v.rcvbuf, conn_rcv_edge(c) - c->v.rcv_nxt);
-    if (m->mem_bytes <= 2 * offered + 65536) return false;
-    st_count(c->st, MP_E_no_memory, 1, c);
-    return true;
 }
 
 /* ---- in-order queue to the owner ---- */
@@ -206,8 +196,15 @@ static void receive(struct mpc *c, mp_dsn dsn, struct mp_slice d, mp_time now)
     autotune(c, d.len, now);
     if (dsn > c->v.rcv_nxt) {
         st_count(c->st, MP_E_ooo_conn, d.len, c);
-        if (conn_ooo_full(c, &c->ooo)) return; /* not DATA_ACKed: it comes again */
+        if (!mem_has_room_for_holes(c)) { /* acknowledged on its subflow: it comes again by the connection's timer */
+            st_count(c->st, MP_E_memory_dropped, d.len, c);
+            return;
+        }
         if (mp_rangemap_insert(&c->ooo, dsn, &d, 0) < 0) st_count(c->st, MP_E_no_memory, 1, c);
+        return;
+    }
+    if (!c->v.rx_plain && !mem_has_room_for_more(c)) {
+        st_count(c->st, MP_E_memory_dropped, d.len, c);
         return;
     }
     if (!rxq_push(c, &d)) {

@@ -19,7 +19,8 @@ static uint64_t queue_limit(const struct mpc *c)
         rate += (double)s->v.cc.cwnd / (double)s->v.srtt;
         if ((double)s->v.srtt > rtt) rtt = (double)s->v.srtt;
     }
-    return mp_min(mp_max(mp_max(3 * cw, (uint64_t)(2 * rate * rtt)), 512 * 1024), c->v.sndbuf);
+    uint64_t enough = mp_max(mp_max(3 * cw, (uint64_t)(2 * rate * rtt)), 512 * 1024);
+    return mp_min(mp_min(enough, c->v.sndbuf), mem_queue(c));
 }
 
 uint64_t mpc_write_space(const struct mpc *c)

@@ -284,9 +284,13 @@ static bool data_in(struct sf *s, struct mp_pkt *p, mp_ssn ssn, mp_time now)
         s->v.ack_now = true;
         return true;
     }
+    /* As if it had been lost: what is not acknowledged comes again when there is room. */
+    if (mem_refuses(s->c, ssn > s->v.rcv_nxt)) {
+        st_count(s->st, MP_E_memory_dropped, d.len, s->c);
+        return true;
+    }
     if (ssn > s->v.rcv_nxt) {
         st_count(s->st, MP_E_ooo_subflow, 1, s->c);
-        if (conn_ooo_full(s->c, &s->ooo)) return true;
         if (mp_rangemap_insert(&s->ooo, ssn, &d, 0) < 0) st_count(s->st, MP_E_no_memory, 1, s->c);
         note_ooo(s, ssn);
         s->v.ack_now = true; /* RFC 5681 4.2 */

@@ -93,6 +93,7 @@ struct mp_chunk *st_chunk_new(struct mp_stack *st)
             return NULL;
         }
     }
+    mem_add(st, MP_CHUNK_SIZE);
     k->refs = 1;
     k->len = 0;
     k->next = NULL;
@@ -102,6 +103,7 @@ struct mp_chunk *st_chunk_new(struct mp_stack *st)
 void chunk_put(struct mp_stack *st, struct mp_chunk *k)
 {
     if (!k || --k->refs) return;
+    mem_sub(st, MP_CHUNK_SIZE);
     if (st->chunk_nfree < 64) { /* 4 MB kept for the next burst */
         k->next = st->chunk_free;
         st->chunk_free = k;
@@ -259,6 +261,7 @@ static void queue_del(struct mpc **head, struct mpc ***tail, struct mpc *c, size
 void st_conn_gone(struct mpc *c)
 {
     struct mp_stack *st = c->st;
+    mem_sub(st, c->mem_counted);
     heap_del(st, c);
     st_token_del(st, c);
     if (c->in_ready) queue_del(&st->ready, &st->ready_tail, c, offsetof(struct mpc, ready_next));
@@ -271,6 +274,7 @@ void st_conn_gone(struct mpc *c)
 void conn_touch(struct mpc *c)
 {
     struct mp_stack *st = c->st;
+    mem_account(c);
     if (c->heap_at) heap_sift(st, c->heap_at - 1);
     if (c->in_ready) return;
     c->in_ready = true;

@@ -168,6 +168,7 @@ int mpc_get_paths(const struct mpc *c, struct mpc_path_info *v, int max);
 struct mpc *mp_stack_first(struct mp_stack *s); /* iterate all connections */
 struct mpc *mp_stack_next(struct mpc *c);
 uint64_t mp_stack_counter(const struct mp_stack *s, int counter); /* core/event.h */
+uint64_t mp_stack_memory(const struct mp_stack *s, uint64_t *peak); /* bytes of data held; peak may be NULL */
 int mp_stack_live(const struct mp_stack *s); /* connections not yet free */
 int mp_stack_closing(const struct mp_stack *s); /* subflows that exchange their last FINs: before TIME_WAIT */
 

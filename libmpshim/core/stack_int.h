@@ -35,6 +35,7 @@ struct mp_stack {
     mp_time cookies_at; uint8_t cookie_secret[16]; /* cookie.c: last used; 0: never */
     mp_time now;
     int nconn;
+    uint64_t mem, mem_peak;     /* bytes of data held by all connections: mem.c */
     int ntime_wait;             /* subflows in TIME_WAIT */
 };
 #define ST_TIME_WAIT_MANY 4096  /* more of them, and each waits a shorter time: sf.c */
@@ -62,6 +63,18 @@ struct mpc *st_token_find(struct mp_stack *st, uint32_t token);
 void st_token_add(struct mp_stack *st, struct mpc *c);
 void st_token_del(struct mp_stack *st, struct mpc *c);
 struct mp_chunk *st_chunk_new(struct mp_stack *st);
+
+/* ---- mem.c ---- */
+void mem_account(struct mpc *c);                           /* counts anew what c has received and holds */
+void mem_add(struct mp_stack *st, uint64_t bytes);
+void mem_sub(struct mp_stack *st, uint64_t bytes);
+bool mem_is_full(const struct mp_stack *st);
+uint64_t mem_window(const struct mpc *c);                  /* most that may be offered, queued */
+uint64_t mem_queue(const struct mpc *c);
+bool mem_has_room_for_holes(const struct mpc *c);          /* for data out of order */
+bool mem_has_room_for_more(const struct mpc *c);           /* for data in order */
+bool mem_refuses(const struct mpc *c, bool hole);          /* a segment, in order on its subflow or not, before it is acknowledged */
+
 struct mpc *conn_link(struct mp_stack *st, struct mpc *c); /* into all lists; NULL: no memory */
 void st_conn_gone(struct mpc *c);                          /* out of all lists */
 void st_accepted(struct mpc *c);                           /* one less waits at its listener */

@@ -423,6 +423,8 @@ static void aftermath(struct run *r)
         const char *who = h->node.name;
         int live = mp_stack_live(h->stack);
         mp_time next = mp_stack_deadline(h->stack);
+        uint64_t memory = mp_stack_memory(h->stack, NULL);
+        if (memory) sim_fail(&r->sim, "%s: %llu bytes of memory still counted", who, (unsigned long long)memory);
         if (live) sim_fail(&r->sim, "%s: %d connections left at the end", who, live);
         if (h->flows_open) sim_fail(&r->sim, "%s: %d flows left open", who, h->flows_open);
         if (h->ports_held) sim_fail(&r->sim, "%s: %d ports left held", who, h->ports_held);
@@ -481,8 +483,10 @@ static void collect(const struct run *r, struct sim_result *res)
             res->after_bytes[i][d] = res->link_bytes[i][d] - r->before_bytes[i][d];
         }
     if (r->box[0][0]) res->touched = r->box[0][0]->touched;
-    for (int side = 0; side < 2; side++)
+    for (int side = 0; side < 2; side++) {
+        mp_stack_memory(r->host[side]->stack, &res->memory_peak[side]);
         for (int e = 0; e < MP_E_COUNT; e++) res->counter[side][e] = mp_stack_counter(r->host[side]->stack, e);
+    }
 }
 
 static void fini(struct run *r, struct sim_result *res)

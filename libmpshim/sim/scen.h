@@ -109,6 +109,7 @@ struct sim_result {
     uint64_t changed, inserted; /* bytes that came otherwise than sent, bytes that nobody sent */
     uint64_t counter[2][MP_E_COUNT]; /* of the client's stack and the server's */
     uint64_t reinjected;
+    uint64_t memory_peak[2]; /* of the client's stack and the server's */
     double goodput_bps;      /* bytes of both directions of all connections over took */
 };
 

@@ -179,7 +179,7 @@ TEST(data_far_beyond_the_window_is_dropped_and_data_within_it_bounded) /* memory
         l.qi = 0;
     }
     CHECK(mp_stack_counter(l.st, MP_E_beyond_window) > 0);
-    CHECK(mp_stack_counter(l.st, MP_E_no_memory) > 0);
+    CHECK(mp_stack_counter(l.st, MP_E_memory_dropped) > 0);
     CHECK(l.c->ooo.mem_bytes <= 2u * 1024 * 1024 + 200000);
     CHECK_EQ(lab_read(&l), 0);
     alive(&l);
