@@ -105,7 +105,7 @@ t_fuzz := $(filter-out $(B)/tests/fuzz_replay,$(call test_programs,fuzz))
 t_lab := $(B)/tests/linkem
 test_all := $(t_unit) $(t_sim) $(t_io) $(t_engine) $(t_shim) $(t_lab)
 
-.PHONY: FORCE fallback-table soak matrix apps all tests install uninstall check check-c check-asan check-python demo bench bootstrap border replay
+.PHONY: matrix-lab FORCE fallback-table soak matrix apps all tests install uninstall check check-c check-asan check-python demo bench bootstrap border replay
 .PHONY: fuzz fmt lint coverage clean distclean help
 
 all: $(B)/libmpcore.a $(lib_engine) $(lib_resolve) $(lib_shim) $(helper) $(tools) $(here) ## the libraries, the helper and ./mptcp-run (default)
@@ -144,6 +144,11 @@ fallback-table: ## the table of fallbacks, state by event: writes docs/fallback.
 
 soak: $(B)/tests/sim_property ## SEEDS more random simulations (2000), resumed where the last run ended; totals go to docs/soak.md
 	@tools/soak.sh
+
+matrix-lab: ## the same boxes in the lab, against the kernel as client and server: ten minutes; writes docs/box-matrix.md too
+	@tools/bootstrap.sh --tests
+	@$(MAKE) --no-print-directory -j$(JOBS) all $(B)/tests/linkem
+	@PYTHONPATH=tests $(PYTHON) -m lab.boxes --write docs/box-matrix.md $(ARGS)
 
 fuzz: ## libFuzzer on every target, FUZZ_SECONDS each (60); needs clang; totals go to docs/fuzzing.md
 	@tools/bootstrap.sh --fuzz

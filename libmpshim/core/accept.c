@@ -29,7 +29,13 @@ static void join_in(struct mp_stack *st, struct mp_pkt *p, const struct mp_opts 
 {
     st_count(st, MP_E_join_syn_in, 1, NULL);
     struct mpc *c = st_token_find(st, o->join.token);
-    if (!c || !conn_mp(c)) { /* RFC 8684 3.2: unknown token: RST */
+    /* A connection that fell back while the peer's join was on its way: Linux takes a reset of the join for one of the
+     * connection (ECONNREFUSED where the data is whole); it gives the join up by itself. */
+    if (c && !conn_mp(c)) {
+        st_count(st, MP_E_join_refused, 1, c);
+        return;
+    }
+    if (!c) { /* RFC 8684 3.2: unknown token: RST */
         st_count(st, MP_E_join_token_unknown, 1, NULL);
         st_stray_rst(st, p, MP_RST_MPTCP);
         return;

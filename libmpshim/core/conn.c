@@ -222,9 +222,8 @@ static void go_plain(struct mpc *c, struct sf *s, enum mp_plain_why why)
     drop_reinj(c);              /* what waits to be sent again would be new bytes to a plain receiver */
     for (int i = 0; i < CT_COUNT; i++)
         if (i != CT_LINGER && i != CT_RACE) c->v.timer[i] = MP_NEVER;
-    st_token_del(c->st, c);
     for (struct sf *o = c->sfs; o; o = o->next) /* a join on its way is too late */
-        if (o != s && !o->v.dead && !o->v.initial && !o->v.mute) sf_abort(o, MP_RST_MIDDLEBOX, true, c->st->now);
+        if (o != s && !o->v.dead && !o->v.initial && !o->v.mute) sf_give_up_join(o, c->st->now);
     sf_update_mss(s);
     conn_flush_held(c, s, c->st->now);
     conn_plain_ack(c, s, c->st->now); /* what the subflow acknowledged counts from here on */

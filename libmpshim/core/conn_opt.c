@@ -15,11 +15,19 @@ static void dss_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const st
     }
 }
 
+/* Sooner than the handshake's answer came, nobody but a proxy between us can have acknowledged (RFC 3135 3.1.2): its ACKs
+ * say nothing about the peer, whose own follow. */
+static bool made_on_the_way(const struct sf *s)
+{
+    return s->v.acked_new && s->v.rtt_syn && s->v.rtt_ack && s->v.rtt_ack < s->v.rtt_syn / 4 * 3;
+}
+
 /* The peer acknowledges data without a DATA_ACK: options die on the way (RFC 8684 3.7). At the start the first such
  * ACK tells; later three in a row on the only subflow there ever was, for a proxy may make ACKs of its own. */
 static bool stripped(const struct mpc *c, struct sf *s, const struct mp_pkt *p, const struct mp_opts *o)
 {
     if (o->mp) s->v.bare_acks = 0;
+    if (!o->mp && made_on_the_way(s)) return false;
     /* The client repeats its third ACK however often we send a DATA_FIN: it has seen no DSS of ours. */
     if (c->v.server && c->v.fb == FB_UNCONFIRMED && o->mp == MP_OPT_HAS(MP_CAPABLE) && c->v.fin_sent && c->v.data_rexmits > 3) return true;
     if (!s->v.initial || o->mp) return false;
@@ -34,7 +42,7 @@ static bool stripped(const struct mpc *c, struct sf *s, const struct mp_pkt *p, 
 static bool stripped_join(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o)
 {
     if (o->mp) s->v.bare_acks = 0;
-    if (!o->mp && !p->data.len && s->v.acked_new && s->v.snd_una > 1) s->v.bare_acks++;
+    if (!o->mp && !p->data.len && s->v.acked_new && s->v.snd_una > 1 && !made_on_the_way(s)) s->v.bare_acks++;
     return s->v.bare_acks >= 3;
 }
 

@@ -437,6 +437,19 @@ static int64_t take_mapped(struct mpc *c, struct sf *s, mp_ssn ssn, struct mp_sl
     return d.len;
 }
 
+/* A box that joins segments keeps the first one's options. The bytes behind come again with their own mapping when they
+ * are not taken, and a connection need not fall back, or lose a subflow, for such an accident. Seldom: where boxes do so
+ * all the time, that would be slow. Bytes from behind a hole are not given back, for the sender has been told that they are
+ * here (RFC 2018 8). */
+static bool joined_by_a_box(struct mpc *c, struct sf *s, bool front_mapped)
+{
+    if (!front_mapped || s->v.draining || s->v.bytes_received < s->v.unmapped_until) return false;
+    s->v.unmapped_until = s->v.bytes_received + 100ull * s->v.mss;
+    s->v.ack_now = true;
+    st_count(c->st, MP_E_map_awaited, 1, c);
+    return true;
+}
+
 bool conn_sf_data(struct mpc *c, struct sf *s, mp_ssn ssn, struct mp_slice *d, mp_time now)
 {
     struct mp_slice rest = *d; /* borrowed from the caller */
@@ -447,7 +460,7 @@ bool conn_sf_data(struct mpc *c, struct sf *s, mp_ssn ssn, struct mp_slice *d, m
             return false;
         }
         if (n == 0) {
-            if (c->v.sf_ever == 1 && conn_join_open(c)) { /* falling back or resetting: the join will tell; till then it is not taken */
+            if (joined_by_a_box(c, s, rest.len < d->len) || (c->v.sf_ever == 1 && conn_join_open(c))) { /* falling back or resetting: the join will tell; till then it is not taken */
                 s->v.rcv_nxt -= rest.len;
                 return false;
             }

@@ -178,6 +178,23 @@ void sf_abort(struct sf *s, uint8_t reason, bool transient, mp_time now)
     st_count(s->st, MP_E_subflow_reset_out, 1, s->c);
 }
 
+/* The peer may be about to answer, and would wait for its join's third ACK, a fallback with it: tell it, and tell it
+ * again when its SYN/ACK comes. */
+void sf_give_up_join(struct sf *s, mp_time now)
+{
+    if (s->v.state != SF_SYN_SENT || !s->v.snd_nxt) {
+        sf_abort(s, MP_RST_MIDDLEBOX, false, now);
+        return;
+    }
+    while (s->seg_head) sf_seg_drop(s, s->seg_head);
+    for (int i = 0; i < SFT_COUNT; i++) sf_arm(s, (enum sf_timer)i, MP_NEVER);
+    sf_set_state(s, SF_CLOSED, now);
+    sf_arm(s, SFT_TIME_WAIT, now + MP_SEC(1));
+    s->v.reset_sent = s->v.reset_pending = true;
+    s->v.reset_seq = s->v.iss + 1;
+    st_count(s->st, MP_E_subflow_reset_out, 1, s->c);
+}
+
 void sf_die(struct sf *s, int err, mp_time now)
 {
     if (s->v.dead) return;
@@ -235,6 +252,12 @@ mp_dur sf_rto_now(const struct sf *s)
 {
     mp_dur r = s->v.rto;
     for (int i = 0; i < s->v.backoff && r < MP_SEC(60); i++) r *= 2;
+    /* The last SYN with MP_CAPABLE does not wait its full turn: if the path drops the option, the next one, without it,
+     * connects (matrix, drop-syn: after 1.6 s; the kernel after 3.4). */
+    if (s->v.state == SF_SYN_SENT && s->v.initial && conn_mp(s->c) && !s->c->v.strict && s->v.syn_tries &&
+        s->v.syn_tries + 1 >= (int)s->st->set.syn_mp_tries)
+        return mp_min(r, MP_MS(600));
+    if (s->v.state == SF_SYN_SENT && s->v.initial && s->c->v.why == MP_WHY_SYN_DROPPED) r /= 2; /* that one did not count */
     /* A path that others stand in for is probed often, so that its return is noticed: one small segment each half second. */
     mp_dur most = s->v.stale ? mp_max(MP_MS(500), s->v.rto) : MP_SEC(60);
     return mp_min(r, most);

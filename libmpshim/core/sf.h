@@ -168,7 +168,10 @@ struct sf {
         mp_time penalised;    /* M2: when its window was last halved for holding the connection up */
         struct mp_cc_state cc;
         /* MPTCP */
+        mp_dur rtt_syn, rtt_ack; /* of the handshake; of the latest ACK of data sent once (0: it has none) */
         bool stale;
+        bool draining;          /* what waited behind a hole is being delivered */
+        uint64_t unmapped_until; /* bytes without a mapping are taken until so many were received */
         bool aside;             /* its link or address is gone for now */
         bool join_done;         /* join: fourth ACK seen (or passive: HMAC verified) */
         bool fully;             /* may carry data at connection level */
@@ -197,6 +200,7 @@ void sf_accept_syn(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o
 void sf_synack_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now); /* takes the options of the answer */
 void sf_close(struct sf *s, mp_time now);                   /* FIN after what is queued on it */
 void sf_abort(struct sf *s, uint8_t reason, bool transient, mp_time now); /* RST with MP_TCPRST, then dead */
+void sf_give_up_join(struct sf *s, mp_time now);            /* a join that is on its way: the peer is told */
 void sf_die(struct sf *s, int err, mp_time now);            /* no packet any more; the connection is told */
 void sf_tick(struct sf *s, mp_time now);
 mp_time sf_deadline(const struct sf *s);

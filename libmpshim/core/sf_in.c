@@ -32,6 +32,7 @@ static void established(struct sf *s, mp_time now)
     s->v.cc.active = true;
     s->v.last_progress = now;
     s->v.round_end = s->v.snd_nxt;
+    s->v.rtt_syn = s->v.srtt;
     if (s->c->v.keepalive) sf_arm(s, SFT_KEEPALIVE, now + MP_SEC(s->c->v.keepidle_s ? s->c->v.keepidle_s : 7200));
     conn_sf_established(s->c, s, now);
 }
@@ -90,8 +91,9 @@ static void syn_sent_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o,
 {
     mp_ssn ack = (uint32_t)(p->ack - s->v.iss);
     bool ack_ok = (p->flags & MP_ACK) && ack == s->v.snd_nxt && ack > 0;
-    if ((p->flags & MP_ACK) && !ack_ok) {
+    if ((p->flags & MP_ACK) && !ack_ok) { /* the peer holds a connection of these ports from before: end that one */
         st_count(s->st, MP_E_ack_unsent, 1, s->c);
+        st_stray_rst(s->st, p, -1);
         return;
     }
     if (p->flags & MP_RST) {
@@ -258,7 +260,9 @@ static bool drain_ooo(struct sf *s, mp_time now)
     struct mp_slice d;
     uint64_t tag;
     while (s->ooo.n && mp_rangemap_pop(&s->ooo, s->v.rcv_nxt, &d, &tag)) {
+        s->v.draining = true;
         bool ok = deliver(s, &d, now);
+        s->v.draining = false;
         mp_slice_put(&d);
         if (!ok) return false;
     }

@@ -272,6 +272,7 @@ void sf_on_ack(struct sf *s, mp_ssn ack, const struct mp_opts *o, mp_time now)
     }
     for (int i = dsack; i < o->nsack; i++)
         sack_block(s, mp_expand32(s->v.snd_una, o->sack[i].left - s->v.iss), mp_expand32(s->v.snd_una, o->sack[i].right - s->v.iss), &f, now);
+    s->v.rtt_ack = f.rtt;
     if (f.rtt)
         sf_rtt_sample(s, f.rtt);
     else if (advanced) { /* RFC 7323 4.1: only retransmitted segments were acknowledged */
@@ -377,6 +378,10 @@ void sf_on_rto(struct sf *s, mp_time now)
     bool was_recovering = s->v.in_recovery || s->v.in_rto;
     s->v.in_recovery = s->v.cc.in_recovery = false;
     uint64_t flight = s->v.snd_nxt - s->v.snd_una; /* what was lost before counts: it was sent too */
+    if (s->seg_head->sacked) { /* RFC 2018 8: told to be there, and not acknowledged in all this time: given up again */
+        for (struct sf_seg *g = s->seg_head; g; g = g->next) g->sacked = false;
+        s->v.sacked_bytes = 0;
+    }
     for (struct sf_seg *g = s->seg_head; g; g = g->next)
         if (!g->sacked && !g->lost) mark_lost(s, g);
     s->v.pipe = 0;

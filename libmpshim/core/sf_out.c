@@ -178,9 +178,10 @@ static bool emit_rst(struct sf *s, struct mp_pkt *out, mp_time now)
 {
     struct mpc *c = s->c;
     struct mp_opts o = { 0 };
+    bool never_answered = s->v.state == SF_CLOSED && !s->v.rcv_nxt; /* sf_give_up_join: there is nothing to acknowledge */
     /* RFC 6824 3.5: the fast close of version 0 is an ACK; the peer answers with a reset. */
     bool by_ack = !c->v.version && s->v.reset_fastclose && conn_mp(c);
-    base(s, out, s->v.snd_nxt, by_ack ? MP_ACK : MP_RST | MP_ACK);
+    base(s, out, s->v.snd_nxt, by_ack ? MP_ACK : never_answered ? MP_RST : MP_RST | MP_ACK);
     if (s->v.reset_sent) out->seq = s->v.reset_seq;
     if (conn_mp(c)) {
         if (s->v.reset_fastclose) {

@@ -52,7 +52,7 @@ struct sim_box_flow *box_flow_of(struct sim_box *b, int dir, const struct mp_pkt
     struct sim_rng r = sim_rng_new(b->sim->seed, (uint64_t)client->port << 32 | server->port);
     f->seq_add[0] = (uint32_t)sim_rng_next(&r);
     f->seq_add[1] = (uint32_t)sim_rng_next(&r);
-    f->nat_port = b->flows ? b->flows->nat_port + 1 : 40000;
+    f->nat_port = b->flows ? b->flows->nat_port + 1 : (uint16_t)(40000 + b->cfg.first);
     f->list = b->flows;
     return b->flows = f;
 }
@@ -205,8 +205,11 @@ static void box_payload(struct sim_box *b, int dir, struct sim_pkt *p)
 {
     uint64_t i = p->h.len ? b->counted[dir]++ : 0;
     if (p->h.len && i >= b->cfg.first && (i - b->cfg.first) % b->cfg.nth == 0) {
+        /* Always upwards: changes both ways may cancel in the checksum of a mapping of many packets. */
         uint8_t *d = sim_pkt_own_payload(b->sim, p);
-        d[p->h.len / 2] ^= 0x20;
+        uint32_t at = p->h.len / 2;
+        while (d[at] == 0xff && at + 1 < p->h.len) at++;
+        d[at]++;
         box_touch(b, dir, "payload", p);
     }
     box_emit(b, dir, p);

@@ -61,7 +61,7 @@ struct sim_box_cfg {
     uint32_t size;         /* SPLIT: bytes kept in the first part; MERGE: most payload bytes of the result; others above */
     mp_dur hold;           /* MERGE: how long a segment waits for the next; DUP, DELAY, REORDER */
     uint32_t nth;          /* PAYLOAD: each nth data packet; DUP, REORDER, CORRUPT: each nth packet */
-    uint32_t first;        /* PAYLOAD, ALG*: after this many data packets */
+    uint32_t first;        /* PAYLOAD, ALG*: after this many data packets; NAT*: ports from 40000 + this */
     uint32_t most;         /* MERGE: so many merges only; 0: no limit */
     bool cut_out;          /* STRIP: the option is taken out and the header shortened, not overwritten by NOPs */
     mp_time from;          /* does nothing before (NAT_*: is a NAT before); 0: always works */

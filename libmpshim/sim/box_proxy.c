@@ -150,6 +150,10 @@ static void see_syn(struct sim_box_proxy *in, struct sim_pkt *p)
 {
     for (uint8_t *o = box_next_option(&p->h, NULL); o; o = box_next_option(&p->h, o))
         if (*o == OPT_WSCALE) in->wscale = o[2];
+    in->ack_seq = p->h.seq + 1;
+    in->wnd = (uint16_t)mp_min(p->h.wnd >> in->wscale, 65535u); /* not scaled in a SYN (RFC 7323 2.2) */
+    const uint8_t *ts = ts_at(&p->h);
+    if (ts) in->ack_ts = load32(ts);
     if (p->h.flags & MP_ACK) in->una = p->h.ack;
 }
 

@@ -328,6 +328,21 @@ TEST(a_bad_checksum_on_one_of_two_subflows_resets_it_with_mp_fail) /* 3.7 */
     lab_end(&l);
 }
 
+TEST(bytes_that_a_box_joined_to_a_mapped_segment_come_again)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 200, .o = lab_map(&l, 0, 1, 100, false) });
+    lab_expect(&l, P0, MP_ACK, 1, 101, 0);
+    CHECK_EQ(lab_read(&l), 100);
+    lab_data(&l, P0, 101, 1, 100, 100);
+    CHECK_EQ(lab_read(&l), 100);
+    CHECK(lab_info(&l).multipath);
+    lab_expect_counter(&l, map_awaited, 1);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(data_without_mapping_on_a_joined_subflow_resets_it) /* 3.7 */
 {
     struct lab l = { 0 };
