@@ -168,7 +168,7 @@ class Arena:
         command = ["put" if cell.sender == "client" else "get", server.address(0, cell.family), "8001" if theirs == "shim" else "8000"]
         command += [str(self.file.path)] if cell.sender == "client" else []
         try:
-            done = client.run(["timeout", "20", *wrap, PYTHON, STREAM, *command], check=False, timeout=30)
+            done = client.run(["timeout", str(box.within + 3), *wrap, PYTHON, STREAM, *command], check=False, timeout=30)
         finally:
             moved = {name: sum(now) - sum(traffic[name]) for name, now in client.traffic().items()}
             acted = sum(s["hook_changes"] + s["hook_drops"] for s in link.stats().values())
@@ -176,7 +176,7 @@ class Arena:
             link.set(loss=0)
         lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
         if not lines:
-            return Verdict("failed", 20, f"no end within 20 s; {done.stderr[-300:]}")
+            return Verdict("failed", box.within + 3, f"no end within {box.within + 3} s; {done.stderr[-300:]}")
         if theirs == "shim" and ours != "shim":
             time.sleep(0.02)                  # the log's line follows the connection's end
         told = done.stderr if ours == "shim" else self._told_by_server(before)
