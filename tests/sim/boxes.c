@@ -191,7 +191,7 @@ TEST(payload_change_spares_the_shared_original)
     struct mp_pkt h = head(0, MP_ACK, 50, 1, NULL);
     struct sim_pkt *p = sim_pkt_new(&b.s, &h, "abc", 3), *d = sim_pkt_dup(&b.s, p);
     sim_send(&b.box->half[0]->node, p);
-    CHECK(payload_is(b.to[0].p[0], "aBc"));
+    CHECK(payload_is(b.to[0].p[0], "acc"));
     CHECK(payload_is(d, "abc"));
     sim_send(&b.box->half[0]->node, d);
     CHECK(payload_is(b.to[0].p[1], "abc"));
