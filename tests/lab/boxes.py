@@ -164,6 +164,9 @@ class Arena:
         ours, theirs = cell.roles.split("-")
         wrap = shim("-v") if ours == "shim" else KERNEL
         before = self.log.stat().st_size if self.log.exists() else 0
+        for host in client, server:           # path MTUs that an earlier cell's ICMP taught
+            for family in "-4", "-6":
+                host.ip(family, "route", "flush", "cache")
         traffic = client.traffic()
         command = ["put" if cell.sender == "client" else "get", server.address(0, cell.family), "8001" if theirs == "shim" else "8000"]
         command += [str(self.file.path)] if cell.sender == "client" else []
