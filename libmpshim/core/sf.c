@@ -253,10 +253,10 @@ mp_dur sf_rto_now(const struct sf *s)
     mp_dur r = s->v.rto;
     for (int i = 0; i < s->v.backoff && r < MP_SEC(60); i++) r *= 2;
     /* The last SYN with MP_CAPABLE does not wait its full turn: if the path drops the option, the next one, without it,
-     * connects (matrix, drop-syn: after 1.6 s; the kernel after 3.4). */
+     * connects (matrix, drop-syn: after 2.1 s; the kernel after 3.4). */
     if (s->v.state == SF_SYN_SENT && s->v.initial && conn_mp(s->c) && !s->c->v.strict && s->v.syn_tries &&
         s->v.syn_tries + 1 >= (int)s->st->set.syn_mp_tries)
-        return mp_min(r, MP_MS(600));
+        return mp_min(r, MP_MS(1100)); /* longer than a lost SYN/ACK of the second takes to come again */
     if (s->v.state == SF_SYN_SENT && s->v.initial && s->c->v.why == MP_WHY_SYN_DROPPED) r /= 2; /* that one did not count */
     /* A path that others stand in for is probed often, so that its return is noticed: one small segment each half second. */
     mp_dur most = s->v.stale ? mp_max(MP_MS(500), s->v.rto) : MP_SEC(60);
