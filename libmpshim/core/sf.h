@@ -152,6 +152,7 @@ struct sf {
         uint64_t undo_sent, undo_bytes; /* sent again since; of these, not reported as duplicates */
         uint32_t rexmit_ts;   /* timestamp of the first retransmission of this recovery; 0: none yet (RFC 3522) */
         mp_ssn rexmit_ssn;    /* and its start */
+        uint32_t original_ts; /* timestamp of what was sent again there, when it was last sent before */
         mp_ssn probe_end;     /* snd_nxt at the tail loss probe until its fate is known; 0: none (TLP.end_seq) */
         enum { SF_FRTO_OFF, SF_FRTO_HEAD, SF_FRTO_NEW } frto; /* after a time-out: the head, then new data was sent, RFC 5682 */
         mp_time last_sent, last_recv, last_progress;

@@ -309,6 +309,7 @@ static void emit_seg(struct sf *s, struct mp_pkt *out, struct sf_seg *g, bool fr
     add_sack(s, &o, flags, s->v.mtu > full + hdr ? s->v.mtu - full - hdr : 0);
     out->gso_size = g->len > s->v.mss ? (uint16_t)s->v.mss : 0;
     s->v.bytes_sent += g->len;
+    if (!fresh && !s->v.rexmit_ts) s->v.original_ts = sf_ts_now(g->sent);
     g->sent = now;
     if (g->sent_count < 255) g->sent_count++;
     sf_sent_in_recovery(s, g, !fresh, now);

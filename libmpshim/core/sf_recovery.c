@@ -145,9 +145,11 @@ static void undo(struct sf *s, mp_time now)
     if (s->c->cc->on_undo) s->c->cc->on_undo(&g, now);
 }
 
-/* RFC 3522: the ACK was drawn by the original, sent before our first retransmission: not lost, only late. */
+/* RFC 3522: the ACK was drawn by the original, sent before our first retransmission: not lost, only late. An echo that is
+ * older than the original says nothing: a box takes timestamps out, and the peer repeats the last that it saw. */
 static bool eifel(const struct sf *s, const struct mp_opts *o)
 {
+    if ((int32_t)(o->ts_ecr - s->v.original_ts) < 0) return false;
     return s->v.rexmit_ts && s->v.ts_on && o->has_ts && s->v.snd_una > s->v.rexmit_ssn && (int32_t)(o->ts_ecr - s->v.rexmit_ts) < 0;
 }
 
