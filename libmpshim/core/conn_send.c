@@ -411,7 +411,7 @@ static bool send_new(struct mpc *c, struct mp_pkt *out, mp_time now)
     c->v.snd_nxt += len;
     if (fin) {
         c->v.fin_sent = true;
-        c->v.timer[CT_DATA_FIN] = now + 2 * s->v.rto;
+        c->v.timer[CT_DATA_FIN] = now + mp_min(2 * s->v.rto, MP_SEC(60));
     }
     if (c->v.timer[CT_DATA_REXMIT] == MP_NEVER) conn_arm_data_timer(c, now);
     return true;

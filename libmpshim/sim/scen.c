@@ -1,4 +1,5 @@
 /* sim/scen.c: see scen.h. */
+#include "core/stack_int.h"
 #include "sim/scen.h"
 
 #include <errno.h>
@@ -10,6 +11,7 @@
 #define AFTERMATH MP_SEC(400)
 
 struct run {
+    int saved;
     const struct sim_scen *sc;
     struct sim sim;
     struct sim_host *host[2]; /* client, server */
@@ -283,6 +285,7 @@ static void save_and_load(struct run *r, int side)
     FILE *f = tmpfile();
     if (!f) abort();
     int n = save_all(r, side, was, f), ports = h->ports_held;
+    r->saved = h->stack->nstray ? 0 : n; /* resets that wait to be sent are the stack's, and lost with it */
     struct sim_conn *owner[SIM_MAX_CONN];
     for (int i = 0; i < n; i++) owner[i] = conn_with(&r->app[side], was[i]);
     struct sim_rng rng = h->rng;
@@ -302,6 +305,13 @@ static void save_and_load(struct run *r, int side)
     sim_host_kick(h);
 }
 
+/* A loaded connection is asked at once whether it has something to send; some of that depends on the time alone. */
+static void touch_all(struct run *r, int side)
+{
+    mp_stack_writable(r->host[side]->stack, NULL);
+    sim_host_kick(r->host[side]);
+}
+
 static void run_until(struct run *r, mp_time until)
 {
     mp_time save_at = r->sc->save_load_at ? r->sc->save_load_at + SIM_START : MP_NEVER;
@@ -312,7 +322,11 @@ static void run_until(struct run *r, mp_time until)
         if (save_at > r->sim.now) stop = mp_min(stop, save_at);
         sim_run_until(&r->sim, stop);
         if (sim_failed(&r->sim)) return;
-        if (r->sim.now == save_at) save_and_load(r, r->sc->save_load_server), save_at = MP_NEVER;
+        if (r->sim.now == save_at) {
+            if (r->sc->only_touched) touch_all(r, r->sc->save_load_server);
+            else save_and_load(r, r->sc->save_load_server);
+            save_at = MP_NEVER;
+        }
         if (change && r->sc->change[r->next_change].at + SIM_START <= r->sim.now)
             apply(r, &r->sc->change[r->next_change++]);
     }
@@ -458,6 +472,7 @@ static void check_expectations(struct run *r, const struct sim_result *res)
 
 static void collect(const struct run *r, struct sim_result *res)
 {
+    res->saved = r->saved;
     mp_time end = 0;
     uint64_t bytes = 0;
     for (int side = 0; side < 2; side++)

@@ -71,6 +71,7 @@ struct sim_scen {
     struct sim_change change[SIM_SCEN_CHANGES];
     int nchanges;
     mp_time save_load_at;           /* the client's connections are saved and loaded into a new stack then; 0: never */
+    bool only_touched;              /* ... or are only looked at once more, for a run to compare with */
     bool save_load_server;          /* the server's instead (those in the middle of their handshake are lost to it) */
 
     /* What must hold. */
@@ -109,6 +110,7 @@ struct sim_result {
     uint64_t changed, inserted; /* bytes that came otherwise than sent, bytes that nobody sent */
     uint64_t counter[2][MP_E_COUNT]; /* of the client's stack and the server's */
     uint64_t reinjected;
+    int saved;               /* connections that were saved and loaded */
     uint64_t memory_peak[2]; /* of the client's stack and the server's */
     double goodput_bps;      /* bytes of both directions of all connections over took */
 };
