@@ -266,6 +266,7 @@ static void *serve_one(void *arg)
     if (j->q.op == CTL_CONNECT) do_connect(&j->q, &rep);
     if (j->q.op == CTL_QUERY || j->q.op == CTL_INFO) do_query(&j->q, &rep);
     if (j->q.op == CTL_LISTEN) do_listen(&j->q, &rep);
+    if (j->q.op == CTL_HANDOVER) rep.result = -EOPNOTSUPP; /* what it carries stays: a helper may run here */
     pthread_mutex_unlock(&lock);
     if (j->q.op == CTL_DRAIN || j->q.op == CTL_LEAVE) do_drain(&j->q, &rep);
     info.rep = rep;
