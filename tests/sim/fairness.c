@@ -16,6 +16,7 @@
 static const struct sim_link_cfg access_link = {.rate_bps = 1000000000, .delay = MP_MS(5)};
 
 struct fair_net {
+    char cc[32], single[32]; /* settings refer to them */
     struct sim sim;
     struct sim_host *mp[2], *tcp[2]; /* client, server */
     struct sim_app app_mp[2], app_tcp[2];
@@ -127,10 +128,9 @@ static void build(struct fair_net *n, const struct setup *u)
     host_addr(n->mp[1], to_servers, "10.1.0.1", &down->node);
     host_addr(n->tcp[0], to_clients, "10.3.0.2", &up->node);
     host_addr(n->tcp[1], to_servers, "10.3.0.1", &down->node);
-    char cc[32], single[32];
-    snprintf(cc, sizeof cc, "cc=%s", u->cc);
-    snprintf(single, sizeof single, "cc=%s", u->single);
-    const char *multi[] = {cc, NULL}, *one[] = {single, "max-subflows=1", NULL};
+    snprintf(n->cc, sizeof n->cc, "cc=%s", u->cc);
+    snprintf(n->single, sizeof n->single, "cc=%s", u->single);
+    const char *multi[] = {n->cc, NULL}, *one[] = {n->single, "max-subflows=1", NULL};
     for (int i = 0; i < 2; i++) {
         sim_host_start(n->mp[i], multi);
         sim_host_start(n->tcp[i], one);
