@@ -24,7 +24,7 @@ struct sf *sf_new(struct mp_stack *st, struct mpc *c, const struct mp_endpoint *
     s->v.local = *local;
     s->v.remote = *remote;
     s->v.ifindex = ifindex;
-    s->v.iss = st_rand32(st);
+    s->v.iss = isn_new(st, local, remote, now);
     s->v.rto = MP_SEC(1); /* RFC 6298 2.1 */
     s->v.peer_mss = local->ip.family == 4 ? 536 : 1220; /* RFC 9293 3.7.1 */
     s->v.created = s->v.last_recv = now;

@@ -38,6 +38,7 @@ struct mp_stack *mp_stack_new(const struct mp_stack_ops *ops, void *arg, const s
     st->ready_tail = &st->ready;
     st->events_tail = &st->events;
     st->hash_seed = st_rand32(st);
+    ops->random(arg, st->isn_key, sizeof st->isn_key);
     return st;
 }
 
@@ -482,13 +483,13 @@ struct sf *st_sf_open(struct mpc *c, int ifindex, const struct mp_addr *local, c
             st->ops.port_put(st->arg, local->family, l.port);
             continue;
         }
-        uint32_t after = old ? old->v.iss + (uint32_t)old->v.snd_nxt + 65536 : 0;
+        uint32_t end = old ? isn_end(old) : 0;
         if (old) {
             st_count(st, MP_E_time_wait_reused, 1, c);
             give_way(st, old, now);
         }
         struct sf *s = st_sf_make(c, ifindex, &l, remote, false, now);
-        if (s && old) s->v.iss = after;
+        if (s && old) isn_follow(s, end);
         if (s) return s;
         st->ops.port_put(st->arg, local->family, l.port); /* refused, or the 4-tuple is somebody's outside of the stack */
         *err = EACCES;
@@ -599,6 +600,26 @@ void st_accepted(struct mpc *c)
         }
 }
 
+/* RFC 6191 2, RFC 9293 3.6.1: a SYN with a later timestamp, or a number past what was received, is no old duplicate. */
+static bool can_be_followed(const struct sf *old, const struct mp_pkt *p, const struct mp_opts *o)
+{
+    if (old->v.state != SF_TIME_WAIT || (p->flags & (MP_SYN | MP_ACK | MP_RST)) != MP_SYN) return false;
+    if (!old->v.ts_on && o->has_ts) return true; /* old segments have none, and would be refused (RFC 7323 3.2) */
+    if (old->v.ts_on && o->has_ts && o->ts_val != old->v.ts_recent) return (int32_t)(o->ts_val - old->v.ts_recent) > 0;
+    return (int32_t)(p->seq - (old->v.irs + (uint32_t)old->v.rcv_nxt)) >= 0;
+}
+
+static void follow_time_wait(struct mp_stack *st, struct sf *old, struct mp_pkt *p, const struct mp_opts *o, mp_time now)
+{
+    uint32_t end = isn_end(old);
+    st_count(st, MP_E_time_wait_reused, 1, old->c);
+    sf_die(old, 0, now);
+    conn_reap(old->c, now);
+    st_syn_in(st, p, o, now);
+    struct sf *s = st_find(st, &p->dst, &p->src);
+    if (s) isn_follow(s, end);
+}
+
 void mp_stack_input(struct mp_stack *st, struct mp_pkt *p, mp_time now)
 {
     struct mp_opts o;
@@ -614,14 +635,9 @@ void mp_stack_input(struct mp_stack *st, struct mp_pkt *p, mp_time now)
         conn_reap(s->c, now);
         s = NULL;
     }
-    if (s && s->v.state == SF_TIME_WAIT && (p->flags & (MP_SYN | MP_ACK | MP_RST)) == MP_SYN && s->v.passive) {
-        /* RFC 9293 3.6.1 / RFC 6191: a newer SYN may reuse the connection in TIME_WAIT. */
-        if (!s->v.ts_on || !o.has_ts || (int32_t)(o.ts_val - s->v.ts_recent) > 0) {
-            sf_die(s, 0, now);
-            struct mpc *old = s->c;
-            conn_reap(old, now);
-            s = NULL;
-        }
+    if (s && s->v.passive && can_be_followed(s, p, &o)) {
+        follow_time_wait(st, s, p, &o, now);
+        return;
     }
     if (!s) s = cookie_accept(st, p, &o, now);
     if (s) {

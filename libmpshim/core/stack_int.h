@@ -32,6 +32,7 @@ struct mp_stack {
     struct mp_pkt stray[ST_MAX_STRAY]; int nstray; void *stray_flow; /* RSTs for segments of nobody */
     uint64_t counter[MP_E_COUNT];
     uint32_t hash_seed;
+    uint8_t isn_key[16];
     mp_time cookies_at; uint8_t cookie_secret[16]; /* cookie.c: last used; 0: never */
     mp_time now;
     int nconn;
@@ -57,6 +58,11 @@ struct sf *st_passive_open(struct mp_stack *st, const struct mp_pkt *p, const st
 /* ---- cookie.c ---- */
 void cookie_answer(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opts *o, mp_time now);
 struct sf *cookie_accept(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opts *o, mp_time now);
+
+/* ---- isn.c ---- */
+uint32_t isn_new(struct mp_stack *st, const struct mp_endpoint *local, const struct mp_endpoint *remote, mp_time now);
+uint32_t isn_end(const struct sf *s);                      /* wire number after all that s has used */
+void isn_follow(struct sf *s, uint32_t end);               /* s, of which nothing is sent yet, begins past it */
 
 bool st_has_local(const struct mp_stack *st, int ifindex, const struct mp_addr *ip);
 struct mpc *st_token_find(struct mp_stack *st, uint32_t token);

@@ -365,7 +365,10 @@ void sim_host_start(struct sim_host *h, const char *const *settings)
         int rc = mp_settings_set(&set, name, eq + 1, &why);
         if (rc < 0) sim_fail(h->node.sim, "setting %s: %s", *settings, rc == -ENOENT ? "unknown" : why);
     }
+    struct sim_rng rng = h->rng;
+    h->rng = sim_rng_new(h->node.sim->seed, 0xb0070000u + (uint64_t)h->node.id); /* its secrets: a stack made anew has the same */
     h->stack = mp_stack_new(&ops, h, &set);
+    h->rng = rng;
     if (!h->stack) abort();
     for (int i = 0; i < h->nifaces; i++)
         if (h->iface[i].up) tell_addresses(h, &h->iface[i], true);

@@ -151,6 +151,34 @@ TEST(a_newer_syn_reuses_time_wait) /* RFC 9293 3.6.1, RFC 6191 */
     lab_end(&l);
 }
 
+/* A server whose client closes, in TIME_WAIT; what it used last is returned. */
+static uint32_t close_server(struct lab *l)
+{
+    lab_server(l);
+    mpc_release(l->c, 0, l->now);
+    lab_expect(l, &l->p[0], FIN, 1, 1, 0);
+    fin(l, 1, 2);
+    lab_expect(l, &l->p[0], MP_ACK, 2, 2, 0);
+    lab_wait(l, MP_MS(1));
+    return l->p[0].irs + 2;
+}
+
+TEST(without_timestamps_a_syn_with_a_later_number_reuses_time_wait) /* RFC 6191 2 */
+{
+    struct lab l = { .plain = true, .no_ts = true };
+    uint32_t end = close_server(&l);
+    struct mp_opts o = lab_syn_options(&l, (struct mp_opts){ 0 });
+    lab_send(&l, P0, (struct seg){ .flags = MP_SYN, .seq = 1, .o = o }); /* in the old one's numbers: a duplicate */
+    lab_forget(&l);
+    CHECK(!strcmp(lab_sf(&l, 0).state, "TIME-WAIT"));
+    P0->iss += 2;
+    lab_send(&l, P0, (struct seg){ .flags = MP_SYN, .seq = 0, .o = o });
+    lab_expect(&l, P0, MP_SYN | MP_ACK, 0, 1, 0);
+    CHECK((int32_t)(P0->irs - end) > 0); /* and our own numbers go on, too */
+    lab_expect_counter(&l, time_wait_reused, 1);
+    lab_end(&l);
+}
+
 TEST(a_reset_ends_the_connection)
 {
     struct lab l = { .plain = true };
