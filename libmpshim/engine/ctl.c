@@ -105,6 +105,13 @@ static void do_query(struct ctl_conn *k, struct ctl_msg *m)
     answer(take_fd(m, 0), &rep);
 }
 
+static void do_unlisten(struct ctl_conn *k, struct ctl_msg *m)
+{
+    struct ctl_rep rep = reply_to(&m->q);
+    eng_port_check(k->e, 0);
+    answer(take_fd(m, 0), &rep);
+}
+
 static void do_info(struct ctl_conn *k, struct ctl_msg *m)
 {
     struct ctl_info info = { .rep = reply_to(&m->q) };
@@ -186,7 +193,7 @@ static void dispatch(struct ctl_conn *k, struct ctl_msg *m)
     case CTL_HELLO: do_hello(k, m); break;
     case CTL_CONNECT: do_connect(k, m); break;
     case CTL_LISTEN: do_listen(k, m); break;
-    case CTL_UNLISTEN: eng_port_check(e, 0); break;
+    case CTL_UNLISTEN: do_unlisten(k, m); break;
     case CTL_QUERY: do_query(k, m); break;
     case CTL_INFO: do_info(k, m); break;
     case CTL_SETOPT: eng_carrier_setopt(e, &m->q); break;
@@ -307,7 +314,7 @@ static void conn_ended(struct ctl_conn *k)
         await_last_lines(k);
     else
         log_ended(k);
-    eng_port_check(e, 0); /* its listeners may have gone with the process */
+    eng_port_check_twice(e); /* its listeners may have gone with the process */
     if (e->is_listening && e->ctl_fd < 0)
         ev_break(e->loop, EVBREAK_ALL); /* the helper that was to hand over did not */
 }

@@ -26,7 +26,7 @@ enum ctl_op {
                        socket is touched, so that "kernel" leaves no trace on it: req.local is not known yet. The socket is
                        not bound: the kernel chooses its loopback port in connect(), and its SYN tells the engine */
     CTL_LISTEN,     /* fds: reply, listening socket's dup (the engine may keep or close it); answer ctl_rep */
-    CTL_UNLISTEN,   /* no answer: the last holder in this process closed it (others may remain: the engine checks) */
+    CTL_UNLISTEN,   /* the last holder in this process closed it (others may remain: the engine checks); answer, if asked for */
     CTL_QUERY,      /* about a carrier, by identity and the program's local address; answer ctl_rep.
                        A failed or closed one is remembered for some seconds, so that its errno can be told */
     CTL_SETOPT,     /* about a carrier: enum mpc_opt and value; no answer */

@@ -72,7 +72,7 @@ struct engine {
     uint64_t client_ids;        /* the last one given */
     struct drain *drains;
     struct plain_peer *plain;   /* verdict.c */
-    mp_time ports_checked;
+    mp_time ports_checked, ports_again; /* again: 0, or look again then: a process has just ended */
 
     int lo4, lo6, icmp4, icmp6, diag_fd; /* lowire.c, sockdiag.c; -1: not open; owned */
     ev_io lo4_io, lo6_io;
@@ -167,6 +167,7 @@ void eng_guard_leave(int fd); /* the group of this listener chooses as the kerne
 struct port_info { struct mp_endpoint at; unsigned families; bool live; int conns, guard_fd; pid_t pid; uint64_t client; struct ctl_req options; bool filtered; };
 int eng_port_listen(struct engine *e, uint64_t client, const struct ctl_req *req, int fd, enum ctl_why *why); /* 0 or -errno; fd stays the caller's */
 void eng_port_check(struct engine *e, mp_time now); /* are the programs' listeners still there? now 0: ask at once */
+void eng_port_check_twice(struct engine *e);         /* at once, and when a process that ends has closed all */
 void eng_port_release(struct engine *e, uint16_t port);
 void eng_port_accept(struct engine *e, struct port *p, struct mpc *c, mp_time now);
 void eng_port_conn_get(struct port *p);

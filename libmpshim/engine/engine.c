@@ -262,6 +262,8 @@ static void on_sweep(struct ev_loop *loop, ev_timer *w, int events)
     if (!sweep_needed(e))
         return;
     mp_time at = eng_carriers_next_look(e);
+    if (e->ports_again)
+        at = mp_min(at, e->ports_again);
     sweep_set(e, at <= now ? MP_MS(1) : mp_min(at - now, MP_SEC(1)));
 }
 

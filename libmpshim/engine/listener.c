@@ -28,6 +28,7 @@ struct port {
 
 enum { TCP_LISTEN_STATE = 10 };
 #define CHECK_EVERY MP_SEC(1)
+#define LOOK_AGAIN MP_MS(10)
 #define GUARD_OFF MP_SEC(1) /* between a program's bind() and its listen(), which a guard would refuse */
 
 /* ---- is it still there? ---- */
@@ -163,8 +164,11 @@ void eng_port_refused(struct port *p)
 
 void eng_port_check(struct engine *e, mp_time now)
 {
-    if (now && now - e->ports_checked < CHECK_EVERY / 2) /* the sweep comes every second or so */
+    bool again = e->ports_again && now >= e->ports_again;
+    if (now && !again && now - e->ports_checked < CHECK_EVERY / 2) /* the sweep comes every second or so */
         return;
+    if (again)
+        e->ports_again = 0;
     e->ports_checked = now ? now : eng_now();
     struct port *p = e->ports, *next;
     for (; p; p = next) {
@@ -172,6 +176,16 @@ void eng_port_check(struct engine *e, mp_time now)
         if (p->live ? !still_there(p) : p->guard_fd < 0)
             gone(p);
     }
+}
+
+/* The kernel closes a dead process's descriptors in no order that we may rely on: its connection to us may be first. */
+void eng_port_check_twice(struct engine *e)
+{
+    eng_port_check(e, 0);
+    if (!eng_port_any(e))
+        return;
+    e->ports_again = eng_now() + LOOK_AGAIN;
+    eng_sweep_at(e, e->ports_again);
 }
 
 void eng_port_release(struct engine *e, uint16_t number)

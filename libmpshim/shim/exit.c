@@ -32,14 +32,16 @@ static void flush_carriers(void)
 /* The listeners of the engine inside too: those that only we hold are over, those of a child are not. */
 static void close_own(void)
 {
+    unsigned listened = 0;
     for (int fd = 0; fd < shim_fd_top(); fd++) {
         struct shim_fd *f = shim_find(fd);
         union ctl_addr identity, local;
         if (!f || (f->kind != SHIM_CARRIER && !(f->kind == SHIM_LISTENER && f->host == SHIM_HOST_INSIDE))) continue;
         bool is = (f->kind == SHIM_CARRIER && shim_is_carrier(fd, f, &identity, &local)) || f->cookie == shim_cookie(fd);
-        shim_forget(fd);
+        listened |= shim_take(fd);
         if (is) REAL(close)(fd);
     }
+    shim_unlisten(listened);
 }
 
 static int ask_engine(enum ctl_op op, int ms)

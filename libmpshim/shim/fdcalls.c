@@ -11,8 +11,11 @@ int w_close(int fd)
         errno = EBADF; /* the program did not open it: it closes "all numbers" */
         return -1;
     }
-    if (SHIM_UNLIKELY(shim_find(fd) != NULL)) shim_forget(fd);
-    return REAL(close)(fd);
+    if (SHIM_LIKELY(!shim_find(fd))) return REAL(close)(fd);
+    unsigned listened = shim_take(fd);
+    int r = REAL(close)(fd);
+    shim_unlisten(listened);
+    return r;
 }
 
 /* Around the shim's own descriptors, in pieces. */
@@ -31,8 +34,10 @@ static int close_pieces(unsigned first, unsigned last, int flags)
 int w_close_range(unsigned first, unsigned last, int flags)
 {
     if (shim_is_engine || first > last || (flags & CLOSE_RANGE_CLOEXEC)) return REAL(close_range)(first, last, flags);
-    shim_forget_range(first, last);
-    return close_pieces(first, last, flags);
+    unsigned listened = shim_take_range(first, last);
+    int r = close_pieces(first, last, flags);
+    shim_unlisten(listened);
+    return r;
 }
 
 void w_closefrom(int first)
@@ -56,25 +61,34 @@ static int copied(int from, int to)
 
 int w_dup(int fd) { return copied(fd, REAL(dup)(fd)); }
 
-static void make_way(int from, int to)
+/* The hosts to be told when what was under this number is closed. */
+static unsigned make_way(int from, int to)
 {
-    if (from == to) return;
+    unsigned listened = 0;
+    if (from == to) return 0;
     int saved = errno;
     if (shim_is_own(to)) shim_own_dodge(to);
-    if (SHIM_UNLIKELY(shim_find(to) != NULL) && REAL(fcntl)(from, F_GETFD, NULL) >= 0) shim_forget(to);
+    if (SHIM_UNLIKELY(shim_find(to) != NULL) && REAL(fcntl)(from, F_GETFD, NULL) >= 0) listened = shim_take(to);
     errno = saved;
+    return listened;
+}
+
+static int replaced(int from, int to, unsigned listened)
+{
+    shim_unlisten(listened);
+    return copied(from, to);
 }
 
 int w_dup2(int fd, int to)
 {
-    make_way(fd, to);
-    return copied(fd, REAL(dup2)(fd, to));
+    unsigned listened = make_way(fd, to);
+    return replaced(fd, REAL(dup2)(fd, to), listened);
 }
 
 int w_dup3(int fd, int to, int flags)
 {
-    make_way(fd, to);
-    return copied(fd, REAL(dup3)(fd, to, flags));
+    unsigned listened = make_way(fd, to);
+    return replaced(fd, REAL(dup3)(fd, to, flags), listened);
 }
 
 int w_fcntl(int fd, int cmd, void *arg)

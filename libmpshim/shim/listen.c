@@ -201,12 +201,22 @@ void shim_listen_options(int fd, struct shim_fd *f)
     if (f->cookie == shim_cookie(fd) && f->host < SHIM_HOSTS) announce(fd, f->host, f->backlog, &v);
 }
 
+/* Another backlog; or shutdown() had stopped it, here or in another process that has it. */
+static int again(int fd, struct shim_fd *f, int backlog)
+{
+    int r = kernel_listen(fd, backlog);
+    struct shim_fd v = *f;
+    v.backlog = backlog;
+    if (r == 0 && f->host < SHIM_HOSTS && announce(fd, f->host, backlog, &v) == CTL_OK) shim_put(fd, &v);
+    return r;
+}
+
 int shim_listen(int fd, int backlog)
 {
     enum ctl_why why;
     const char *detail;
     struct shim_fd *f = shim_find(fd), v = {0};
-    if (f && f->kind == SHIM_LISTENER && f->cookie == shim_cookie(fd)) return kernel_listen(fd, backlog);
+    if (f && f->kind == SHIM_LISTENER && f->cookie == shim_cookie(fd)) return again(fd, f, backlog);
     if ((f && f->kind == SHIM_KERNEL && f->cookie == shim_cookie(fd)) || !is_eligible(fd)) return kernel_listen(fd, backlog);
     int host = shim_host_for_listen(&why, &detail);
     if (host >= 0 && !shim_host_fits(host, fd)) host = -1, why = CTL_EXCLUDED, detail = SHIM_OTHER_NETWORK;
@@ -225,6 +235,16 @@ int w_listen(int fd, int backlog)
     if (shim_is_engine) return REAL(listen)(fd, backlog);
     int saved = errno;
     return (int)shim_ret(shim_listen(fd, backlog), saved);
+}
+
+/* A listener that is shut down for reading listens no more (haproxy pauses so); listen() starts it again. */
+int w_shutdown(int fd, int how)
+{
+    int r = REAL(shutdown)(fd, how);
+    if (r < 0 || how == SHUT_WR || shim_is_engine) return r;
+    struct shim_fd *f = shim_find(fd);
+    if (f && f->kind == SHIM_LISTENER && f->host < SHIM_HOSTS && f->cookie == shim_cookie(fd)) shim_unlisten(1u << f->host);
+    return r;
 }
 
 /* ---- bind ---- */

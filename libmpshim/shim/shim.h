@@ -128,9 +128,12 @@ static inline struct shim_fd *shim_find(int fd)
 }
 /* Writes an entry (a copy of *v); false: no room for this number. */
 bool shim_put(int fd, const struct shim_fd *v);
-/* The number is closed: forgets its entry and tells the engine if it was the last of a listener. */
-void shim_forget(int fd);
-void shim_forget_range(unsigned first, unsigned last);
+/* Before a number is closed: forgets its entry. The hosts (bits) to be told once it is closed, because it was the last of a
+ * listener in this process: told before, an engine would look too early, and find the listener alive. */
+unsigned shim_take(int fd);
+unsigned shim_take_range(unsigned first, unsigned last);
+void shim_unlisten(unsigned hosts);
+void shim_forget(int fd); /* both, of a number that was closed already */
 void shim_copy(int from, int to);
 int shim_fd_top(void); /* one above the highest number ever put */
 

@@ -44,24 +44,37 @@ static bool listener_has_others(int fd, uint32_t id)
     return false;
 }
 
-void shim_forget(int fd)
+unsigned shim_take(int fd)
 {
     struct shim_fd *f = shim_find(fd);
-    if (!f || shim_is_borrowed()) return;
+    if (!f || shim_is_borrowed()) return 0;
     uint8_t kind = atomic_exchange(&f->kind, SHIM_NONE);
-    if (kind != SHIM_LISTENER || listener_has_others(fd, f->listener)) return;
-    struct ctl_req q;
-    shim_req_init(&q, CTL_UNLISTEN);
-    q.local = f->local;
-    shim_tell(f->host, &q);
+    if (kind != SHIM_LISTENER || listener_has_others(fd, f->listener)) return 0;
+    return f->host < SHIM_HOSTS ? 1u << f->host : (1u << SHIM_HOSTS) - 1;
 }
 
-void shim_forget_range(unsigned first, unsigned last)
+unsigned shim_take_range(unsigned first, unsigned last)
 {
+    unsigned hosts = 0;
     int n = atomic_load(&top);
     for (int i = (int)first; first < (unsigned)n && i < n && (unsigned)i <= last; i++)
-        if (!shim_is_own(i)) shim_forget(i);
+        if (!shim_is_own(i)) hosts |= shim_take(i);
+    return hosts;
 }
+
+/* Waits until the engine has looked, so that whoever connects after close() has returned is refused. */
+void shim_unlisten(unsigned hosts)
+{
+    struct ctl_req q;
+    struct ctl_rep rep;
+    for (int h = 0; h < SHIM_HOSTS; h++) {
+        if (!(hosts & 1u << h)) continue;
+        shim_req_init(&q, CTL_UNLISTEN);
+        (void)shim_request(h, &q, -1, &rep, 1000); /* no answer: it finds out within a second */
+    }
+}
+
+void shim_forget(int fd) { shim_unlisten(shim_take(fd)); }
 
 void shim_copy(int from, int to)
 {

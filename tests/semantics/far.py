@@ -155,6 +155,10 @@ def calls():
             if what[0] in kept:
                 u.sendto(kept[what[0]].encode(), asker)
             continue
+        if len(what) == 2:
+            with socket.socket() as s:
+                u.sendto(os.strerror(s.connect_ex(tuple(what))).encode(), asker)
+            continue
         threading.Thread(target=connect, args=what, daemon=True).start()
 
 

@@ -145,3 +145,29 @@ for k in range(3):
     kids.append(pid)
 time.sleep(0.3); call(l, "echo", 12); time.sleep(1); print([os.waitpid(k, 0)[1] for k in kids], err(l.accept))
 """, "[0, 0, 0] EAGAIN")
+
+
+def test_a_closed_listener_refuses_at_once(same):
+    """Who connects after close() has returned is refused: also the far end."""
+    same("""
+for i in range(5):
+    l = listen(); p = l.getsockname()[1]; call(l); s, a = l.accept(); s.sendall(b"x"); s.recv(1); s.close(); time.sleep(0.3); l.close()
+    u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(5); u.sendto(json.dumps([NEAR, p]).encode(), (FAR, CALLS)); print(u.recv(100).decode())
+""", "Connection refused\n" * 5)
+
+
+def test_a_listener_replaced_or_closed_in_a_range_refuses_at_once(same):
+    same("""
+import ctypes
+libc = ctypes.CDLL(None)
+def ask(p):
+    u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(5); u.sendto(json.dumps([NEAR, p]).encode(), (FAR, CALLS)); return u.recv(100).decode()
+def heard():
+    l = listen(); call(l); s, a = l.accept(); s.sendall(b"x"); s.recv(1); s.close(); return l, l.getsockname()[1]
+l, p = heard(); n = os.open("/dev/null", 0); os.dup2(n, l.fileno()); print(ask(p))
+l, p = heard(); f = l.detach(); print(libc.close_range(f, f, 0), ask(p))
+l, p = heard(); l.shutdown(socket.SHUT_RD); print(ask(p)); l.listen(); p = l.getsockname()[1]; call(l); s, a = l.accept(); print(ask(p))
+l, p = heard(); pid = os.fork()
+if pid == 0: time.sleep(0.5); os._exit(0)
+l.close(); print(ask(p)); os.waitpid(pid, 0); time.sleep(1.5); print(ask(p)) # the child had no connection to the engine of its own: a second
+""", "Connection refused\n0 Connection refused\nConnection refused\nSuccess\nSuccess\nConnection refused")

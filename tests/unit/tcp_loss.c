@@ -18,6 +18,7 @@ TEST(a_hole_in_the_sacks_is_sent_again_once)
     sent(&l, s, 1);
     lab_expect_counter(&l, recovery, 1);
     lab_expect_counter(&l, seg_rexmit, 1);
+    CHECK_EQ(lab_sf(&l, 0).bytes_retrans, 1000);
     CHECK(lab_sf(&l, 0).cwnd < cwnd);
     lab_ack(&l, P0, 1, s + 6000);
     lab_wait(&l, MP_SEC(2));
@@ -38,6 +39,7 @@ TEST(mere_reordering_is_not_loss) /* RFC 8985 6.2: within the reordering window 
     lab_ack(&l, P0, 1, s + 4000);
     lab_wait(&l, MP_SEC(1));
     lab_expect_counter(&l, seg_rexmit, 0);
+    CHECK_EQ(lab_sf(&l, 0).bytes_retrans, 0);
     lab_expect_counter(&l, recovery, 0);
     lab_end(&l);
 }
@@ -54,6 +56,7 @@ TEST(several_holes_are_sent_again_in_order)
     lab_wait(&l, MP_MS(3));
     sent(&l, s, 1);
     sent(&l, s + 2000, 2);
+    CHECK_EQ(lab_sf(&l, 0).bytes_retrans, 3000);
     lab_ack(&l, P0, 1, s + 10000);
     lab_wait(&l, MP_SEC(1));
     lab_end(&l);
@@ -93,6 +96,7 @@ TEST(the_tail_is_probed_after_two_round_trips) /* RFC 8985 7.2 */
     CHECK(g->at >= t + 2 * LAB_RTT && g->at <= t + 2 * LAB_RTT + MP_MS(10));
     lab_expect_counter(&l, tlp, 1);
     lab_expect_counter(&l, rto, 0);
+    CHECK_EQ(lab_sf(&l, 0).bytes_retrans, 1000);
     lab_ack(&l, P0, 1, 3001);
     lab_wait(&l, MP_SEC(2));
     lab_end(&l);
