@@ -184,6 +184,10 @@ struct mp_cc_group conn_cc_group(struct mpc *c, struct sf *self)
 
 bool conn_single(const struct mpc *c) { return c->v.sf_ever == 1 && !c->v.joins_answered && !c->v.sent_twice && c->sfs && c->sfs->v.initial; }
 
+/* A peer that has one subflow may go on as plain TCP at any time, and then takes whatever comes for new bytes, also data
+ * that it has. That a second one came up here, it knows: it has answered it, or opened it and seen our answer. */
+bool conn_may_send_twice(const struct mpc *c) { return c->v.sf_ever > 1; }
+
 bool conn_join_open(const struct mpc *c)
 {
     for (const struct sf *s = c->sfs; s; s = s->next)
@@ -229,14 +233,29 @@ static void go_plain(struct mpc *c, struct sf *s, enum mp_plain_why why)
     conn_plain_ack(c, s, c->st->now); /* what the subflow acknowledged counts from here on */
 }
 
+/* What came over s and what the stream has got of it are the same bytes. (In the middle of a segment they are not yet.) */
+static bool received_all(const struct mpc *c, const struct sf *s)
+{
+    if (!c->v.peer_key_known) return true;
+    mp_ssn at = s->v.rcv_nxt - (s->v.fin_received && s->v.rcv_nxt > s->v.fin_ssn_in);
+    return c->v.rcv_nxt - c->v.fin_consumed + s->v.hold_bytes - c->v.idsn_remote == at;
+}
+
+/* RFC 8684 3.7: only a single subflow can go on as plain TCP. What was sent twice on it under two subflow numbers cannot
+ * be told apart without mappings. */
+static bool can_go_plain(const struct mpc *c, const struct sf *s, enum fb_event e)
+{
+    if (c->v.sent_twice || c->v.sf_ever > 1) return false;
+    /* The peer says so: it has one subflow only, whatever joins we answered. */
+    if (e == FB_PEER_FAIL || e == FB_PEER_INFINITE) return received_all(c, s);
+    return !c->v.joins_answered && !c->v.peer_twice;
+}
+
 enum fb_action conn_fallback(struct mpc *c, struct sf *s, enum fb_event e, enum mp_plain_why why, mp_time now)
 {
     struct fb_step step = fb_lookup(c->v.fb, e);
     enum fb_state was = c->v.fb;
-    /* RFC 8684 3.7: only a single subflow can go on as plain TCP.
-     * What was sent twice on it under two subflow numbers cannot be told apart without mappings. */
-    bool told = e == FB_PEER_FAIL || e == FB_PEER_INFINITE; /* by the peer: it has one subflow only, whatever joins we answered */
-    if (step.next == FB_PLAIN && was != FB_PLAIN && (c->v.sent_twice || c->v.sf_ever > 1 || (c->v.joins_answered && !told))) step.action = FB_reset_subflow;
+    if (step.next == FB_PLAIN && was != FB_PLAIN && !can_go_plain(c, s, e)) step.action = FB_reset_subflow;
     if (step.action == FB_reset_subflow) {
         st_count(c->st, MP_E_fallback_refused, 1, c);
         sf_abort(s, MP_RST_MIDDLEBOX, true, now);
@@ -250,7 +269,10 @@ enum fb_action conn_fallback(struct mpc *c, struct sf *s, enum fb_event e, enum 
     }
     c->v.fb = step.next;
     if (step.next == FB_PLAIN && was != FB_PLAIN) {
-        if (step.action == FB_send_fail) c->v.mp_fail_pending = true;
+        if (step.action == FB_send_fail) {
+            if (e != FB_CSUM_BAD_SINGLE) c->v.mp_fail_dsn = c->v.rcv_nxt;
+            c->v.mp_fail_pending = c->v.mp_fail_told = true;
+        }
         c->v.infinite_pending = step.action == FB_send_fail || step.action == FB_send_infinite;
         go_plain(c, s, why);
     }
@@ -484,6 +506,20 @@ static bool holds(const struct sf_seg *g, mp_dsn dsn)
     return g->map_len && g->map_dsn <= dsn && dsn < g->map_dsn + g->map_len;
 }
 
+/* The only subflow has delivered everything, and the DATA_ACK does not follow. Nothing can be lost between the two at a
+ * peer with one subflow; but where a box took bytes out (an ALG that writes a shorter address), the last mapping never
+ * becomes full, and its checksum is never looked at (RFC 8684 3.7). Sending the data once more would fill it with wrong
+ * bytes. A peer may also be slow to take data from its subflow (Linux, when its reader is): a small window says so. */
+static void data_stuck(struct mpc *c, mp_time now)
+{
+    bool slow_reader = c->v.snd_edge - c->v.snd_nxt < c->v.snd_nxt - c->v.snd_una;
+    bool decided = c->sfs && c->sfs->v.initial && sf_can_carry(c->sfs) && !conn_join_open(c) && (conn_single(c) || !slow_reader);
+    if (++c->v.data_stuck > (slow_reader ? 5 : 2) && decided)
+        conn_fallback(c, c->sfs, FB_DATA_ACK_STUCK, MP_WHY_CHECKSUM, now);
+    else
+        for (struct sf *s = c->sfs; s; s = s->next) s->v.probes |= sf_can_carry(s); /* the ACK may be lost */
+}
+
 /* RFC 8684 3.3.6: the subflows are satisfied, the connection is not: somebody on the way acknowledged what he lost. */
 static void data_rexmit_tick(struct mpc *c, mp_time now)
 {
@@ -501,9 +537,12 @@ static void data_rexmit_tick(struct mpc *c, mp_time now)
         return;
     }
     if (!held && !c->reinj && c->v.fb == FB_CONFIRMED && !doubt) {
-        st_count(c->st, MP_E_conn_rexmit, 1, c);
         c->v.data_rexmits++;
-        conn_reinject_range(c, c->v.snd_una, mp_min(c->v.snd_una + 65536, c->v.snd_nxt), -1);
+        if (conn_may_send_twice(c)) {
+            st_count(c->st, MP_E_conn_rexmit, 1, c);
+            conn_reinject_range(c, c->v.snd_una, mp_min(c->v.snd_una + 65536, c->v.snd_nxt), -1);
+        } else
+            data_stuck(c, now);
     }
     conn_arm_data_timer(c, now);
 }

@@ -109,7 +109,9 @@ struct mpc {
         bool ack64;                    /* the peer uses 64-bit numbers */
         bool writable_wanted;
         bool sent_twice;               /* data was reinjected: subflow and data numbers differ by more than a constant */
+        bool peer_twice;               /* the peer's do: it sent data twice on its first subflow */
         bool mp_fail_pending; mp_dsn mp_fail_dsn;
+        bool mp_fail_told;             /* MP_FAIL was sent; again while the peer goes on with mappings */
         bool closing;                  /* subflow FINs are on their way */
         uint64_t rcvbuf, sndbuf;       /* limits, bytes */
         uint64_t rcv_space;            /* the window offered now, <= rcvbuf: conn_recv.c autotune */
@@ -133,6 +135,7 @@ struct mpc {
         struct mp_sched_mem sched_mem;
         uint64_t window_blocked;       /* times that the peer's window alone stopped new data */
         int data_rexmits;
+        int data_stuck;                /* times that the only subflow had delivered all and the DATA_ACK was not there */
         mp_time last_data_ack;
         int barren;                    /* subflows that came up and died while data waited, and no DATA_ACK moved */
         mp_time barren_since;          /* when the first of these died */
@@ -169,6 +172,7 @@ void conn_key_derive(const struct mpc *c, uint64_t key, uint32_t *token, uint64_
 void conn_join_hmac(const struct mpc *c, bool ours, uint32_t nonce_own, uint32_t nonce_peer, uint8_t out[32]); /* 20 bytes count */
 #define conn_mp(c) ((c)->v.offered && (c)->v.fb != FB_PLAIN)
 bool conn_single(const struct mpc *c);                   /* one subflow ever at either end, nothing sent twice: it could be plain TCP */
+bool conn_may_send_twice(const struct mpc *c);           /* the peer cannot fall back any more, and take it for new */
 bool conn_join_open(const struct mpc *c);                /* a join is answered and not yet decided */
 bool conn_unheard(const struct mpc *c);                  /* no DATA_ACK for data of ours has ever come */
 bool conn_any_other(const struct mpc *c, const struct sf *s); /* another subflow works */

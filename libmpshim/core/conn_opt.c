@@ -53,8 +53,15 @@ static void fail_in(struct mpc *c, struct sf *s, mp_time now)
     conn_fallback(c, s, FB_PEER_FAIL, MP_WHY_PEER_FAIL, now);
 }
 
+/* We are plain TCP and have told so by MP_FAIL, which is sent once and may be lost; the peer goes on with MPTCP. */
+static bool deaf(const struct mpc *c, const struct mp_opts *o)
+{
+    return c->v.mp_fail_told && (o->mp & MP_OPT_HAS(MP_DSS)) && (o->dss.has_map ? o->dss.len : o->dss.has_ack);
+}
+
 bool conn_options_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now)
 {
+    c->v.mp_fail_pending |= !conn_mp(c) && deaf(c, o);
     if (!conn_mp(c)) return true;
     if (stripped(c, s, p, o) && !conn_join_open(c)) {
         conn_fallback(c, s, FB_ACK_WITHOUT_DSS, MP_WHY_NO_OPTION_ACK, now);

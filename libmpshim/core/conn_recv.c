@@ -203,7 +203,8 @@ static void receive(struct mpc *c, mp_dsn dsn, struct mp_slice d, mp_time now)
         if (mp_rangemap_insert(&c->ooo, dsn, &d, 0) < 0) st_count(c->st, MP_E_no_memory, 1, c);
         return;
     }
-    if (!c->v.rx_plain && !mem_has_room_for_more(c)) {
+    /* Of the only subflow nothing is dropped that was acknowledged there: its peer may yet go on as plain TCP. */
+    if (!c->v.rx_plain && c->v.sf_ever > 1 && !mem_has_room_for_more(c)) {
         st_count(c->st, MP_E_memory_dropped, d.len, c);
         return;
     }
@@ -293,7 +294,7 @@ static bool plain_mapping_ok(struct mpc *c, struct sf *s, const struct mp_opts *
     if (!c->v.peer_key_known || !(o->mp & MP_OPT_HAS(MP_DSS)) || !o->dss.has_map || o->dss.len == 0) return true;
     mp_dsn dsn = o->dss.dsn64 ? o->dss.dsn : mp_expand32(c->v.rcv_nxt, (uint32_t)o->dss.dsn);
     mp_ssn ssn = mp_expand32(s->v.rcv_nxt, o->dss.ssn);
-    if (o->dss.ssn == 0 || dsn - ssn == c->v.rcv_nxt - s->v.rcv_nxt) return true;
+    if (o->dss.ssn == 0 || dsn - ssn == c->v.idsn_remote) return true;
     st_count(c->st, MP_E_map_conflict, 1, c);
     conn_fail(c, ECONNRESET, now); /* anything else would give the program wrong bytes */
     return false;
@@ -325,6 +326,8 @@ bool conn_sf_mapping(struct mpc *c, struct sf *s, const struct mp_opts *o, uint3
         }
     } else
         return true; /* an earlier mapping may cover it: seen when the bytes are taken */
+    /* A fallback is out of question then, ours too: what was sent twice would be delivered twice. */
+    c->v.peer_twice |= s->v.initial && m.dsn - m.ssn != c->v.idsn_remote;
     if (c->v.csum && !m.has_csum) {
         st_count(c->st, MP_E_csum_mismatch, 1, c);
         sf_abort(s, MP_RST_MPTCP, false, now);
@@ -399,7 +402,7 @@ static bool csum_bad(struct mpc *c, struct sf *s, const struct sf_mapping *m, mp
 {
     st_count(c->st, MP_E_csum_bad, 1, c);
     c->v.mp_fail_dsn = m->dsn;
-    if (c->v.sf_ever > 1 || c->v.joins_answered) {
+    if (c->v.sf_ever > 1 || c->v.joins_answered || c->v.peer_twice) {
         c->v.mp_fail_pending = true;
         conn_fallback(c, s, FB_CSUM_BAD_MULTI, MP_WHY_CHECKSUM, now);
         sf_drop_held(s);

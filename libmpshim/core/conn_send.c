@@ -162,7 +162,7 @@ static void acked(struct mpc *c, mp_dsn ack, mp_time now)
     c->v.snd_una = mp_min(ack, c->v.snd_end);
     c->v.last_data_ack = now;
     c->v.barren = 0;
-    c->v.data_rexmits = 0;
+    c->v.data_rexmits = c->v.data_stuck = 0;
     free_acked(c);
     conn_arm_data_timer(c, now);
     if (c->v.writable_wanted && mpc_write_space(c) >= queue_limit(c) / 4) {
@@ -336,7 +336,7 @@ static bool send_reinjected(struct mpc *c, struct mp_pkt *out, mp_time now)
 {
     struct reinj *r = next_reinj(c);
     struct view w;
-    if (!r) return false;
+    if (!r || !conn_may_send_twice(c)) return false;
     make_view(c, &w, r->from, now);
     drop_doubtful(&w);
     if (!w.v.n) return false; /* the one that holds it lives, and sends it again by itself */
@@ -436,11 +436,11 @@ static mp_dsn gap_end(const struct sf *s, mp_dsn at, mp_dsn end)
 }
 
 /* Each path repeats, from the oldest unacknowledged byte on, what others were given first. Not before it is certain that
- * MPTCP works: data sent twice rules a fallback out (RFC 8684 3.7). */
+ * MPTCP works: data sent twice rules a fallback out (RFC 8684 3.7), ours and the peer's. */
 static bool send_repeated(struct mpc *c, struct mp_pkt *out, mp_time now)
 {
     struct view w;
-    if (!c->sched->repeats || c->v.fb != FB_CONFIRMED || c->v.tx_plain || !c->sfs || !c->sfs->next) return false;
+    if (!c->sched->repeats || c->v.fb != FB_CONFIRMED || c->v.tx_plain || !conn_may_send_twice(c)) return false;
     make_view(c, &w, -1, now);
     for (int i = 0; i < w.v.n; i++) {
         struct sf *s = w.sf[i];
@@ -508,7 +508,7 @@ static bool send_opportunistic(struct mpc *c, struct mp_pkt *out, bool late, mp_
 {
     struct view w;
     struct sf *holder = NULL;
-    if (c->v.fb != FB_CONFIRMED || c->v.snd_una >= c->v.snd_nxt || !c->sfs || !c->sfs->next) return false;
+    if (c->v.fb != FB_CONFIRMED || c->v.snd_una >= c->v.snd_nxt || !c->sfs || !c->sfs->next || !conn_may_send_twice(c)) return false;
     bool queued = conn_queued(c) > 0, blocked = queued && c->v.snd_edge < c->v.snd_nxt + c->sfs->v.mss;
     if (queued && !blocked && !late) return false; /* new data is only waiting for its turn */
     make_view(c, &w, -1, now);

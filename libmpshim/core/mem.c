@@ -6,9 +6,9 @@
  * which the stream waits for, on top of the limit if little is unread. So no connection can starve another for ever:
  * what is taken can be read, and frees what waited behind it.
  *
- * What is out of order on its subflow is dropped as if it had been lost. In order there it is always acknowledged (behind
- * it on the same subflow may be what the stream waits for) and dropped at connection level, if need be: without a
- * DATA_ACK it comes again (RFC 8684 3.3.6). */
+ * What is out of order on its subflow is dropped as if it had been lost, and on the only one also what is in order. With
+ * several subflows that is always acknowledged (behind it on the same subflow may be what the stream waits for) and
+ * dropped at connection level, if need be: without a DATA_ACK it comes again (RFC 8684 3.3.6). */
 #include "core/stack_int.h"
 
 enum { LEAST_WINDOW = 16 * 1024, LEAST_QUEUE = MP_CHUNK_SIZE, SLICE_OVERHEAD = sizeof(struct mp_slice) + sizeof(struct mp_buf) };
@@ -60,7 +60,7 @@ bool mem_has_room_for_holes(const struct mpc *c)
 
 bool mem_has_room_for_more(const struct mpc *c) { return !mem_is_full(c->st) || c->v.rxq_bytes < LEAST_WINDOW; }
 
-bool mem_refuses(const struct mpc *c, bool hole) { return hole ? !mem_has_room_for_holes(c) : c->v.rx_plain && !mem_has_room_for_more(c); }
+bool mem_refuses(const struct mpc *c, bool hole) { return hole ? !mem_has_room_for_holes(c) : (c->v.rx_plain || c->v.sf_ever < 2) && !mem_has_room_for_more(c); }
 
 uint64_t mp_stack_memory(const struct mp_stack *st, uint64_t *peak)
 {

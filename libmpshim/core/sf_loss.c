@@ -44,7 +44,7 @@ struct sf_seg *sf_seg_split(struct sf *s, struct sf_seg *g, mp_ssn at)
     g->end = at;
     g->len = front;
     g->fin = false;
-    b->syn = false;
+    b->syn = b->infinite = false; /* the front is in front of it */
     if (b->chunk) b->chunk->refs++;
     if (b->chunk2) b->chunk2->refs++;
     b->prev = g;

@@ -287,17 +287,31 @@ static void add_infinite(struct mpc *c, struct mp_opts *o, struct sf_seg *g)
     st_count(c->st, MP_E_infinite_out, 1, c);
 }
 
+/* A mapping is repeated with its data, also after a fallback: the infinite one is behind it, and may be lost. */
+static bool has_mapping(const struct sf *s, const struct sf_seg *g)
+{
+    return conn_mp(s->c) || s->c->v.infinite_pending || g->infinite || g->map_len;
+}
+
+/* Payload bytes of one segment of g. */
+static uint32_t seg_mss(const struct sf *s, const struct sf_seg *g)
+{
+    bool room = conn_mp(s->c) || s->c->v.infinite_pending; /* sf_update_mss has left it for a DSS */
+    return room || !has_mapping(s, g) || s->v.mss <= 28 + 40 ? s->v.mss : s->v.mss - 28;
+}
+
 /* One segment of the scoreboard, new or again. */
 static void emit_seg(struct sf *s, struct mp_pkt *out, struct sf_seg *g, bool fresh, bool data_fin, mp_time now)
 {
     struct mpc *c = s->c;
     struct mp_opts o = { 0 };
     uint8_t flags = MP_ACK | (g->fin ? MP_FIN : 0);
-    if (g->len && (g->fin || g->dsn + g->len == c->v.snd_end || g->len > s->v.mss)) flags |= MP_PSH;
+    uint32_t mss = seg_mss(s, g);
+    if (g->len && (g->fin || g->dsn + g->len == c->v.snd_end || g->len > mss)) flags |= MP_PSH;
     base(s, out, g->start, flags);
     payload(out, g);
     add_timestamps(s, &o, now);
-    if (conn_mp(c) || c->v.infinite_pending || g->infinite) {
+    if (has_mapping(s, g)) {
         if (conn_mp(c)) add_data_ack(c, &o);
         if (g->len && fresh && !c->v.tx_plain) make_mapping(s, g, data_fin, out);
         if (g->len && g->map_len)
@@ -305,15 +319,16 @@ static void emit_seg(struct sf *s, struct mp_pkt *out, struct sf_seg *g, bool fr
         else if (g->len && (c->v.infinite_pending || g->infinite))
             add_infinite(c, &o, g);
     }
-    uint32_t full = (uint32_t)mp_min(g->len, s->v.mss), hdr = s->v.local.ip.family == 4 ? 40 : 60;
+    uint32_t full = (uint32_t)mp_min(g->len, mss), hdr = s->v.local.ip.family == 4 ? 40 : 60;
     add_sack(s, &o, flags, s->v.mtu > full + hdr ? s->v.mtu - full - hdr : 0);
-    out->gso_size = g->len > s->v.mss ? (uint16_t)s->v.mss : 0;
+    out->gso_size = g->len > mss ? (uint16_t)mss : 0;
     s->v.bytes_sent += g->len;
     if (!fresh && !s->v.rexmit_ts) s->v.original_ts = sf_ts_now(g->sent);
     g->sent = now;
     if (g->sent_count < 255) g->sent_count++;
     sf_sent_in_recovery(s, g, !fresh, now);
     finish(s, out, &o, now);
+    if (g->infinite) sf_update_mss(s); /* options are at an end */
 }
 
 bool sf_send_data(struct sf *s, struct mp_pkt *out, mp_dsn dsn, struct mp_chunk *from, uint32_t len, bool data_fin, mp_time now)
@@ -364,11 +379,11 @@ static bool emit_rexmit(struct sf *s, struct mp_pkt *out, mp_time now)
 {
     struct sf_seg *g = rexmit_due(s);
     if (!g) return false;
-    uint32_t most = s->st->ops.slice_max(s->st->arg, s->flow, s->v.mss);
-    if (s->v.in_rto && s->v.backoff) most = s->v.mss;
-    if (most < s->v.mss || !g->lost) most = s->v.mss;
-    uint64_t room = sf_cwnd(s) > s->v.pipe ? sf_cwnd(s) - s->v.pipe : s->v.mss;
-    if (most > room) most = room > s->v.mss ? (uint32_t)(room - room % s->v.mss) : s->v.mss;
+    uint32_t mss = seg_mss(s, g), most = s->st->ops.slice_max(s->st->arg, s->flow, mss);
+    if (s->v.in_rto && s->v.backoff) most = mss;
+    if (most < mss || !g->lost) most = mss;
+    uint64_t room = sf_cwnd(s) > s->v.pipe ? sf_cwnd(s) - s->v.pipe : mss;
+    if (most > room) most = room > mss ? (uint32_t)(room - room % mss) : mss;
     if (g->len > most && !sf_seg_split(s, g, g->start + most)) return false;
     if (g->lost) s->v.pipe += g->end - g->start;
     g->lost = false;
