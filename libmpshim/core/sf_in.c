@@ -377,10 +377,12 @@ static void fin_acked(struct sf *s, mp_time now)
 
 /* ---- the main line ---- */
 
+/* A bare ACK that fits is not answered: two ends that closed at once would answer each other for a minute. */
 static void time_wait_in(struct sf *s, const struct mp_pkt *p, mp_time now)
 {
+    uint32_t seglen = p->data.len + !!(p->flags & MP_SYN) + !!(p->flags & MP_FIN);
     if (p->flags & MP_RST) return; /* RFC 1337 */
-    s->v.ack_now = true;
+    if (seglen || mp_expand32(s->v.rcv_nxt, p->seq - s->v.irs) != s->v.rcv_nxt) answer_misfit(s, seglen, now);
     if (p->flags & MP_FIN) sf_arm(s, SFT_TIME_WAIT, now + MP_SEC(s->st->set.time_wait_s));
 }
 

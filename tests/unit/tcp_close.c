@@ -129,6 +129,23 @@ TEST(time_wait_answers_a_repeated_fin_and_ends)
     lab_end(&l);
 }
 
+TEST(time_wait_does_not_answer_an_ack) /* both may be in it, and would go on for a minute */
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    mpc_shutdown(l.c, l.now);
+    lab_expect(&l, P0, FIN, 1, 1, 0);
+    fin(&l, 1, 1);
+    lab_expect(&l, P0, MP_ACK, 2, 2, 0);
+    lab_ack(&l, P0, 2, 2);
+    CHECK(!strcmp(lab_sf(&l, 0).state, "TIME-WAIT"));
+    lab_ack(&l, P0, 2, 2);
+    lab_expect_nothing(&l);
+    lab_ack(&l, P0, 1, 2); /* a probe below the window is answered */
+    lab_expect(&l, P0, MP_ACK, 2, 2, 0);
+    lab_end(&l);
+}
+
 TEST(a_newer_syn_reuses_time_wait) /* RFC 9293 3.6.1, RFC 6191 */
 {
     struct lab l = { .plain = true };
