@@ -169,7 +169,7 @@ struct sf {
         mp_time penalised;    /* M2: when its window was last halved for holding the connection up */
         struct mp_cc_state cc;
         /* MPTCP */
-        mp_dur rtt_syn, rtt_ack; /* of the handshake; of the latest ACK of data sent once (0: it has none) */
+        mp_dur rtt_syn, rtt_ack; /* of the handshake; of the latest ACK, if data sent once drew it (else 0) */
         bool stale;
         bool draining;          /* what waited behind a hole is being delivered */
         uint64_t unmapped_until; /* bytes without a mapping are taken until so many were received */

@@ -84,7 +84,10 @@ void sf_arm_rexmit(struct sf *s, mp_time now)
         return;
     }
     sf_arm(s, SFT_REXMIT, now + sf_rto_now(s));
-    bool probe = s->v.srtt && s->v.state >= SF_ESTABLISHED && !s->v.in_recovery && !s->v.in_rto && !s->v.probe_out && !s->v.backoff;
+    /* RFC 8985 7.2: one probe, until all that was sent before it is acknowledged. A SACK of the probe alone is no reason
+     * for another one: each would bring one more segment from the tail, and the time-out never. */
+    bool probed = s->v.probe_out || s->v.snd_una < s->v.probe_end;
+    bool probe = s->v.srtt && s->v.state >= SF_ESTABLISHED && !s->v.in_recovery && !s->v.in_rto && !probed && !s->v.backoff;
     sf_arm(s, SFT_PROBE, probe ? now + probe_timeout(s) : MP_NEVER);
 }
 
@@ -127,24 +130,27 @@ void sf_on_reorder_timer(struct sf *s, mp_time now)
 
 struct ack_facts {
     uint64_t delivered; /* bytes newly acknowledged or sacked */
-    mp_dur rtt;         /* of the latest segment sent once; 0: none */
+    mp_dur rtt;         /* of a segment sent once; 0: none */
+    mp_time latest;     /* when the one that was sent last was sent; 0: none */
+    bool again;         /* that one was sent more than once */
+    uint32_t echo;      /* our timestamp that the peer repeats; 0: none */
     mp_ssn fack;        /* as it was before */
     bool original;      /* something that the time-out called lost was delivered without having been sent again */
 };
 
+/* RFC 8985 6.2, RFC 7323 4.1: the peer has seen what was sent then, or something later. */
+static bool echoed(const struct ack_facts *f, mp_time sent) { return f->echo && (int32_t)(f->echo - sf_ts_now(sent)) >= 0; }
+
 static void rack_update(struct sf *s, const struct sf_seg *g, struct ack_facts *f, mp_time now)
 {
     mp_dur rtt = now - g->sent;
-    if (g->sent_count > 1 && s->v.min_rtt && rtt < s->v.min_rtt) return; /* likely the original's ACK */
+    if (g->sent_count > 1 && !echoed(f, g->sent) && s->v.min_rtt && rtt < s->v.min_rtt) return; /* likely the original's ACK */
     if (g->sent > s->v.rack_xmit || (g->sent == s->v.rack_xmit && g->end > s->v.rack_end)) {
         s->v.rack_xmit = g->sent;
         s->v.rack_end = g->end;
         s->v.rack_rtt = rtt;
     }
-    if (g->sent_count == 1) {
-        f->rtt = rtt;
-        if (g->end < f->fack) s->v.reordering_seen = true;
-    }
+    if (g->sent_count == 1 && g->end < f->fack) s->v.reordering_seen = true;
     if (g->end > s->v.fack) s->v.fack = g->end;
 }
 
@@ -154,6 +160,11 @@ static void seg_delivered(struct sf *s, struct sf_seg *g, struct ack_facts *f, m
     f->delivered += seg_bytes(g);
     if (g->lost && g->sent_count == 1) f->original = true;
     if (!g->lost) s->v.pipe -= mp_min(s->v.pipe, seg_bytes(g));
+    if (g->sent_count == 1) f->rtt = now - g->sent;
+    if (g->sent > f->latest) {
+        f->latest = g->sent;
+        f->again = g->sent_count > 1;
+    }
     rack_update(s, g, f, now);
 }
 
@@ -253,16 +264,31 @@ static void note_rate(struct sf *s, uint64_t delivered, mp_time now)
     s->v.rate_end = s->v.snd_nxt;
 }
 
-static mp_dur ts_rtt(const struct sf *s, const struct mp_opts *o, mp_time now)
+/* A round trip is timed by the segment that drew the ACK: the latest of those that it acknowledges. One that was sent
+ * before an outage and acknowledged after it would else make the outage a round trip, and the RTO a minute. */
+static void time_round_trip(struct sf *s, const struct ack_facts *f, bool advanced, mp_time now)
 {
-    if (!s->v.ts_on || !o->has_ts || !o->ts_ecr) return 0;
-    uint32_t ms = sf_ts_now(now) - o->ts_ecr;
-    return ms < 600000 ? MP_MS(ms) : 0;
+    s->v.rtt_ack = f->again ? 0 : f->rtt;
+    if (s->v.rtt_ack) {
+        sf_rtt_sample(s, f->rtt);
+        return;
+    }
+    uint32_t ms = sf_ts_now(now) - f->echo;
+    if (!advanced || !f->latest || f->latest == now || !f->echo || ms >= 600000) return; /* RFC 7323 4.1; RFC 6298 3: Karn's rule */
+    if (echoed(f, f->latest)) {
+        sf_rtt_sample(s, now - f->latest);
+        return;
+    }
+    /* Drawn by an earlier transmission, whose round trip was long, or by nothing of ours: the peer sent on its own and
+     * repeats what it saw before an outage. Longer than a time-out, it is no sample; the RTO is then as careful as before
+     * any (RFC 6298 5.7). */
+    if (ms && MP_MS(ms) <= s->v.rto) sf_rtt_sample(s, MP_MS(ms));
+    else s->v.rto = mp_max(s->v.rto, mp_min(2 * MP_MS(ms), MP_SEC(3)));
 }
 
 void sf_on_ack(struct sf *s, mp_ssn ack, const struct mp_opts *o, mp_time now)
 {
-    struct ack_facts f = { .fack = s->v.fack };
+    struct ack_facts f = { .fack = s->v.fack, .echo = s->v.ts_on && o->has_ts ? o->ts_ecr : 0 };
     uint64_t flight = s->v.pipe;
     bool advanced = ack > s->v.snd_una, dsack = sf_dsack_in(s, ack, o);
     s->v.acked_new = advanced;
@@ -272,13 +298,7 @@ void sf_on_ack(struct sf *s, mp_ssn ack, const struct mp_opts *o, mp_time now)
     }
     for (int i = dsack; i < o->nsack; i++)
         sack_block(s, mp_expand32(s->v.snd_una, o->sack[i].left - s->v.iss), mp_expand32(s->v.snd_una, o->sack[i].right - s->v.iss), &f, now);
-    s->v.rtt_ack = f.rtt;
-    if (f.rtt)
-        sf_rtt_sample(s, f.rtt);
-    else if (advanced) { /* RFC 7323 4.1: only retransmitted segments were acknowledged */
-        mp_dur r = ts_rtt(s, o, now);
-        if (r) sf_rtt_sample(s, r);
-    }
+    time_round_trip(s, &f, advanced, now);
     if (!advanced && !f.delivered && !dsack) return;
     if (advanced || f.delivered) progress(s, now);
     sf_undo_check(s, o, advanced, f.original, now);
@@ -289,7 +309,9 @@ void sf_on_ack(struct sf *s, mp_ssn ack, const struct mp_opts *o, mp_time now)
     note_rate(s, f.delivered, now);
     if (s->v.in_recovery) sf_prr(s, f.delivered, advanced && !lost);
     congestion(s, &f, flight, now);
-    if (advanced || f.delivered) sf_arm_rexmit(s, now);
+    /* RFC 6298 5.3. A SACK counts only if it tells of what was sent before the oldest segment was (again): the time-out of
+     * that one would else be put off for as long as anything else arrives. */
+    if (advanced || (f.delivered && s->seg_head && f.latest < s->seg_head->sent)) sf_arm_rexmit(s, now);
     if (advanced && s->c->v.tx_plain) conn_plain_ack(s->c, s, now);
 }
 
@@ -338,6 +360,8 @@ static bool give_up(struct sf *s, mp_time now)
     }
     uint64_t limit = c->v.user_timeout_ms ? MP_MS(c->v.user_timeout_ms) : 0;
     bool many = s->v.backoff > (int)s->st->set.data_tries;
+    /* Probed twice a second, because others stood in for it or its link was gone: the number of tries says nothing. */
+    if (s->v.stale && now - s->v.last_progress <= MP_SEC(15) * s->st->set.data_tries) many = false;
     if (!many && !(limit && now - s->v.last_progress > limit)) return false;
     if (s->v.stale && conn_any_other(c, s) && !all_silent(c, now)) return false; /* a cheap probe of a path that others stand in for */
     st_count(s->st, MP_E_subflow_timeout, 1, c);
@@ -404,5 +428,6 @@ void sf_on_rto(struct sf *s, mp_time now)
         }
     }
     s->v.probe_out = false;
+    s->v.probe_end = 0;
     sf_arm_rexmit(s, now);
 }

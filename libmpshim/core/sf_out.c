@@ -209,7 +209,7 @@ static bool emit_rst(struct sf *s, struct mp_pkt *out, mp_time now)
         sf_set_state(s, SF_CLOSED, now);
         while (s->seg_head) sf_seg_drop(s, s->seg_head);
         for (int i = 0; i < SFT_COUNT; i++) sf_arm(s, (enum sf_timer)i, MP_NEVER);
-        sf_arm(s, SFT_TIME_WAIT, now + mp_max(MP_SEC(1), 4 * s->v.rto));
+        sf_arm(s, SFT_TIME_WAIT, now + mp_min(mp_max(MP_SEC(1), 4 * s->v.rto), MP_SEC(60)));
     }
     if (!s->v.reset_sent) sf_die(s, ECONNABORTED, now);
     return true;
@@ -391,7 +391,10 @@ static bool emit_rexmit(struct sf *s, struct mp_pkt *out, mp_time now)
     s->v.bytes_retrans += g->len;
     st_count(s->st, MP_E_seg_rexmit, 1, s->c);
     emit_seg(s, out, g, false, false, now);
-    if (s->v.timer[SFT_REXMIT] == MP_NEVER) sf_arm_rexmit(s, now);
+    if (s->v.timer[SFT_REXMIT] == MP_NEVER)
+        sf_arm_rexmit(s, now);
+    else if (g == s->seg_head) /* the time-out is that of the oldest segment */
+        sf_arm(s, SFT_REXMIT, now + sf_rto_now(s));
     return true;
 }
 

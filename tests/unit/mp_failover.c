@@ -157,6 +157,27 @@ TEST(the_first_link_may_be_the_one_that_goes)
     lab_end(&l);
 }
 
+TEST(the_only_link_may_be_away_for_a_minute) /* as TCP waits for it; and its return is used within half a second */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct mp_local m = lab_local(1);
+    lab_write(&l, 3000);
+    lab_forget(&l);
+    mp_stack_local_del(l.st, 1, &m.ip, l.now);
+    lab_wait(&l, MP_SEC(60));
+    lab_forget(&l);
+    CHECK_EQ(lab_info(&l).nsubflows, 1);
+    lab_expect_counter(&l, subflow_timeout, 0);
+    mp_stack_local_add(l.st, &m, l.now);
+    lab_wait(&l, MP_MS(500));
+    CHECK(lab_waiting(&l) > 0);
+    lab_ack_mp(&l, P0, 1, 3001, 3000);
+    lab_forget(&l);
+    CHECK_EQ(mpc_error(l.c), 0);
+    lab_end(&l);
+}
+
 TEST(a_join_under_way_ends_with_its_link)
 {
     struct lab l = { 0 };

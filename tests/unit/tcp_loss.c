@@ -246,6 +246,62 @@ TEST(rtt_is_not_taken_from_retransmissions_without_timestamps) /* Karn, RFC 6298
     lab_end(&l);
 }
 
+TEST(an_outage_is_no_round_trip) /* the peer sends on its own, and echoes what it saw before */
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    mp_dur srtt = lab_sf(&l, 0).srtt;
+    lab_write(&l, 1000);
+    sent(&l, 1, 1);
+    uint32_t echo = P0->ts_echo;
+    lab_wait(&l, MP_SEC(20)); /* it arrived, and no ACK came through */
+    lab_forget(&l);
+    P0->ts_echo = echo;
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1001, .len = 100 });
+    lab_forget(&l);
+    CHECK_EQ(lab_sf(&l, 0).srtt, srtt);
+    lab_write(&l, 1000);
+    mp_time t = l.now;
+    lab_expect(&l, P0, MP_ACK, 1001, 101, 1000);
+    lab_wait(&l, MP_SEC(4));
+    struct got *g = lab_expect(&l, P0, MP_ACK, 1001, 101, 1000); /* probe */
+    CHECK(g->at - t < MP_MS(300));
+    g = lab_expect(&l, P0, MP_ACK, 1001, 101, 1000); /* time-out */
+    CHECK(g->at - t <= MP_MS(3300));
+    lab_end(&l);
+}
+
+TEST(a_segment_sent_once_before_an_outage_is_no_round_trip) /* the retransmission beside it drew the ACK */
+{
+    struct lab l = { .plain = true, .no_ts = true };
+    lab_client(&l);
+    mp_dur srtt = lab_sf(&l, 0).srtt;
+    lab_write(&l, 3000);
+    sent(&l, 1, 3);
+    lab_wait(&l, MP_SEC(20));
+    lab_forget(&l);
+    lab_ack(&l, P0, 1, 3001); /* all had arrived: of the second, nothing was sent again */
+    CHECK_EQ(lab_sf(&l, 0).srtt, srtt);
+    lab_end(&l);
+}
+
+TEST(a_probe_that_is_sacked_and_tells_nothing_is_the_only_one) /* RFC 8985 7.2: the head has its time-out */
+{
+    struct lab l = { .plain = true, .no_ts = true };
+    lab_client(&l);
+    lab_write(&l, 5000);
+    sent(&l, 1, 5);
+    lab_wait(&l, 2 * LAB_RTT + MP_MS(5));
+    sent(&l, 4001, 1);
+    sack(&l, 1, 4001, 5001); /* sooner than any round trip was: of the original, says RACK */
+    lab_wait(&l, MP_MS(300));
+    lab_expect(&l, P0, MP_ACK, 1, 1, 1000);
+    lab_expect_counter(&l, rto, 1);
+    lab_expect_counter(&l, tlp, 1);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(large_slices_are_cut_where_a_hole_is)
 {
     struct lab l = { .plain = true, .slice = 64000 };
