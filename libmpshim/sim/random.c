@@ -393,7 +393,7 @@ struct sim_scen sim_scen_random(uint64_t seed)
     sc.calm_from = mp_max(last, mp_max(starts, MP_SEC(5))); /* applications begin to read within 4 s */
     /* The longest time-out. Where connections may fail, they have until `within` to notice. */
     if (!sc.conn.client.may_fail && !sc.conn.server.may_fail) sc.calm_stall_max = MP_SEC(60);
-    if (sc.conn.client.may_fail) sc.within += MP_SEC(300); /* subflows that come up and die without any use: conn.c */
+    if (sc.conn.client.may_fail) sc.within += SIM_GIVE_UP; /* the one end's farewell was lost: the other learns by its own time-outs */
     sc.within += last * 4 + starts + MP_SEC(40) + transfer_bound(&sc);
     return sc;
 }

@@ -7,8 +7,9 @@
 
 #include "sim/watch.h"
 
-/* After the last connection is done: TIME_WAIT, delayed ACKs and orphans have this long to go away. */
-#define AFTERMATH MP_SEC(400)
+/* After the last connection is done: TIME_WAIT, delayed ACKs and orphans have this long to go away. One whose application
+ * left may still have data for a peer that is gone. */
+#define AFTERMATH SIM_GIVE_UP
 
 struct run {
     int saved;

@@ -14,6 +14,11 @@
 #include "sim/app.h"
 #include "sim/box.h"
 
+/* When a path has forgotten a connection for good, who has data in flight notices by RFC 6298's time-outs alone: the first,
+ * 15 more that are doubled up to a minute each (RFC 1122 4.2.3.5, setting data_tries; Linux: tcp_retries2), and the one that
+ * finds these used up. A minute and a half for what follows: keepalives, a reset, TIME_WAIT. */
+#define SIM_GIVE_UP MP_SEC(17 * 60 + 90)
+
 enum { SIM_SCEN_PATHS = 4, SIM_SCEN_BOXES = 3, SIM_SCEN_CHANGES = 24, SIM_SCEN_SETTINGS = 8 };
 
 struct sim_path_cfg {
