@@ -1,18 +1,17 @@
 """Programs that fetch: from nginx, over HTTP or HTTPS."""
 
-from .place import FAR, PYTHON, Wrong
+from .place import FAR, PYTHON, Wrong, listing
 
-ROLES = ("client", "both")
-APPS = []
+APPS, fetches = listing("client", "both")
 
 
 def app(name, needs, **options):
-    """Lists a program: a function of the place, run with nginx up."""
+    """As the listing's, run with nginx up."""
     def add(run):
+        @fetches(name, needs, **options)
         def with_nginx(p):
             p.nginx()
             run(p)
-        APPS.append((name, needs, ROLES, with_nginx, options))
         return run
     return add
 

@@ -8,17 +8,9 @@ import subprocess
 import threading
 from pathlib import Path
 
-from .place import FAR, FAR6, Wrong, wait_for
+from .place import FAR, FAR6, Wrong, listing, wait_for
 
-ROLES = ("client", "server", "both")
-APPS = []
-
-
-def app(name, needs, **options):
-    def add(run):
-        APPS.append((name, needs, ROLES, run, options))
-        return run
-    return add
+APPS, app = listing("client", "server", "both")
 
 
 # -- ssh

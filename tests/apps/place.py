@@ -23,6 +23,18 @@ class Wrong(Exception):
     """The program did not do what it does without us."""
 
 
+def listing(*roles):
+    """A list of programs and the decorator that adds one: a function of the place, with the commands that it needs."""
+    programs = []
+
+    def app(name, needs, **options):
+        def add(run):
+            programs.append((name, needs, roles, run, options))
+            return run
+        return add
+    return programs, app
+
+
 class Place:
     """One cell. `role` says which side runs under mptcp-run ("kernel": none); the other one is on the kernel's MPTCP."""
 
@@ -158,4 +170,4 @@ def pids_of(host, name):
     return found
 
 
-__all__ = ["FAR", "FAR6", "KERNEL", "MPTCP_RUN", "NEAR", "PYTHON", "Place", "ROLES", "Wrong", "measured", "pids_of", "wait_for"]
+__all__ = ["FAR", "FAR6", "KERNEL", "MPTCP_RUN", "NEAR", "PYTHON", "Place", "ROLES", "Wrong", "listing", "measured", "pids_of", "wait_for"]

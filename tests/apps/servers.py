@@ -5,17 +5,9 @@ import shutil
 import subprocess
 import time
 
-from .place import FAR, PYTHON, Wrong, pids_of, wait_for
+from .place import FAR, PYTHON, Wrong, listing, pids_of, wait_for
 
-ROLES = ("server", "both")
-APPS = []
-
-
-def app(name, needs, **options):
-    def add(run):
-        APPS.append((name, needs, ROLES, run, options))
-        return run
-    return add
+APPS, app = listing("server", "both")
 
 
 @app("python http.server", ["python3"])
