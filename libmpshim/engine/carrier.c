@@ -23,6 +23,8 @@
 #define TIMEOUT_GRACE MP_SEC(3)    /* the program's own TCP says ETIMEDOUT at about the same time: let it */
 #define FAILED_KEEP MP_SEC(2)      /* after the last SYN of a failed connect */
 #define GHOST_KEEP MP_SEC(30)
+#define ABORT_PATIENCE MP_SEC(1)   /* after a reset by the program, for what it had sent before */
+#define LOOK_ABORT MP_MS(2)
 #define ORPHAN_LINGER MP_SEC(60)   /* the kernel's tcp_fin_timeout */
 enum { GHOSTS_MAX = 2048, TCP_SYN_SENT_STATE = 2 };
 
@@ -178,16 +180,37 @@ static void end_in_order(struct carrier *c, mp_time now)
     to_ghost(c, now); /* the mpc stays until MP_EV_CLOSED */
 }
 
-/* The program reset its socket or is gone. What it had written before goes out first where that is possible now. */
+static void abort_now(struct carrier *c, mp_time now)
+{
+    c->abort_at = 0;
+    if (!c->closed)
+        mpc_abort(c->mpc, now);
+    drop_mpc(c, 0, now);
+    settle(c);
+}
+
+/* TCP's reset follows the data sent before it; here it could overtake that on another path, and the peer would lose what
+ * it was sent (a server that closes with something unread does so: CPython's test_ftplib). So the data is waited for. */
+static void look_abort(struct carrier *c, mp_time now)
+{
+    if (c->closed || mpc_send_done(c->mpc) || now >= c->abort_at)
+        abort_now(c, now);
+    else
+        look_in(c, mp_max(LOOK_ABORT, (now - c->ended) / 2), now);
+}
+
+/* The program reset its socket or is gone. */
 static void end_by_program(struct carrier *c, mp_time now)
 {
     eng_flush(c->e);
-    if (c->mpc) {
-        if (!c->closed)
-            mpc_abort(c->mpc, now);
-        drop_mpc(c, 0, now);
-    }
+    bool sent_some = c->mpc && c->connected && !c->closed;
     to_ghost(c, now);
+    if (sent_some) {
+        c->abort_at = now + ABORT_PATIENCE;
+        look_abort(c, now);
+    } else if (c->mpc) {
+        abort_now(c, now);
+    }
 }
 
 /* RFC 9293 3.10.7.4 and what kernels do: received data stays readable, then the program sees the error. */
@@ -256,7 +279,7 @@ static void look_failed(struct carrier *c, mp_time now)
 
 static bool watch(struct carrier *c)
 {
-    struct epoll_event ev = { .events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = c };
+    struct epoll_event ev = { .events = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET, .data.ptr = c };
     return epoll_ctl(c->e->epfd, EPOLL_CTL_ADD, c->fd, &ev) == 0;
 }
 
@@ -483,6 +506,7 @@ static void on_ready(struct carrier *c, unsigned events, mp_time now)
     c->may_read |= !!(events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR));
     c->may_write |= !!(events & (EPOLLOUT | EPOLLHUP | EPOLLERR));
     c->hup |= !!(events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR));
+    c->urgent |= !!(events & EPOLLPRI);
     c->sock_err |= !!(events & EPOLLERR);
     eng_carrier_queue(c);
 }
@@ -544,6 +568,8 @@ static void look(struct carrier *c, mp_time now)
     case CR_GHOST:
         if (!c->mpc)
             carrier_free(c);
+        else if (c->abort_at)
+            look_abort(c, now);
         else
             look_in(c, GHOST_KEEP, now);
         break;

@@ -28,6 +28,7 @@ struct carrier {
     bool queued;                             /* in e->runq */
     bool may_read, may_write;                /* edge-triggered: true until the kernel says EAGAIN */
     bool hup;                                /* an end was reported: read until it shows */
+    bool urgent;                             /* MSG_OOB was seen: reads stop at its mark, a short one empties nothing */
     bool sock_err;                           /* an error was reported: the program reset its socket, or left */
     bool connected;                          /* mpc: MP_EV_CONNECTED was seen */
     bool closed;                             /* mpc: MP_EV_CLOSED was seen */
@@ -41,6 +42,7 @@ struct carrier {
     uint32_t isn;
     int meet_tries;
     mp_time born, ended;
+    mp_time abort_at;                        /* CR_GHOST: the program reset its socket, what it had sent goes first; 0: no */
     mp_time next_look;                       /* sweep: next question to the kernel, or next attempt to meet */
     mp_dur look_every;
     int last_outq;                           /* CR_RESETTING: bytes the program has not taken, at the last look */

@@ -68,8 +68,8 @@ static bool from_prog(struct carrier *c, mp_time now)
             mpc_write_commit(c->mpc, (uint64_t)r, now);
             c->from_prog += (uint64_t)r;
             moved += (size_t)r;
-            /* A short read emptied the socket, unless an end waits behind it: that edge may have come already. */
-            if ((size_t)r < iov_bytes(iov, n) && !c->hup)
+            /* A short read emptied the socket, unless an end or urgent data waits behind it: its edge may have come already. */
+            if ((size_t)r < iov_bytes(iov, n) && !c->hup && !c->urgent)
                 c->may_read = false;
         } else if (r == 0) {
             prog_ended(c, now);

@@ -11,8 +11,8 @@ import time
 # Kernel MPTCP sockets: a peer without MPTCP is remembered, and the kernel carries what follows.
 IPPROTO_MPTCP = 262
 RST = b"\1\0\0\0\0\0\0\0"  # SO_LINGER {1, 0}
-NAMES = "ECHO COUNT RESET KEEP NAME STALL SLOW BYE RSTNOW EOF SOURCE SINKSLOW WAITBYE".split()
-ECHO, COUNT, RESET, KEEP, NAME, STALL, SLOW, BYE, RSTNOW, EOF, SOURCE, SINKSLOW, WAITBYE = range(7101, 7101 + len(NAMES))
+NAMES = "ECHO COUNT RESET KEEP NAME STALL SLOW BYE RSTNOW EOF SOURCE SINKSLOW WAITBYE TALKKEEP".split()
+ECHO, COUNT, RESET, KEEP, NAME, STALL, SLOW, BYE, RSTNOW, EOF, SOURCE, SINKSLOW, WAITBYE, TALKKEEP = range(7101, 7101 + len(NAMES))
 CALLS = 7190  # UDP: see near.call() and near.kept()
 kept = {}
 
@@ -109,7 +109,13 @@ def wait_bye(s):
     time.sleep(0.2)
 
 
-BEHAVIOURS = dict(zip(NAMES, (echo, count, reset, keep, name, stall, slow, bye, rst_now, eof, source, sink_slow, wait_bye)))
+def talk_keep(s):
+    """Says something, and keeps what came."""
+    s.sendall(b"unread")
+    keep(s)
+
+
+BEHAVIOURS = dict(zip(NAMES, (echo, count, reset, keep, name, stall, slow, bye, rst_now, eof, source, sink_slow, wait_bye, talk_keep)))
 
 
 def one(s, behaviour):

@@ -85,6 +85,14 @@ s = dial_keep(b"abc"); t = dial(ECHO); s.close(); t.sendall(b"unread"); time.sle
 """, "3 ba7816bf8f01cfea end")
 
 
+def test_a_reset_follows_the_data_before_it(same):
+    """close() with something unread resets: what was written before arrives all the same."""
+    same("""
+l = listen(); call(l, "talkkeep"); s, a = l.accept(); time.sleep(0.3); s.sendall(WORD + b"\\n" + b"d" * 10000); s.close()
+print(kept() == f"10000 {digest(b'd' * 10000)} Connection reset by peer")
+""", "True")
+
+
 @pytest.mark.parametrize("how", ["os._exit(0)", "sys.exit(0)", "os.execv('/bin/true', ['true'])"])
 def test_exit_with_10_mb_unsent(same, how):
     data = "data = b''.join(b'%8d' % i for i in range(1250000))\n"
@@ -158,6 +166,8 @@ s = dial(COUNT); s.send(b"abc"); s.send(b"!", socket.MSG_OOB); s.send(b"def"); s
 """, "True")
     out, _ = same.run("s = dial(ECHO); s.send(b'abc'); s.send(b'!', socket.MSG_OOB); s.send(b'def'); s.shutdown(1); print(s.recv(7, socket.MSG_WAITALL))", "inside")
     assert out == "b'abc!def'\n"
+    out, _ = same.run("s = dial(ECHO); s.send(b'ABOR\\r\\n', socket.MSG_OOB); print(s.recv(6, socket.MSG_WAITALL)); s.send(b'abc', socket.MSG_OOB); print(s.recv(3, socket.MSG_WAITALL))", "helper")
+    assert out == "b'ABOR\\r\\n'\nb'abc'\n"
 
 
 def test_reading_urgent_data_that_is_not_there(same):
