@@ -108,7 +108,7 @@ struct shim_fd {
     uint8_t has_truth;      /* truth_local and truth_remote are final */
     uint32_t listener;      /* LISTENER: equal for duplicates */
     int backlog;            /* LISTENER */
-    uint8_t guarded;        /* LISTENER: its SO_REUSEPORT is ours, not the program's */
+    uint8_t guarded;        /* LISTENER, and CARRIERs from it: SO_REUSEPORT is ours, not the program's */
     uint64_t cookie;        /* SO_COOKIE of the socket */
     FILE *file;             /* CARRIER: a stream that fdopen() made of it; flushed at exit */
     union ctl_addr identity, local;            /* CARRIER: the kernel's peer and own address, normalised (v4 if mapped) */
@@ -220,6 +220,7 @@ bool shim_is_info(int level, int opt); /* info.c: a figure of the connection */
 void shim_info_get(int fd, struct shim_fd *f, int level, int opt, void *v, socklen_t n); /* v: as the kernel answered */
 struct tcp_info;
 void shim_info_subflow(const struct ctl_subflow *s, struct tcp_info *i);
+int shim_mpshim_set(int fd, int opt, const void *v, socklen_t n);
 int shim_mptcp_get(int fd, int level, int opt, void *v, socklen_t *n); /* mptcp.c; as getsockopt() */
 void shim_bound_sndbuf(int fd); /* a carrier holds no more unsent data than the network's own socket would */
 bool shim_is_tcp(int fd, int *family);

@@ -273,6 +273,7 @@ static void accepted(int listener, int fd, struct sockaddr *sa, socklen_t *n, so
         return;
     }
     v.mptcp = l && l->mptcp;
+    v.guarded = l && l->guarded;
     shim_bound_sndbuf(fd);
     if (!shim_is_borrowed()) shim_put(fd, &v);
     if (sa) replace(fd, shim_find(fd), SIDE_PEER, sa, n, room);

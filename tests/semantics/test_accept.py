@@ -171,3 +171,7 @@ l, p = heard(); pid = os.fork()
 if pid == 0: time.sleep(0.5); os._exit(0)
 l.close(); print(ask(p)); os.waitpid(pid, 0); time.sleep(1.5); print(ask(p)) # the child had no connection to the engine of its own: a second
 """, "Connection refused\n0 Connection refused\nConnection refused\nSuccess\nSuccess\nConnection refused")
+
+
+def test_reuseport_is_what_the_program_set(same):
+    same("l = listen(); call(l); s, a = l.accept(); print(l.getsockopt(1, 15), s.getsockopt(1, 15)); m = socket.socket(); m.setsockopt(1, 15, 1); m.bind(('0.0.0.0', 0)); m.listen(); call(m); s, a = m.accept(); print(m.getsockopt(1, 15), s.getsockopt(1, 15))", "0 0\n1 1")
