@@ -54,7 +54,7 @@ Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-7s %s\n' $(1) '$(patsubst $(B)/%,%,$@)';)
 
 # ---- flags
-C17 = -std=c17 -D_GNU_SOURCE= -Ilibmpshim -fvisibility=hidden -fPIC -pthread -MMD -MP
+C17 = -std=c17 -D_GNU_SOURCE= -Ilibmpshim -Iinclude -fvisibility=hidden -fPIC -pthread -MMD -MP
 version := $(shell sed -n '1s/.*(\(.*\)).*/\1/p' debian/changelog)
 DEFS = -DMPSHIM_LIBDIR='"$(libdir)/libmpshim"' -DMPSHIM_LIBREL='"$(patsubst $(prefix)/%,%,$(libdir))"' -DMPSHIM_VERSION='"$(version)"'
 ALL_CFLAGS = $(C17) -Wall -Wextra $(WARN) $(DEFS) $(CPPFLAGS) $(CFLAGS) $(SANITIZE) $(EXTRA)
@@ -103,12 +103,13 @@ t_engine := $(call test_programs,engine)
 t_shim := $(call test_programs,shim)
 t_fuzz := $(filter-out $(B)/tests/fuzz_replay,$(call test_programs,fuzz))
 t_lab := $(B)/tests/linkem
+examples := $(patsubst examples/%.c,$(B)/examples/%,$(wildcard examples/*.c))
 test_all := $(t_unit) $(t_sim) $(t_io) $(t_engine) $(t_shim) $(t_lab)
 
 .PHONY: matrix-lab FORCE fallback-table soak matrix apps all tests install uninstall check check-c check-asan check-python demo bench bootstrap border replay
 .PHONY: fuzz fmt lint coverage clean distclean help
 
-all: $(B)/libmpcore.a $(lib_engine) $(lib_resolve) $(lib_shim) $(helper) $(tools) $(here) ## the libraries, the helper and ./mptcp-run (default)
+all: $(B)/libmpcore.a $(lib_engine) $(lib_resolve) $(lib_shim) $(helper) $(tools) $(here) $(examples) ## the libraries, the helper and ./mptcp-run (default)
 
 demo: ## two paths, a download with and without mptcp-run, a path pulled in mid-transfer; installs what is missing
 	@tools/bootstrap.sh
@@ -221,10 +222,10 @@ lint: ## cppcheck over all C files, shellcheck over the scripts where it is inst
 
 fmt: ## clang-format over all C files, in place
 	@command -v clang-format > /dev/null || { echo "fmt needs clang-format: apt-get install clang-format" >&2; exit 1; }
-	$(Q)find libmpshim tests -name '*.[ch]' | xargs clang-format -i
+	$(Q)find libmpshim include examples tests -name '*.[ch]' | xargs clang-format -i
 
 clean: ## what was built; the configuration stays
-	rm -rf build/obj build/asan build/cov build/tests build/gen build/man build/completion build/deb build/*.a build/*.so build/mpshim-engine $(addprefix build/,$(notdir $(tools))) $(notdir $(tools))
+	rm -rf build/obj build/asan build/cov build/tests build/examples build/gen build/man build/completion build/deb build/*.a build/*.so build/mpshim-engine $(addprefix build/,$(notdir $(tools))) $(notdir $(tools))
 
 distclean: ## everything that is not a source
 	rm -rf build $(notdir $(tools))
@@ -294,6 +295,8 @@ $(fuzz_core): $(B)/tests/fuzz_%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/rep
 	$(link_test) $(CORE_LIBS)
 $(filter %_control,$(t_fuzz)): $(B)/tests/fuzz_%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/replay.o $(filter-out %/engine.o,$(engine_o)) $(B)/libmpcore.a
 	$(link_test) $(ENGINE_LIBS)
+$(examples): $(B)/examples/%: $(B)/obj/examples/%.o
+	$(call say,LD)mkdir -p $(@D) && $(LINK) -o $@ $<
 $(t_lab): $(call obj,$(sort $(wildcard tests/lab/linkem/*.c))) $(B)/libmpsim.a $(B)/libmpcore.a
 	$(link_test) $(CORE_LIBS)
 

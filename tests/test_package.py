@@ -36,7 +36,7 @@ def staged(tmp_path_factory):
 def test_install_puts_everything_in_its_place(staged):
     got = files(staged)
     for name in ("bin/mptcp-run", "bin/mptcp-stat", "lib/libmpshim/libmpshim.so", "lib/libmpshim/libmpshim-engine.so",
-                 "lib/libmpshim/libmpshim-resolve.so", "lib/libmpshim/mpshim-engine", "lib/pkgconfig/mpshim.pc",
+                 "lib/libmpshim/libmpshim-resolve.so", "lib/libmpshim/mpshim-engine", "lib/pkgconfig/mpshim.pc", "include/mpshim.h",
                  "share/man/man1/mptcp-run.1", "share/man/man1/mptcp-stat.1", "share/man/man7/mpshim.7",
                  "share/bash-completion/completions/mptcp-run", "share/zsh/site-functions/_mptcp-run"):
         assert f"usr/local/{name}" in got
@@ -51,6 +51,16 @@ def test_pkg_config_finds_it(staged):
     assert ask("--cflags-only-I") in ("-I/usr/local/include", "") and ask("--variable=preload") == "/usr/local/lib/libmpshim/libmpshim.so"
     version = subprocess.run([staged / "usr/local/bin/mptcp-run", "--version"], capture_output=True, text=True).stdout.split()[1]
     assert ask("--modversion") == version
+
+
+@pytest.mark.needs("pkg-config")
+def test_the_example_builds_against_what_is_installed(staged, tmp_path):
+    env = {**os.environ, "PKG_CONFIG_PATH": str(staged / "usr/local/lib/pkgconfig"), "PKG_CONFIG_SYSROOT_DIR": str(staged)}
+    flags = subprocess.run(["pkg-config", "--cflags", "mpshim"], env=env, capture_output=True, text=True, check=True).stdout.split()
+    assert flags == [f"-I{staged}/usr/local/include"]
+    for words in (["-x", "c", "-std=c11", "-D_DEFAULT_SOURCE"], ["-x", "c++", "-fsyntax-only"]):
+        subprocess.run(["cc", "-Wall", "-Werror", *words, *flags, "-o", tmp_path / "paths", *([ROOT / "examples/paths.c"] if "c" in words else [staged / "usr/local/include/mpshim.h"])], check=True)
+    assert subprocess.run([tmp_path / "paths"], capture_output=True, text=True).returncode == 2
 
 
 def test_uninstall_leaves_nothing(tmp_path):

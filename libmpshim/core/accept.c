@@ -43,7 +43,7 @@ static void join_in(struct mp_stack *st, struct mp_pkt *p, const struct mp_opts 
     int half = 0;
     bool full = conn_nlive(c) >= (int)st->set.max_subflows;
     struct sf *victim = half_open_join(c, &half);
-    if (!c->v.peer_key_known || c->v.fb == FB_OFFERED || c->v.closing || (full && !half)) {
+    if (!c->v.peer_key_known || c->v.fb == FB_OFFERED || c->v.closing || (full && !half) || pm_is_barred(c, &p->dst.ip)) {
         st_count(st, MP_E_join_refused, 1, c);
         st_stray_rst(st, p, MP_RST_PROHIBITED);
         return;

@@ -130,6 +130,7 @@ struct mpc {
         struct pm_retry retry[PM_MAX_PATHS];
             struct { uint8_t id; uint16_t port; struct mp_addr ip; } echo[4]; int necho;
         struct { int ifindex; struct mp_addr ip; } id_map[PM_MAX_LOCAL]; /* address ids 1.. given to local addresses */
+        struct mp_addr barred[PM_MAX_LOCAL]; /* local addresses that the owner left: mpc_use_local; family 0: free */
         struct mpc_path_info paths[PM_MAX_PATHS]; int npaths;
         uint64_t bytes_read, reinjected_bytes;
         struct mp_sched_mem sched_mem;
@@ -226,6 +227,7 @@ void pm_local_removed(struct mpc *c, int ifindex, const struct mp_addr *ip, mp_t
 void pm_add_addr_in(struct mpc *c, const struct mp_opt_add_addr *a, mp_time now);
 void pm_remove_addr_in(struct mpc *c, uint8_t id, mp_time now);
 void pm_sf_failed(struct mpc *c, struct sf *s, bool was_up, mp_time now);
+bool pm_is_barred(struct mpc *c, const struct mp_addr *ip); /* the owner has left this local address */
 uint8_t pm_local_id(struct mpc *c, int ifindex, const struct mp_addr *ip);
 void pm_tick_add_addr(struct mpc *c, mp_time now);
 bool pm_control_pending(const struct mpc *c);

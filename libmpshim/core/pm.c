@@ -111,11 +111,19 @@ static int count_remotes(const struct mpc *c, uint8_t family)
     return n;
 }
 
+static struct mp_addr *barred(struct mpc *c, const struct mp_addr *ip)
+{
+    for (int i = 0; i < PM_MAX_LOCAL; i++)
+        if (mp_addr_eq(&c->v.barred[i], ip)) return &c->v.barred[i];
+    return NULL;
+}
+bool pm_is_barred(struct mpc *c, const struct mp_addr *ip) { return barred(c, ip) != NULL; }
+
 /* May this pair be tried, now or at *when? */
 static bool pair_usable(struct mpc *c, const struct mp_local *l, const struct pm_remote *r, mp_time *when)
 {
     struct mp_stack *st = c->st;
-    if (!r->used || r->at.ip.family != l->ip.family || pair_in_use(c, l, &r->at)) return false;
+    if (!r->used || r->at.ip.family != l->ip.family || pair_in_use(c, l, &r->at) || pm_is_barred(c, &l->ip)) return false;
     if (r->id == 0 && c->v.no_join_initial) return false; /* RFC 8684 3.1 C flag */
     if (!st->ops.route(st->arg, l->ifindex, &l->ip, &r->at.ip)) return false;
     struct pm_retry *t = retry_of(c, &l->ip, l->ifindex, &r->at, false);
@@ -229,7 +237,7 @@ static bool announce_waits(const struct mpc *c)
 static void announce(struct mpc *c, const struct mp_local *l)
 {
     bool known = mp_addr_eq(&l->ip, &c->v.local.ip) && !c->v.initial_removed;
-    if (!c->v.server || !l->announce || known) return;
+    if (!c->v.server || !l->announce || known || pm_is_barred(c, &l->ip)) return;
     if (!(c->v.families & (l->ip.family == 4 ? 1 : 2))) return; /* nobody listens there: the kernel would refuse */
     uint8_t id = pm_local_id(c, l->ifindex, &l->ip);
     for (int i = 0; i < PM_MAX_REMOTE; i++) {
@@ -364,6 +372,7 @@ static void withdraw_removal(struct mpc *c, uint8_t id)
 
 void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now)
 {
+    if (pm_is_barred(c, &l->ip)) return;
     for (struct sf *s = c->sfs; s; s = s->next)
         if (!s->v.dead && s->v.ifindex == l->ifindex && mp_addr_eq(&s->v.local.ip, &l->ip)) {
             /* Back: a subflow that was set aside has lost its window and perhaps its peer; with another one working, a
@@ -429,4 +438,51 @@ void pm_local_removed(struct mpc *c, int ifindex, const struct mp_addr *ip, mp_t
         if (!aside) remove_addr(c, a->id);
         memset(a, 0, sizeof *a);
     }
+}
+
+/* ---- the owner's wish ---- */
+
+static const struct mp_local *local_of(const struct mp_stack *st, const struct mp_addr *ip)
+{
+    for (int i = 0; i < st->nlocal; i++)
+        if (mp_addr_eq(&st->local[i].ip, ip)) return &st->local[i];
+    return NULL;
+}
+
+static bool carried_elsewhere(const struct mpc *c, const struct mp_addr *ip)
+{
+    for (const struct sf *s = c->sfs; s; s = s->next)
+        if (sf_can_carry(s) && !s->v.aside && !mp_addr_eq(&s->v.local.ip, ip)) return true;
+    return false;
+}
+
+/* RFC 8684 3.4.2 and 3.6: the peer forgets the address; its subflows end with the reason that fits. */
+static void leave_local(struct mpc *c, int ifindex, const struct mp_addr *ip, mp_time now)
+{
+    remove_addr(c, pm_local_id(c, ifindex, ip));
+    for (struct sf *s = c->sfs; s; s = s->next)
+        if (!s->v.dead && mp_addr_eq(&s->v.local.ip, ip)) sf_abort(s, MP_RST_PROHIBITED, false, now);
+    for (int i = 0; i < PM_MAX_REMOTE; i++)
+        if (c->v.announce[i].id && mp_addr_eq(&c->v.announce[i].at.ip, ip)) memset(&c->v.announce[i], 0, sizeof c->v.announce[i]);
+}
+
+int mpc_use_local(struct mpc *c, const struct mp_addr *ip, bool use, mp_time now)
+{
+    static const struct mp_addr none;
+    const struct mp_local *l = local_of(c->st, ip);
+    struct mp_addr *b = barred(c, ip);
+    if (!conn_mp(c)) return -EOPNOTSUPP;
+    if (!l) return -EADDRNOTAVAIL;
+    if (use) {
+        if (b) *b = none;
+        pm_local_added(c, l, now);
+    } else if (!b) {
+        if (!carried_elsewhere(c, ip)) return -EBUSY;
+        b = barred(c, &none);
+        if (!b) return -ENOSPC;
+        *b = *ip;
+        leave_local(c, l->ifindex, ip, now);
+    }
+    conn_touch(c);
+    return 0;
 }

@@ -115,6 +115,9 @@ bool mpc_send_done(const struct mpc *c);                        /* all written b
 
 enum mpc_opt { MPC_NODELAY, MPC_CORK, MPC_KEEPALIVE, MPC_KEEPIDLE_S, MPC_KEEPINTVL_S, MPC_KEEPCNT, MPC_USER_TIMEOUT_MS, MPC_RCVBUF, MPC_SNDBUF, MPC_TOS, MPC_TTL, MPC_MAXSEG,
                 MPC_STRICT /* never plain TCP: the connection fails with EPROTONOSUPPORT instead of falling back */ };
+/* The connection leaves (or may use again) this local address, whatever the path manager wants: RFC 6897 5.3.1. 0,
+ * -EADDRNOTAVAIL: no path of the host has it; -EBUSY: nothing else would carry the connection; -EOPNOTSUPP: plain TCP. */
+int mpc_use_local(struct mpc *c, const struct mp_addr *ip, bool use, mp_time now);
 int mpc_setopt(struct mpc *c, enum mpc_opt opt, uint64_t value, mp_time now);
 
 /* ---- facts for people and for getsockopt ---- */

@@ -119,6 +119,13 @@ static void do_info(struct ctl_conn *k, struct ctl_msg *m)
     answer_bytes(take_fd(m, 0), &info, sizeof info);
 }
 
+static void do_use_local(struct ctl_conn *k, struct ctl_msg *m)
+{
+    struct ctl_rep rep = reply_to(&m->q);
+    rep.result = eng_carrier_use_local(k->e, &m->q);
+    answer(take_fd(m, 0), &rep);
+}
+
 static void do_release_port(struct ctl_conn *k, struct ctl_msg *m)
 {
     struct ctl_rep rep = reply_to(&m->q);
@@ -196,6 +203,7 @@ static void dispatch(struct ctl_conn *k, struct ctl_msg *m)
     case CTL_UNLISTEN: do_unlisten(k, m); break;
     case CTL_QUERY: do_query(k, m); break;
     case CTL_INFO: do_info(k, m); break;
+    case CTL_USE_LOCAL: do_use_local(k, m); break;
     case CTL_SETOPT: eng_carrier_setopt(e, &m->q); break;
     case CTL_DRAIN: eng_drain_add(e, take_fd(m, 0), m->q.value, false); break;
     case CTL_LEAVE: eng_drain_add(e, take_fd(m, 0), m->q.value, true); break;

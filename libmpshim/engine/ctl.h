@@ -47,6 +47,7 @@ enum ctl_op {
     CTL_REPLACE,    /* a new helper to the one that runs; fds: a control connection to the new one, a raw socket (only who may
                        open those may ask): everything moves there, the control socket and its lock included. The same in
                        every version of this protocol */
+    CTL_USE_LOCAL = 21, /* about a carrier: remote is a local address of the host, value 1: use it, 0: leave it; answer ctl_rep */
     CTL_INFO = 20,    /* about a carrier, as CTL_QUERY, with all that is known of its subflows; answer struct ctl_info */
 };
 

@@ -194,6 +194,7 @@ struct carrier *eng_carrier_adopt(struct engine *e, const struct carrier *from, 
 void eng_carrier_query(struct engine *e, const struct ctl_req *req, struct ctl_rep *rep);
 void eng_carrier_info(struct engine *e, const struct ctl_req *req, struct ctl_info *out); /* info.c */
 void eng_carrier_setopt(struct engine *e, const struct ctl_req *req);
+int eng_carrier_use_local(struct engine *e, const struct ctl_req *req); /* 0 or -errno */
 void eng_carriers_tell(struct engine *e, uint64_t client); /* writes the last lines of this client's connections */
 bool eng_carriers_untold(const struct engine *e, uint64_t client); /* such lines are to come */
 void eng_carriers_poke(struct engine *e, const struct port *p); /* look for ends that the loop has not heard of; p NULL: everywhere */

@@ -1,4 +1,5 @@
-/* engine/info.c: all that is known of one carrier's connection, for getsockopt() (CTL_INFO). */
+/* engine/info.c: all that is known of one carrier's connection, for getsockopt() (CTL_INFO), and a program's say about its
+ * paths (CTL_USE_LOCAL). */
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -66,4 +67,17 @@ void eng_carrier_info(struct engine *e, const struct ctl_req *q, struct ctl_info
     struct carrier *c = out->rep.result ? NULL : eng_carrier_named(e, q);
     if (c && c->mpc)
         connection(c->mpc, out);
+}
+
+int eng_carrier_use_local(struct engine *e, const struct ctl_req *q)
+{
+    struct carrier *c = eng_carrier_named(e, q);
+    struct mp_endpoint at;
+    if (!c || !c->mpc)
+        return -ENOTCONN;
+    if (!eng_from_sa(&q->remote, &at))
+        return -EINVAL;
+    int err = mpc_use_local(c->mpc, &at.ip, q->value, eng_now());
+    eng_touch(e);
+    return err;
 }

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "mpshim.h"
 #include "shim/shim.h"
 
 /* The kernel's structures, whose newest fields older headers do not have. */
@@ -178,10 +179,95 @@ static bool is_ours(int fd, struct ctl_info *c)
     return (!f || f->kind == SHIM_CARRIER) && shim_query_info(fd, f, c) == 0;
 }
 
+/* ---- level SOL_MPSHIM (include/mpshim.h) ---- */
+
+static int give_u32(uint32_t value, void *v, socklen_t *n)
+{
+    if (*n < sizeof value) return -EINVAL;
+    memcpy(v, &value, sizeof value);
+    *n = sizeof value;
+    return 0;
+}
+
+static int give_subflows(const struct ctl_info *c, struct mpshim_subflow *v, socklen_t *n)
+{
+    uint32_t max = (uint32_t)(*n / sizeof *v), count = c->n < max ? c->n : max;
+    for (uint32_t k = 0; k < count; k++) {
+        const struct ctl_subflow *s = &c->sf[k];
+        v[k] = (struct mpshim_subflow){
+            .ifindex = s->ifindex, .state = s->state, .srtt_us = s->srtt_us, .mss = s->mss, .cwnd = s->cwnd,
+            .flags = (s->initial ? MPSHIM_SF_INITIAL : 0u) | (s->backup ? MPSHIM_SF_BACKUP : 0u) | (s->stale ? MPSHIM_SF_STALE : 0u),
+            .bytes_sent = s->bytes_acked, .bytes_received = s->bytes_received,
+        };
+        memcpy(v[k].interface, s->ifname, sizeof v[k].interface);
+        memcpy(&v[k].local, &s->local, sizeof s->local);
+        memcpy(&v[k].remote, &s->remote, sizeof s->remote);
+    }
+    *n = (socklen_t)(count * sizeof *v);
+    return 0;
+}
+
+/* Is it left to the kernel by the program's wish, or because it cannot be carried? */
+static bool may_be_carried(int fd)
+{
+    int family;
+    struct shim_fd *f = shim_find(fd);
+    return shim_is_tcp(fd, &family) && shim_conf.engine != SHIM_NEVER && !(f && f->kind == SHIM_KERNEL && f->cookie == shim_cookie(fd));
+}
+
+static int sol_mpshim_get(int fd, int opt, void *v, socklen_t *n)
+{
+    struct ctl_info c;
+    if (shim_query_info(fd, shim_find(fd), &c)) {
+        if (opt == MPSHIM_ENABLE) return give_u32(!is_connected(fd) && may_be_carried(fd), v, n);
+        return is_connected(fd) ? -EOPNOTSUPP : -ENOTCONN;
+    }
+    if (opt == MPSHIM_ENABLE) return give_u32(!!(c.flags & CTL_I_MULTIPATH), v, n);
+    if (opt == MPSHIM_CONNID) return c.flags & CTL_I_MULTIPATH ? give_u32(c.token, v, n) : -EOPNOTSUPP;
+    return opt == MPSHIM_SUBFLOWS ? give_subflows(&c, v, n) : -ENOPROTOOPT;
+}
+
+static int enable(int fd, const void *v, socklen_t n)
+{
+    int on, family;
+    struct shim_fd *f = shim_find(fd), kernel = {.kind = SHIM_KERNEL, .cookie = shim_cookie(fd)};
+    if (n < sizeof on) return -EINVAL;
+    memcpy(&on, v, sizeof on);
+    if (!shim_is_tcp(fd, &family)) return -ENOPROTOOPT;
+    if (is_connected(fd) || (f && f->cookie == kernel.cookie && (f->kind == SHIM_CARRIER || f->kind == SHIM_LISTENER))) return -EISCONN;
+    if (on && f && f->kind == SHIM_KERNEL) shim_forget(fd);
+    if (!on && !shim_is_borrowed()) shim_put(fd, &kernel);
+    return 0;
+}
+
+static int use_local(int fd, const void *v, socklen_t n, bool use)
+{
+    struct shim_fd *f = shim_find(fd);
+    struct ctl_req q;
+    struct ctl_rep rep;
+    shim_req_init(&q, CTL_USE_LOCAL);
+    q.value = use;
+    if (!shim_addr_in(&q.remote, v, n)) return -EINVAL;
+    if (!f || f->kind != SHIM_CARRIER || f->host >= SHIM_HOSTS || !shim_is_carrier(fd, f, &q.identity, &q.local)) return is_connected(fd) ? -EOPNOTSUPP : -ENOTCONN;
+    int r = shim_request(f->host, &q, -1, &rep, 1000);
+    return r ? r : rep.result;
+}
+
+int shim_mpshim_set(int fd, int opt, const void *v, socklen_t n)
+{
+    int saved = errno, r = -ENOPROTOOPT;
+    if (!v) r = -EFAULT;
+    else if (opt == MPSHIM_ENABLE) r = enable(fd, v, n);
+    else if (opt == MPSHIM_ADD || opt == MPSHIM_REMOVE) r = use_local(fd, v, n, opt == MPSHIM_ADD);
+    return (int)shim_ret(r, saved);
+}
+
 int shim_mptcp_get(int fd, int level, int opt, void *v, socklen_t *n)
 {
     struct ctl_info c;
     int saved = errno;
-    if (level != SOL_MPTCP || !v || !n || (int)*n < 0 || !is_ours(fd, &c)) return REAL(getsockopt)(fd, level, opt, v, n);
+    if (!v || !n || (int)*n < 0) return REAL(getsockopt)(fd, level, opt, v, n);
+    if (level == SOL_MPSHIM) return (int)shim_ret(sol_mpshim_get(fd, opt, v, n), saved);
+    if (!is_ours(fd, &c)) return REAL(getsockopt)(fd, level, opt, v, n);
     return (int)shim_ret(sol_mptcp_get(&c, opt, v, n), saved);
 }

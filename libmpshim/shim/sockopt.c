@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/stack.h"
+#include "mpshim.h"
 #include "shim/shim.h"
 
 #ifndef SO_BUF_LOCK
@@ -152,6 +153,7 @@ int w_setsockopt(int fd, int level, int opt, const void *v, socklen_t n)
 {
     if (shim_is_engine) return REAL(setsockopt)(fd, level, opt, v, n);
     if (SHIM_UNLIKELY(kernel_only(level, opt) != NULL)) return set_kernel_only(fd, level, opt, v, n);
+    if (SHIM_UNLIKELY(level == SOL_MPSHIM)) return shim_mpshim_set(fd, opt, v, n);
     int saved = errno, r = REAL(setsockopt)(fd, level, opt, v, n), value, i = r == 0 ? forward_of(level, opt) : -1;
     if (i < 0 || !value_of(level, v, n, &value)) return r;
     struct shim_fd *f = shim_find(fd);
@@ -178,7 +180,7 @@ static void carrier_get(int fd, struct shim_fd *f, int level, int opt, void *v, 
 
 int w_getsockopt(int fd, int level, int opt, void *v, socklen_t *n)
 {
-    if (SHIM_UNLIKELY(level == SOL_MPTCP) && !shim_is_engine) return shim_mptcp_get(fd, level, opt, v, n);
+    if (SHIM_UNLIKELY(level == SOL_MPTCP || level == SOL_MPSHIM) && !shim_is_engine) return shim_mptcp_get(fd, level, opt, v, n);
     int saved = errno, r = REAL(getsockopt)(fd, level, opt, v, n);
     if (r < 0 || !v || !n || shim_is_engine) return r;
     struct shim_fd *f = shim_find(fd);

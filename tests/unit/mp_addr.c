@@ -245,6 +245,35 @@ TEST(a_link_that_returns_is_used_again)
     lab_end(&l);
 }
 
+TEST(the_owner_leaves_an_address_and_takes_it_again) /* RFC 6897 5.3.1 */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct peer *p = lab_join(&l, 2);
+    struct mp_addr two = lab_local(2).ip, nowhere = { .family = 4, .b = { 192, 0, 2, 99 } };
+    CHECK_EQ((uint64_t)-mpc_use_local(l.c, &nowhere, false, l.now), EADDRNOTAVAIL);
+    CHECK_EQ(mpc_use_local(l.c, &two, false, l.now), 0);
+    lab_pump(&l);
+    bool told = false, ended = false;
+    for (; l.qi < l.qn; l.qi++) {
+        struct got *g = &l.q[l.qi];
+        told |= g->p == P0 && g->o.mp & MP_OPT_HAS(MP_REMOVE_ADDR) && g->o.remove_addr.id[0] == p->id_engine;
+        ended |= g->p == p && g->flags & MP_RST && g->o.tcprst.reason == MP_RST_PROHIBITED;
+    }
+    CHECK(told && ended);
+    struct mp_local m = lab_local(2);
+    mp_stack_local_del(l.st, 2, &two, l.now);
+    mp_stack_local_add(l.st, &m, l.now); /* the link's return is no reason */
+    lab_wait(&l, MP_SEC(30));
+    for (; l.qi < l.qn; l.qi++) CHECK(!(l.q[l.qi].flags & MP_SYN));
+    CHECK_EQ((uint64_t)-mpc_use_local(l.c, &l.p[0].engine.ip, false, l.now), EBUSY);
+    CHECK_EQ(mpc_use_local(l.c, &two, true, l.now), 0);
+    lab_pump(&l);
+    lab_expect_options(lab_expect(&l, &l.p[2], MP_SYN, 0, 0, 0), MP_JOIN);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(a_reset_subflow_is_made_again)
 {
     struct lab l = { 0 };

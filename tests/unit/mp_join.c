@@ -173,6 +173,26 @@ TEST(a_server_takes_a_join)
     lab_end(&l);
 }
 
+TEST(a_join_to_an_address_that_the_owner_left_is_refused) /* RFC 6897 5.3.1 */
+{
+    struct lab l = { 0 };
+    lab_server(&l);
+    struct mp_local m = lab_local(2);
+    mp_stack_local_add(l.st, &m, l.now);
+    CHECK_EQ(mpc_use_local(l.c, &m.ip, false, l.now), 0);
+    lab_forget(&l);
+    struct peer *p = lab_syn(&l, 2, 5002, join_opt(&l, NULL));
+    struct got *g = lab_expect(&l, p, MP_RST | MP_ACK, (uint32_t)-p->irs, 1, 0);
+    lab_expect_options(g, MP_TCPRST);
+    CHECK_EQ(g->o.tcprst.reason, MP_RST_PROHIBITED);
+    CHECK_EQ(mpc_use_local(l.c, &m.ip, true, l.now), 0);
+    lab_forget(&l);
+    p = lab_syn(&l, 2, 5003, join_opt(&l, NULL));
+    lab_expect_options(lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0), MP_JOIN);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(a_wrong_hmac_in_the_third_ack_resets_the_subflow)
 {
     struct lab l = { 0 };
