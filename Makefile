@@ -34,7 +34,7 @@ JOBS := $(shell nproc)
 SHELL = /bin/sh
 
 # Targets that need no configuration: they make it themselves or do without.
-no_config := apps fuzz coverage help clean distclean check demo bench bootstrap border fmt lint
+no_config := apps fuzz coverage help clean distclean check demo bench cpython-tests bootstrap border fmt lint
 goals := $(or $(MAKECMDGOALS),all)
 ifneq ($(filter-out $(no_config),$(goals)),)
 include build/config.mk
@@ -106,7 +106,7 @@ t_lab := $(B)/tests/linkem
 examples := $(patsubst examples/%.c,$(B)/examples/%,$(wildcard examples/*.c))
 test_all := $(t_unit) $(t_sim) $(t_io) $(t_engine) $(t_shim) $(t_lab)
 
-.PHONY: matrix-lab FORCE fallback-table soak matrix apps all tests install uninstall check check-c check-asan check-python demo bench bootstrap border replay
+.PHONY: matrix-lab FORCE fallback-table soak matrix apps cpython-tests all tests install uninstall check check-c check-asan check-python demo bench bootstrap border replay
 .PHONY: fuzz fmt lint coverage clean distclean help
 
 all: $(B)/libmpcore.a $(lib_engine) $(lib_resolve) $(lib_shim) $(helper) $(tools) $(here) $(examples) ## the libraries, the helper and ./mptcp-run (default)
@@ -119,6 +119,11 @@ demo: ## two paths, a download with and without mptcp-run, a path pulled in mid-
 check: ## border check, unit and simulation tests (plain and sanitized), end-to-end tests; installs what is missing
 	@tools/bootstrap.sh --tests
 	@+MAKE="$(MAKE)" PYTHON="$(PYTHON)" JOBS="$(JOBS)" TEST_TIMEOUT="$(TEST_TIMEOUT)" tools/check.sh
+
+cpython-tests: ## CPython's own socket tests over kernel TCP and under mptcp-run: the differences (MODULES="test_socket ...")
+	@tools/bootstrap.sh --cpython
+	@$(MAKE) --no-print-directory -j$(JOBS) all $(B)/tests/linkem
+	@$(PYTHON) tests/cpython $(MODULES)
 
 bench: ## throughput and CPU seconds per GB beside kernel TCP and kernel MPTCP
 	@tools/bootstrap.sh --tests

@@ -1,13 +1,14 @@
 #!/bin/sh
 # Installs what building (and, with --tests, testing; with --apps, the application matrix) libmpshim needs, if something is missing and we are root on
 # a system with apt-get; otherwise says what to install. Quiet when all is there.
-tests=0 fuzz=0 apps=0
+tests=0 fuzz=0 apps=0 cpython=0
 for arg; do
     case $arg in
     --tests) tests=1 ;;
     --fuzz) fuzz=1 ;;
     --apps) apps=1 tests=1 ;;
-    *) echo "usage: tools/bootstrap.sh [--tests] [--fuzz] [--apps]" >&2; exit 2 ;;
+    --cpython) cpython=1 tests=1 ;;
+    *) echo "usage: tools/bootstrap.sh [--tests] [--fuzz] [--apps] [--cpython]" >&2; exit 2 ;;
     esac
 done
 
@@ -45,6 +46,9 @@ fi
 if [ $apps = 1 ]; then # only for "make apps"
     for p in wget aria2 git openssh-server openssh-client rsync perl nodejs openjdk-17-jdk-headless iperf3 haproxy apache2 \
         redis-server redis-tools postgresql postgresql-client socat ncat wrk apache2-utils busybox xinetd; do need $p; done
+fi
+if [ $cpython = 1 ]; then # only for "make cpython-tests"
+    need "lib$(/usr/bin/python3 -c 'import sys; print("python%d.%d" % sys.version_info[:2])')-testsuite"
 fi
 if [ $fuzz = 1 ]; then # only for "make fuzz"
     need_program clang clang
