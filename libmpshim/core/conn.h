@@ -184,6 +184,7 @@ void conn_data_ack(struct mpc *c, struct sf *s, uint64_t ack, bool is64, mp_time
 void conn_plain_ack(struct mpc *c, struct sf *s, mp_time now);
 void conn_set_edge(struct mpc *c, mp_dsn edge);
 void conn_reinject(struct mpc *c, struct sf *s, mp_time now); /* queue all of its unacknowledged data for others */
+void conn_reinject_cancel(struct mpc *c, int from);     /* that subflow delivers again: what has not gone out stays with it */
 void conn_reinject_range(struct mpc *c, mp_dsn start, mp_dsn end, int from);
 void conn_reinject_gaps(struct mpc *c, int from);       /* conn_gaps.c: what no subflow holds any more */
 struct mp_chunk *conn_chunk_at(struct mpc *c, mp_dsn dsn);

@@ -206,6 +206,7 @@ void conn_reinject_range(struct mpc *c, mp_dsn start, mp_dsn end, int from)
         struct reinj *r = *p;
         start = mp_min(start, r->start);
         end = mp_max(end, r->end);
+        if (r->from != from) from = -1;
         *p = r->next;
         free(r);
     }
@@ -216,6 +217,19 @@ void conn_reinject_range(struct mpc *c, mp_dsn start, mp_dsn end, int from)
     }
     *r = (struct reinj){ start, end, from, *p };
     *p = r;
+}
+
+void conn_reinject_cancel(struct mpc *c, int from)
+{
+    for (struct reinj **p = &c->reinj; *p;) {
+        struct reinj *r = *p;
+        if (r->from != from) {
+            p = &r->next;
+            continue;
+        }
+        *p = r->next;
+        free(r);
+    }
 }
 
 /* Where g must begin to be of use elsewhere: what the subflow acknowledged is not yet the connection's (RFC 8684 3.3.6).

@@ -228,6 +228,7 @@ void sf_on_rto(struct sf *s, mp_time now);
 void sf_on_probe_timer(struct sf *s, mp_time now);
 void sf_on_reorder_timer(struct sf *s, mp_time now);
 void sf_arm_rexmit(struct sf *s, mp_time now);              /* (re)arms SFT_REXMIT and SFT_PROBE */
+void sf_arm_overdue(struct sf *s, mp_time now);             /* SFT_STALL: when another path takes over what this one holds */
 uint64_t sf_room(const struct sf *s);                       /* bytes congestion control and the subflow's window allow now */
 
 /* ---- paths that have forgotten the subflow (rescue.c) ---- */

@@ -91,6 +91,16 @@ void sf_arm_rexmit(struct sf *s, mp_time now)
     sf_arm(s, SFT_PROBE, probe ? now + probe_timeout(s) : MP_NEVER);
 }
 
+/* The oldest segment is overdue by what RTTs vary: what this path holds is wanted elsewhere. That is the time-out of RFC 6298
+ * counted from the segment's sending (RFC 7765) and without its floor, which guards the congestion window: here nothing but
+ * the order of sending changes, and what has not gone out elsewhere stays here when the path speaks again. Two segments or
+ * less may wait for a delayed ACK: they have the probe. */
+void sf_arm_overdue(struct sf *s, mp_time now)
+{
+    if (!s->seg_head || s->v.stale || s->v.pipe <= 2 * s->v.mss || !conn_any_other(s->c, s)) return;
+    sf_arm(s, SFT_STALL, mp_max(now, s->seg_head->sent + s->v.srtt) + mp_max(4 * s->v.rttvar, MP_MS(50)));
+}
+
 /* ---- loss ---- */
 
 static void mark_lost(struct sf *s, struct sf_seg *g)
@@ -228,6 +238,7 @@ static void progress(struct sf *s, mp_time now)
     if (s->v.mtu_before && now >= s->v.mtu_again) retry_mtu(s);
     if (s->v.stale) {
         s->v.stale = false;
+        conn_reinject_cancel(s->c, s->v.id);
         st_count(s->st, MP_E_subflow_unstale, 1, s->c);
     }
 }
@@ -309,6 +320,7 @@ void sf_on_ack(struct sf *s, mp_ssn ack, const struct mp_opts *o, mp_time now)
     note_rate(s, f.delivered, now);
     if (s->v.in_recovery) sf_prr(s, f.delivered, advanced && !lost);
     congestion(s, &f, flight, now);
+    sf_arm_overdue(s, now);
     /* RFC 6298 5.3. A SACK counts only if it tells of what was sent before the oldest segment was (again): the time-out of
      * that one would else be put off for as long as anything else arrives. */
     if (advanced || (f.delivered && s->seg_head && f.latest < s->seg_head->sent)) sf_arm_rexmit(s, now);
@@ -332,9 +344,8 @@ void sf_on_probe_timer(struct sf *s, mp_time now)
     s->v.probe_end = s->v.snd_nxt;
     g->probed = true;
     sf_arm(s, SFT_REXMIT, now + sf_rto_now(s));
-    /* If one more round trip stays silent, what this path holds is wanted elsewhere. Measured against a kernel's
-     * 302 ms: docs/failover.md. */
-    if (conn_any_other(s->c, s)) sf_arm(s, SFT_STALL, now + s->v.srtt + mp_max(4 * s->v.rttvar, MP_MS(10)));
+    /* If one more round trip stays silent, what this path holds is wanted elsewhere. */
+    if (conn_any_other(s->c, s)) sf_arm(s, SFT_STALL, mp_min(s->v.timer[SFT_STALL], now + s->v.srtt + mp_max(4 * s->v.rttvar, MP_MS(10))));
 }
 
 /* Data waits, and no path has heard of the peer for as long as any time-out lasts: an idle subflow is no proof of life. */
