@@ -127,8 +127,7 @@ TEST(a_subflow_that_speaks_again_keeps_what_has_not_gone_out_elsewhere)
     CHECK(!lab_sf(&l, 1).stale);
     uint64_t before = twice(&l);
     CHECK(before < held);
-    lab_ack_mp(&l, P0, 1, top(&l, P0), whole(&l, 3));
-    lab_wait(&l, LAB_RTT);
+    lab_ack_mp(&l, P0, 1, top(&l, P0), 0); /* room for all that waits */
     CHECK_EQ(twice(&l), before);
     lab_forget(&l);
     lab_end(&l);
