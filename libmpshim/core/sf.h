@@ -175,6 +175,7 @@ struct sf {
         uint64_t unmapped_until; /* bytes without a mapping are taken until so many were received */
         bool aside;             /* its link or address is gone for now */
         bool join_done;         /* join: fourth ACK seen (or passive: HMAC verified) */
+        bool ack_seen;          /* passive join: an ACK came that is not the third one */
         bool fully;             /* may carry data at connection level */
         bool send_capable_ack;  /* client: put MP_CAPABLE into the next pure ACK */
         uint32_t nonce_local, nonce_remote;

@@ -161,7 +161,10 @@ static bool join_third_ack(struct sf *s, const struct mp_opts *o, mp_time now)
 {
     struct mpc *c = s->c;
     uint8_t h[32];
-    if (!(o->mp & MP_OPT_HAS(MP_JOIN)) || o->join.form != MP_JOIN_ACK) return false; /* wait for its retransmission */
+    if (!(o->mp & MP_OPT_HAS(MP_JOIN)) || o->join.form != MP_JOIN_ACK) { /* wait for its retransmission */
+        s->v.ack_seen = true;
+        return false;
+    }
     conn_join_hmac(c, false, s->v.nonce_local, s->v.nonce_remote, h);
     if (!mp_equal_ct(h, o->join.hmac, 20)) {
         st_count(s->st, MP_E_join_hmac_bad, 1, c);
@@ -211,6 +214,16 @@ static bool seq_ok(const struct sf *s, mp_ssn ssn, uint32_t seglen)
     return ssn <= edge && ssn + seglen > s->v.rcv_nxt;
 }
 
+/* The only SYN/ACK of a join is answered by a host that has no such subflow, for it gave the join up before: the reset has
+ * no ACK. Or by one that fell back meanwhile: Linux refuses the join then, by a reset without the option (RFC 8684 3.6) that
+ * one who still speaks MPTCP gives it. Neither ever held two subflows, and we may fall back as well. An ACK before it may
+ * have been the third one, its option lost on the way. */
+static bool join_never_was(const struct sf *s, const struct mp_pkt *p, const struct mp_opts *o)
+{
+    if (s->v.state != SF_SYN_RCVD || s->v.initial || !s->seg_head || s->seg_head->sent_count != 1) return false;
+    return !(p->flags & MP_ACK) || (s->c->v.version && !o->mp && !s->v.ack_seen);
+}
+
 static void rst_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_ssn ssn, mp_time now)
 {
     struct mpc *c = s->c;
@@ -221,8 +234,7 @@ static void rst_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o
         challenge(s);
         return;
     }
-    /* The first SYN/ACK of a join is answered by a host that has no such subflow: it gave the join up before. */
-    if (s->v.state == SF_SYN_RCVD && !s->v.initial && !(p->flags & MP_ACK) && s->seg_head && s->seg_head->sent_count == 1) c->v.joins_answered--;
+    if (join_never_was(s, p, o)) c->v.joins_answered--;
     st_count(s->st, MP_E_subflow_reset_in, 1, c);
     note_reason(s, o);
     if ((o->mp & MP_OPT_HAS(MP_FASTCLOSE)) && conn_mp(c)) {

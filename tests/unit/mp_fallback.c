@@ -604,11 +604,51 @@ TEST(bytes_without_mapping_wait_while_a_join_is_undecided)
     plain_works_and_is_told(&l, MP_WHY_NO_DSS, 1, 101);
 }
 
+/* Linux, once it fell back, so refuses the SYN/ACK of the join that it had sent before. */
+TEST(a_join_refused_by_a_peer_without_options_does_not_hinder_the_fallback)
+{
+    struct lab l = { 0 };
+    struct peer *p = join_half_open(&l);
+    mpc_setopt(l.c, MPC_NODELAY, 1, l.now);
+    for (uint32_t i = 1; i <= 3; i++) {
+        lab_write(&l, 100);
+        lab_forget(&l);
+        lab_ack(&l, P0, 1, 1 + i * 100);
+    }
+    CHECK(lab_info(&l).multipath);
+    lab_send(&l, p, (struct seg){ .flags = MP_RST | MP_ACK, .seq = 1, .ack = 1 });
+    lab_write(&l, 100);
+    lab_forget(&l);
+    lab_ack(&l, P0, 1, 401);
+    plain_works_and_is_told(&l, MP_WHY_NO_OPTION_ACK, 401, 1);
+}
+
+static void reset_by_one_who_had_it(struct lab *l, struct peer *p)
+{
+    struct mp_opts o = { .mp = MP_OPT_HAS(MP_TCPRST), .tcprst = { .reason = MP_RST_UNSPECIFIED } };
+    lab_send(l, p, (struct seg){ .flags = MP_RST | MP_ACK, .seq = 1, .ack = 1, .o = o });
+}
+
+/* The option of the third ACK was cut out, and that of the reset too: the peer held the subflow. */
+TEST(a_reset_after_an_ack_without_its_option_is_no_refusal)
+{
+    struct lab l = { 0 };
+    struct peer *p = join_half_open(&l);
+    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1 });
+    lab_send(&l, p, (struct seg){ .flags = MP_RST | MP_ACK, .seq = 1, .ack = 1 });
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100 });
+    lab_expect_counter(&l, fallback_refused, 1);
+    lab_expect_counter(&l, fallback, 0);
+    CHECK_EQ(lab_read(&l), 0);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(no_fallback_where_the_peer_may_have_had_two_subflows)
 {
     struct lab l = { 0 };
     struct peer *p = join_half_open(&l);
-    lab_send(&l, p, (struct seg){ .flags = MP_RST | MP_ACK, .seq = 1, .ack = 1 }); /* by one who had it */
+    reset_by_one_who_had_it(&l, p);
     lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100 });
     struct got *g = lab_expect(&l, P0, MP_RST | MP_ACK, 1, 101, 0);
     CHECK_EQ(g->o.tcprst.reason, MP_RST_MIDDLEBOX);
@@ -651,7 +691,7 @@ TEST(nothing_is_sent_again_to_a_peer_that_answers_without_options)
     lab_wait(&l, MP_SEC(5));
     for (; l.qi < l.qn; l.qi++) CHECK(l.q[l.qi].p == p && (l.q[l.qi].flags & MP_SYN));
     lab_expect_counter(&l, conn_rexmit, 0);
-    lab_send(&l, p, (struct seg){ .flags = MP_RST | MP_ACK, .seq = 1, .ack = 1 });
+    reset_by_one_who_had_it(&l, p);
     lab_wait(&l, MP_SEC(10));
     lab_expect_counter(&l, fallback_refused, 1);
     lab_forget(&l);
