@@ -22,7 +22,7 @@
 #   io       io/, core/                      no: they need a network namespace; pytest runs them
 #   engine   engine/ (no main), io/, core/   no: likewise
 #   shim     libc                            no: likewise (programs to run under libmpshim.so)
-#   lab/linkem  libmpsim.a libmpcore.a: one program, $(B)/tests/linkem
+#   lab/linkem  libmpsim.a libmpcore.a: one program, $(B)/tests/linkem; lab/rates.c: libc, $(B)/tests/rates
 
 .SUFFIXES:
 .DEFAULT_GOAL := all
@@ -103,8 +103,9 @@ t_engine := $(call test_programs,engine)
 t_shim := $(call test_programs,shim)
 t_fuzz := $(filter-out $(B)/tests/fuzz_replay,$(call test_programs,fuzz))
 t_lab := $(B)/tests/linkem
+t_rates := $(B)/tests/rates
 examples := $(patsubst examples/%.c,$(B)/examples/%,$(wildcard examples/*.c))
-test_all := $(t_unit) $(t_sim) $(t_io) $(t_engine) $(t_shim) $(t_lab)
+test_all := $(t_unit) $(t_sim) $(t_io) $(t_engine) $(t_shim) $(t_lab) $(t_rates)
 
 .PHONY: matrix-lab FORCE fallback-table soak matrix apps cpython-tests all tests install uninstall check check-c check-asan check-python demo bench bootstrap border replay
 .PHONY: fuzz fmt lint coverage clean distclean help
@@ -304,6 +305,9 @@ $(examples): $(B)/examples/%: $(B)/obj/examples/%.o
 	$(call say,LD)mkdir -p $(@D) && $(LINK) -o $@ $<
 $(t_lab): $(call obj,$(sort $(wildcard tests/lab/linkem/*.c))) $(B)/libmpsim.a $(B)/libmpcore.a
 	$(link_test) $(CORE_LIBS)
+
+$(t_rates): $(B)/obj/tests/lab/rates.o
+	$(call say,LD)mkdir -p $(@D) && $(LINK) -o $@ $<
 
 # Kept, so that one changed file makes one new object.
 .SECONDARY:

@@ -9,7 +9,7 @@ import importlib
 import sys
 import unittest
 
-LIMIT = 60
+LIMIT = 30
 
 
 class Result(unittest.TestResult):

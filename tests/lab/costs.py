@@ -17,26 +17,14 @@ import tempfile
 import time
 from pathlib import Path
 
+from .crowd import FAR, PORT, RATES, crowd_of_all, kernel_kb, lab_with_server
 from .netns import processes
 from .shim import KERNEL, MPTCP_RUN, shim
 from .topology import two_path
 from .traffic import download
 
-RATES = MPTCP_RUN.parent / "tests/rates"
 LIBRARY = MPTCP_RUN.parent / "libmpshim.so"
-PORT, FAR = "7000", "10.10.1.1"
 WRAPS = {"ours": shim(), "ours, helper": shim("--engine=helper"), "kernel": list(KERNEL)}
-
-
-@contextlib.contextmanager
-def lab_with_server(wrap, n=1):
-    """A plain veth with `rates serve` at its far end."""
-    with two_path(families="v4", direct=True, n=n) as lab:
-        lab.server.sysctl({"core/somaxconn": 8192, "ipv4/tcp_max_syn_backlog": 8192})
-        server = lab.server.popen([*wrap, RATES, "serve", PORT], stdout=subprocess.PIPE)
-        if server.stdout.readline() != "ready\n":
-            raise RuntimeError("rates serve did not start")
-        yield lab
 
 
 def rate(wrap, n, width):
@@ -64,12 +52,6 @@ def latency(wrap):
 
 
 # -- memory
-
-def kernel_kb():
-    """Memory of the kernel's own that sockets are made of."""
-    wanted = ("Slab:", "PageTables:", "KernelStack:", "Percpu:", "VmallocUsed:")
-    return sum(int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith(wanted))
-
 
 def processes_kb(lab):
     total = 0
@@ -171,6 +153,7 @@ ROWS = [
     ("connect-32", "connections/s, 32 at once", lambda n: turns(n, by_wrap(rate, 10000, 32)), (">=", 6000)),
     ("latency", "a byte there and back, us", lambda n: turns(n, by_wrap(latency)), ("<=", 150)),
     ("idle", "10,000 idle connections: KB each, both ends, with the kernel's", memory, ("<=", 64)),
+    ("crowd", "20,000 connections through one helper, all right: its KB each", lambda n: crowd_of_all(), ("<=", 32)),
     ("bystander", "kernel TCP beside an engine, Gbit/s", lambda n: turns(n, {"ours": lambda: bystander(True), "alone": lambda: bystander(False)}), None),
 ]
 

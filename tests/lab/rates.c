@@ -3,7 +3,9 @@
  *   rates serve PORT                    accepts, echoes; at end of file closes. Prints "ready"; rates on standard input's end
  *   rates connect HOST PORT N PARALLEL  N times connect, one byte there and back, close; prints connections per second
  *   rates pingpong HOST PORT N          one byte there and back, N times; prints the median and the mean in microseconds
- *   rates idle HOST PORT N              opens N connections, one byte over each; prints "ready", waits for standard input's end */
+ *   rates idle HOST PORT N              opens N connections, one byte over each; prints "ready", waits for standard input's end
+ *   rates echo HOST PORT N              opens N connections; a message of its own there and back over each, all at once; prints
+ *                                       "right"; the same again for each line of standard input; closes all at its end */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -184,6 +186,58 @@ static int idle(char **arg)
     return read(0, &b, 1) < 0;
 }
 
+/* ---- many at once ---- */
+
+enum { MESSAGE = 200 };
+
+static void message(char *b, int i, int round)
+{
+    uint32_t x = (uint32_t)i * 2654435761u + (uint32_t)round;
+    for (int k = 0; k < MESSAGE; k++) {
+        x = x * 1664525u + 1013904223u;
+        b[k] = (char)(x >> 24);
+    }
+}
+
+static void read_all(int fd, char *b, size_t n)
+{
+    for (ssize_t r; n > 0; b += r, n -= (size_t)r) {
+        r = read(fd, b, n);
+        if (r == 0) errno = ECONNRESET;
+        if (r <= 0) die("read");
+    }
+}
+
+static void echo_over_all(const int *fd, int n, int round)
+{
+    char want[MESSAGE], got[MESSAGE];
+    for (int i = 0; i < n; i++) {
+        message(want, i, round);
+        if (write(fd[i], want, MESSAGE) != MESSAGE) die("write");
+    }
+    for (int i = 0; i < n; i++) {
+        message(want, i, round);
+        read_all(fd[i], got, MESSAGE);
+        if (memcmp(want, got, MESSAGE)) errno = EBADMSG, die("not what was sent");
+    }
+    puts("right");
+    fflush(stdout);
+}
+
+static int many(char **arg)
+{
+    struct sockaddr_in a = address(arg[0], arg[1]);
+    int n = atoi(arg[2]), *fd = calloc((size_t)n + 1, sizeof *fd), round = 0;
+    char line[16];
+    if (!fd) die("calloc");
+    for (int i = 0; i < n; i++) fd[i] = start(&a, 0);
+    do echo_over_all(fd, n, round++);
+    while (fgets(line, sizeof line, stdin));
+    for (int i = 0; i < n; i++) close(fd[i]);
+    free(fd);
+    return 0;
+}
+
 int main(int n, char **v)
 {
     struct rlimit most;
@@ -194,6 +248,7 @@ int main(int n, char **v)
     if (n == 6 && !strcmp(v[1], "connect")) return rate(v + 2);
     if (n == 5 && !strcmp(v[1], "pingpong")) return pingpong(v + 2);
     if (n == 5 && !strcmp(v[1], "idle")) return idle(v + 2);
-    fprintf(stderr, "usage: rates serve PORT | connect HOST PORT N PARALLEL | pingpong HOST PORT N | idle HOST PORT N\n");
+    if (n == 5 && !strcmp(v[1], "echo")) return many(v + 2);
+    fprintf(stderr, "usage: rates serve PORT | connect HOST PORT N PARALLEL | pingpong HOST PORT N | idle HOST PORT N | echo HOST PORT N\n");
     return 2;
 }
