@@ -62,7 +62,7 @@ int mpc_get_subflows(const struct mpc *c, struct mpc_subflow_info *v, int max)
             .ssthresh = s->v.cc.ssthresh, .flight = s->v.pipe, .bytes_sent = s->v.bytes_sent, .bytes_acked = s->v.bytes_acked,
             .bytes_received = s->v.bytes_received, .bytes_retrans = s->v.bytes_retrans, .mss = s->v.mss, .mtu = s->v.mtu,
             .rto = s->v.rto, .snd_wnd = s->v.snd_wnd, .wscale = s->v.snd_wscale || s->v.rcv_wscale, .timestamps = s->v.ts_on,
-            .sack = s->v.sack_on };
+            .sack = s->v.sack_on, .ecn = s->v.ecn_on };
         memcpy(i->ifname, s->v.ifname, sizeof i->ifname);
     }
     return n;

@@ -1,6 +1,6 @@
 /* SYN cookies (RFC 4987 3.6): when a listener has many half-open connections, a SYN is answered without keeping anything.
  * What the third ACK must bring back is in what it repeats: our initial number (time, the peer's MSS, a MAC over the
- * 4-tuple and the peer's number), our timestamp (window scale, SACK), and with MPTCP our key, which RFC 8684 3.1 has the
+ * 4-tuple and the peer's number), our timestamp (window scale, SACK, ECN), and with MPTCP our key, which RFC 8684 3.1 has the
  * client repeat for just this; the key is a MAC as well. */
 #include "core/stack_int.h"
 
@@ -8,8 +8,8 @@
 
 #define TICK MP_SEC(64)
 enum { TICKS = 8, MAX_AGE = 2 /* ticks */ };
-/* ISN: tick mod 8 (3 bits), MSS (2 bits), MAC (27 bits). Timestamp's low bits: window scale (15: none), SACK. */
-enum { MAC_BITS = 27, TS_BITS = 5 };
+/* ISN: tick mod 8 (3 bits), MSS (2 bits), MAC (27 bits). Timestamp's low bits: window scale (15: none), SACK, ECN. */
+enum { MAC_BITS = 27, TS_BITS = 6 };
 static const uint16_t mss_of[] = { 536, 1220, 1400, 1440 };
 
 struct cookie {
@@ -39,9 +39,9 @@ static struct cookie make(struct mp_stack *st, const struct mp_endpoint *local, 
     return (struct cookie){ (uint32_t)(tick % TICKS) << 29 | (uint32_t)mss << MAC_BITS | (uint32_t)(w[0] & ((1u << MAC_BITS) - 1)), w[1] };
 }
 
-static uint32_t cookie_ts(const struct mp_opts *o, mp_time now)
+static uint32_t cookie_ts(const struct mp_opts *o, bool ecn, mp_time now)
 {
-    uint32_t bits = (o->has_wscale ? o->wscale : 15u) | (uint32_t)o->sack_ok << 4, ts = sf_ts_now(now);
+    uint32_t bits = (o->has_wscale ? o->wscale : 15u) | (uint32_t)o->sack_ok << 4 | (uint32_t)ecn << 5, ts = sf_ts_now(now);
     uint32_t v = (ts & ~((1u << TS_BITS) - 1)) | bits;
     return v > ts ? v - (1u << TS_BITS) : v; /* not ahead of the clock: it goes on from here */
 }
@@ -62,7 +62,9 @@ void cookie_answer(struct mp_stack *st, const struct mp_pkt *p, const struct mp_
     r->wnd = 65535;
     if (o->has_ts) {
         a.has_ts = true;
-        a.ts_val = cookie_ts(o, now);
+        bool ecn = ecn_syn_asks(st, p);
+        if (ecn) r->flags |= MP_ECE;
+        a.ts_val = cookie_ts(o, ecn, now);
         a.ts_ecr = o->ts_val;
         a.sack_ok = o->sack_ok;
         a.has_wscale = o->has_wscale;
@@ -86,7 +88,7 @@ static struct mp_opts recover(const struct mp_opts *o, unsigned mss, const struc
         unsigned bits = o->ts_ecr & ((1u << TS_BITS) - 1);
         s.has_ts = true;
         s.ts_val = o->ts_val;
-        s.sack_ok = bits >> 4;
+        s.sack_ok = bits >> 4 & 1;
         s.has_wscale = (bits & 15) != 15;
         s.wscale = s.has_wscale ? bits & 15 : 0;
     }
@@ -117,6 +119,8 @@ struct sf *cookie_accept(struct mp_stack *st, const struct mp_pkt *p, const stru
     struct mp_pkt syn = *p;
     syn.seq = p->seq - 1;
     syn.flags = MP_SYN;
+    if (o->has_ts && o->ts_ecr & 1u << (TS_BITS - 1)) syn.flags |= MP_ECE | MP_CWR;
+    syn.tos = 0;
     syn.len = syn.data.len = 0;
     struct sf *s = st_passive_open(st, &syn, &syn_opts, &k.key, now);
     if (!s) return NULL;

@@ -130,6 +130,7 @@ static void take_syn_options(struct sf *s, const struct mp_pkt *p, const struct 
 void sf_accept_syn(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now)
 {
     take_syn_options(s, p, o, now);
+    ecn_syn_in(s, p);
     s->v.snd_una = s->v.snd_nxt = 0;
     s->v.quick_acks = 16;
     sf_set_state(s, SF_SYN_RCVD, now);
@@ -138,6 +139,7 @@ void sf_accept_syn(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o
 void sf_synack_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now)
 {
     take_syn_options(s, p, o, now);
+    ecn_synack_in(s, p);
     s->v.quick_acks = 16;
     s->v.snd_wl1 = 0;
     s->v.snd_wl2 = 1;

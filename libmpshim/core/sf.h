@@ -1,7 +1,7 @@
 /* core/sf.h: one TCP subflow (RFC 9293) of a connection. Inside core/ only.
  *
  * Files: sf.c life and timers, sf_in.c a segment in, sf_loss.c scoreboard and loss, sf_recovery.c what follows a loss,
- * sf_out.c segments out.
+ * sf_ecn.c ECN, sf_out.c segments out.
  * Sequence numbers are mp_ssn (base.h): expanded, relative to the initial one, compared with "<". */
 #ifndef MP_SF_H
 #define MP_SF_H
@@ -155,6 +155,14 @@ struct sf {
         uint32_t original_ts; /* timestamp of what was sent again there, when it was last sent before */
         mp_ssn probe_end;     /* snd_nxt at the tail loss probe until its fate is known; 0: none (TLP.end_seq) */
         enum { SF_FRTO_OFF, SF_FRTO_HEAD, SF_FRTO_NEW } frto; /* after a time-out: the head, then new data was sent, RFC 5682 */
+        /* ECN, RFC 3168: sf_ecn.c */
+        bool ecn_offered, ecn_on; /* our SYN asked for it; both ends can */
+        bool ecn_no_ect;      /* we send without: a SYN without the offer went out, or the path does not bear it */
+        int ecn_missed;       /* losses since data that was sent once has arrived */
+        bool ecn_echo;        /* CE was seen: ECE in every ACK until CWR comes */
+        bool ecn_cwr;         /* the next new data tells of a reduction */
+        mp_ssn ecn_point;     /* snd_nxt at the latest reduction: no other before this is acknowledged */
+        int ecn_floor;        /* marked windows in a row at the smallest window */
         mp_time last_sent, last_recv, last_progress;
         mp_time misfit_at;    /* when a segment without data that does not fit was last answered; 0: never */
         uint32_t misfits;     /* segments that do not fit, long after the last one that did */
@@ -250,6 +258,20 @@ bool sf_dsack_in(struct sf *s, mp_ssn ack, const struct mp_opts *o); /* before t
 void sf_undo_begin(struct sf *s);
 void sf_undo_check(struct sf *s, const struct mp_opts *o, bool advanced, bool original, mp_time now);
 void sf_probe_acked(struct sf *s, mp_ssn ack, bool dsack, mp_time now);
+
+/* ---- ECN (sf_ecn.c) ---- */
+uint8_t ecn_syn_flags(struct sf *s);                        /* of the SYN or SYN/ACK that goes out now */
+bool ecn_syn_asks(const struct mp_stack *st, const struct mp_pkt *p); /* an offer that we accept */
+void ecn_syn_in(struct sf *s, const struct mp_pkt *p);
+void ecn_syn_again(struct sf *s, const struct mp_pkt *p);
+void ecn_synack_in(struct sf *s, const struct mp_pkt *p);
+void ecn_data_in(struct sf *s, const struct mp_pkt *p);     /* data within the window */
+void ecn_ack_in(struct sf *s, const struct mp_pkt *p, mp_ssn ack, mp_time now);
+uint8_t ecn_ack_flags(const struct sf *s);                  /* of every segment with ACK but the SYN/ACK */
+void ecn_mark_new_data(struct sf *s, struct mp_pkt *out);
+void ecn_delivered(struct sf *s);                           /* data that was sent once */
+void ecn_missed(struct sf *s);                              /* what should have arrived has not */
+void ecn_reduced(struct sf *s);                             /* the window was, for a loss */
 
 /* ---- segments out (sf_out.c) ---- */
 bool sf_poll(struct sf *s, struct mp_pkt *out, mp_time now); /* control, retransmissions, ACKs; not new data */

@@ -415,6 +415,7 @@ static bool ack_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o
         s->v.snd_wl1 = ssn;
         s->v.snd_wl2 = ack;
     }
+    ecn_ack_in(s, p, ack, now);
     sf_on_ack(s, ack, o, now);
     if (s->v.fin_sent && !s->v.fin_acked && ack == s->v.snd_nxt && !s->seg_head) fin_acked(s, now);
     return !s->v.dead;
@@ -433,6 +434,7 @@ static void synced_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, m
         if (s->v.state == SF_SYN_RCVD && ssn == 0) {
             if (s->v.passive && s->v.initial && conn_mp(c) && !(o->mp & MP_OPT_HAS(MP_CAPABLE)))
                 conn_fallback(c, s, FB_SYN_WITHOUT_OPTION, MP_WHY_SYN_DROPPED, now); /* asked again without it */
+            ecn_syn_again(s, p);
             if (s->seg_head) s->seg_head->lost = true;
         } else
             challenge(s);
@@ -471,6 +473,7 @@ static void synced_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, m
         if (ends || s->v.state == SF_TIME_WAIT) return;
         s->v.bytes_received += p->data.len;
         rescue_data(s, p->data.len, now);
+        ecn_data_in(s, p);
         if (!conn_sf_mapping(c, s, o, p->data.len, ssn, now) || s->v.dead || s->v.reset_pending) return;
         if (!data_in(s, p, ssn, now) || s->v.dead || s->v.reset_pending) return;
     }

@@ -169,6 +169,7 @@ static void seg_delivered(struct sf *s, struct sf_seg *g, struct ack_facts *f, m
     if (g->sacked) return;
     f->delivered += seg_bytes(g);
     if (g->lost && g->sent_count == 1) f->original = true;
+    if (g->len && g->sent_count == 1) ecn_delivered(s);
     if (!g->lost) s->v.pipe -= mp_min(s->v.pipe, seg_bytes(g));
     if (g->sent_count == 1) f->rtt = now - g->sent;
     if (g->sent > f->latest) {
@@ -340,6 +341,7 @@ void sf_on_probe_timer(struct sf *s, mp_time now)
         if (b) g = b;
     }
     st_count(s->st, MP_E_tlp, 1, s->c);
+    ecn_missed(s);
     s->v.probe_out = true;
     s->v.probe_end = s->v.snd_nxt;
     g->probed = true;
@@ -408,6 +410,8 @@ void sf_on_rto(struct sf *s, mp_time now)
     if (!s->seg_head || give_up(s, now)) return;
     st_count(s->st, MP_E_rto, 1, s->c);
     s->v.backoff++;
+    if (s->v.backoff == 1) ecn_missed(s);
+    ecn_reduced(s);
     suspect_mtu(s, now);
     rescue_timeout(s, now);
     bool was_recovering = s->v.in_recovery || s->v.in_rto;

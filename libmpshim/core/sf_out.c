@@ -128,7 +128,7 @@ static bool emit_syn(struct sf *s, struct mp_pkt *out, mp_time now)
     struct mpc *c = s->c;
     struct mp_opts o = { .has_mss = true, .mss = (uint16_t)syn_mss(s) };
     bool answer = s->v.state == SF_SYN_RCVD;
-    base(s, out, 0, answer ? MP_SYN | MP_ACK : MP_SYN);
+    base(s, out, 0, (uint8_t)((answer ? MP_SYN | MP_ACK : MP_SYN) | ecn_syn_flags(s)));
     out->wnd = (uint16_t)mp_min(65535, conn_rcv_edge(c) - c->v.rcv_nxt);
     s->v.rcv_adv = 1 + (uint64_t)out->wnd;
     o.has_wscale = answer ? s->v.rcv_wscale > 0 : true;
@@ -305,10 +305,11 @@ static void emit_seg(struct sf *s, struct mp_pkt *out, struct sf_seg *g, bool fr
 {
     struct mpc *c = s->c;
     struct mp_opts o = { 0 };
-    uint8_t flags = MP_ACK | (g->fin ? MP_FIN : 0);
+    uint8_t flags = (uint8_t)(MP_ACK | (g->fin ? MP_FIN : 0) | ecn_ack_flags(s));
     uint32_t mss = seg_mss(s, g);
     if (g->len && (g->fin || g->dsn + g->len == c->v.snd_end || g->len > mss)) flags |= MP_PSH;
     base(s, out, g->start, flags);
+    if (fresh && g->len) ecn_mark_new_data(s, out);
     payload(out, g);
     add_timestamps(s, &o, now);
     if (has_mapping(s, g)) {
@@ -538,7 +539,7 @@ static bool emit_ack(struct sf *s, struct mp_pkt *out, mp_time now)
         s->v.probes = 0;
         ssn = s->v.snd_una - 1;
     }
-    base(s, out, ssn, MP_ACK);
+    base(s, out, ssn, (uint8_t)(MP_ACK | ecn_ack_flags(s)));
     ack_options(s, &o, MP_ACK, now);
     bool no_room = conn_mp(c) && c->v.fb != FB_OFFERED && (o.mp & MP_OPT_HAS(MP_ADD_ADDR)) && !(o.mp & MP_OPT_HAS(MP_DSS));
     finish(s, out, &o, now);

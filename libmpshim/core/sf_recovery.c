@@ -39,6 +39,8 @@ void sf_enter_recovery(struct sf *s, uint64_t delivered, mp_time now)
     st_count(s->st, MP_E_recovery, 1, s->c);
     struct mp_cc_group g = conn_cc_group(s->c, s);
     s->c->cc->on_loss(&g, now);
+    ecn_missed(s);
+    ecn_reduced(s);
     s->v.probe_out = false;
     s->v.probe_end = 0;
     s->v.prr_delivered = s->v.prr_out = 0;
@@ -186,4 +188,5 @@ void sf_probe_acked(struct sf *s, mp_ssn ack, bool dsack, mp_time now)
     st_count(s->st, MP_E_tlp_loss, 1, s->c);
     struct mp_cc_group g = conn_cc_group(s->c, s);
     s->c->cc->on_loss(&g, now);
+    ecn_reduced(s);
 }

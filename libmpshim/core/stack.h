@@ -145,7 +145,7 @@ struct mpc_subflow_info {
     uint64_t cwnd, ssthresh, flight, bytes_sent, bytes_acked, bytes_received, bytes_retrans;
     uint32_t mss, mtu;
     uint64_t snd_wnd;          /* bytes, as the peer's latest segment said */
-    bool wscale, timestamps, sack; /* agreed in the handshake */
+    bool wscale, timestamps, sack, ecn; /* agreed in the handshake */
 };
 struct mpc_info {
     struct mp_endpoint local, remote; /* as the program sees them */

@@ -109,7 +109,7 @@ struct ctl_subflow {
     char ifname[16];
     uint8_t id_local, id_remote, backup, stale, initial;
     uint8_t state;           /* TCP_ESTABLISHED, ... of netinet/tcp.h */
-    uint8_t wscale, timestamps, sack, pad[3];
+    uint8_t wscale, timestamps, sack, ecn, pad[2];
     uint32_t mss, mtu, srtt_us, rttvar_us, min_rtt_us, rto_us;
     uint64_t cwnd, ssthresh, flight, snd_wnd, bytes_sent, bytes_acked, bytes_received, bytes_retrans; /* bytes; ssthresh UINT64_MAX: none */
 };

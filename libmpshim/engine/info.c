@@ -27,7 +27,7 @@ static void subflow(const struct mpc_subflow_info *s, struct ctl_subflow *o)
     *o = (struct ctl_subflow){
         .ifindex = (uint32_t)s->ifindex, .id_local = s->addr_id_local, .id_remote = s->addr_id_remote,
         .backup = s->backup, .stale = s->stale, .initial = s->initial, .state = state_of(s->state),
-        .wscale = s->wscale, .timestamps = s->timestamps, .sack = s->sack,
+        .wscale = s->wscale, .timestamps = s->timestamps, .sack = s->sack, .ecn = s->ecn,
         .mss = s->mss, .mtu = s->mtu, .srtt_us = us(s->srtt), .rttvar_us = us(s->rttvar), .min_rtt_us = us(s->min_rtt),
         .rto_us = us(s->rto), .cwnd = s->cwnd, .ssthresh = s->ssthresh, .flight = s->flight, .snd_wnd = s->snd_wnd,
         .bytes_sent = s->bytes_sent, .bytes_acked = s->bytes_acked, .bytes_received = s->bytes_received,

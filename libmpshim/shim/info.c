@@ -29,7 +29,8 @@ void shim_info_subflow(const struct ctl_subflow *s, struct tcp_info *i)
     uint32_t mss = mss_of(s), headers = s->local.sa.sa_family == AF_INET6 ? 60 : 40;
     *i = (struct tcp_info){
         .tcpi_state = s->state,
-        .tcpi_options = (uint8_t)((s->timestamps ? TCPI_OPT_TIMESTAMPS : 0) | (s->sack ? TCPI_OPT_SACK : 0) | (s->wscale ? TCPI_OPT_WSCALE : 0)),
+        .tcpi_options = (uint8_t)((s->timestamps ? TCPI_OPT_TIMESTAMPS : 0) | (s->sack ? TCPI_OPT_SACK : 0) |
+                                  (s->wscale ? TCPI_OPT_WSCALE : 0) | (s->ecn ? TCPI_OPT_ECN : 0)),
         .tcpi_snd_wscale = s->wscale ? 8 : 0, .tcpi_rcv_wscale = s->wscale ? 8 : 0,
         .tcpi_rto = s->rto_us, .tcpi_ato = 40000, .tcpi_snd_mss = mss, .tcpi_rcv_mss = mss,
         .tcpi_unacked = segments(s->flight, mss), .tcpi_pmtu = s->mtu, .tcpi_rtt = s->srtt_us, .tcpi_rttvar = s->rttvar_us,

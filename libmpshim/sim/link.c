@@ -59,6 +59,21 @@ static bool is_lost(struct sim_link *l)
     return masked || sim_rng_ppm(&l->rng, l->cfg.loss_ppm);
 }
 
+/* ECN as a router sees it: the two bits of the IP header. */
+static void mark(struct sim_link *l, struct sim_pkt *p, uint64_t before)
+{
+    if (!(p->h.tos & 3)) return;
+    if (!(l->cfg.ce_bytes && before > l->cfg.ce_bytes) && !sim_rng_ppm(&l->rng, l->cfg.ce_ppm)) return;
+    p->h.tos |= 3;
+    l->stats.marked++;
+}
+
+static bool ecn_hurts(const struct sim_link *l, const struct mp_pkt *h)
+{
+    bool offer = (h->flags & (MP_SYN | MP_ECE | MP_CWR)) == (MP_SYN | MP_ECE | MP_CWR);
+    return (l->cfg.drop_ect && h->tos & 3) || (l->cfg.drop_ecn_syn && offer);
+}
+
 static void refuse_size(struct sim_link *l, struct sim_pkt *p)
 {
     if (l->cfg.icmp && l->icmp) l->icmp(l->icmp_arg, &p->h, EMSGSIZE, l->cfg.mtu);
@@ -97,7 +112,7 @@ static void link_forward(struct sim_node *n, struct sim_pkt *p)
         drop(l, p, &l->stats.dropped_queue, "queue");
         return;
     }
-    if (is_lost(l)) {
+    if (is_lost(l) || ecn_hurts(l, &p->h)) {
         drop(l, p, &l->stats.dropped_loss, "loss");
         return;
     }
@@ -107,6 +122,7 @@ static void link_forward(struct sim_node *n, struct sim_pkt *p)
         return;
     }
     l->stats.queue_max_bytes = mp_max(l->stats.queue_max_bytes, backlog);
+    mark(l, p, backlog - frame_bytes(p));
     sim_trace_pkt(s, n, ">", &p->h);
     p->at = arrival(l, p);
     if (sim_rng_ppm(&l->rng, l->cfg.dup_ppm)) {

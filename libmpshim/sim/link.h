@@ -18,6 +18,9 @@ struct sim_link_cfg {
     mp_dur reorder_by;
     uint32_t mtu;         /* bytes of the IP packet; larger ones are dropped; 0: any */
     bool icmp;            /* and the sender is told by EMSGSIZE, if the packet's host is known (sim/host.h) */
+    uint32_t ce_bytes;    /* ECT packets that find more than this before them are marked CE (RFC 3168 5); 0: never */
+    uint32_t ce_ppm;      /* and of a million others these */
+    bool drop_ect, drop_ecn_syn; /* a path that does not bear ECN: such packets vanish */
     uint32_t unreach_ppm; /* of the packets without SYN these are dropped, and the sender is told EHOSTUNREACH: soft, RFC 9293 3.9.2.2 */
     bool blackhole;       /* everything is dropped silently, also what is on its way */
 };
@@ -25,7 +28,7 @@ struct sim_link_cfg {
 struct sim_link_stats {
     uint64_t frames_in, frames_out, bytes_out;
     uint64_t dropped_loss, dropped_queue, dropped_blackhole, dropped_corrupt, dropped_mtu;
-    uint64_t duplicated, reordered;
+    uint64_t duplicated, reordered, marked;
     uint64_t queue_max_bytes;
 };
 

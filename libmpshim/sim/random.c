@@ -311,6 +311,25 @@ static void random_settings(struct sim_rng *r, struct sim_scen *sc)
     if (chance(r, 30)) sc->batch = MP_US(sim_rng_range(r, 1, 2000));
 }
 
+/* A stream of its own: networks found with an earlier seed stay what they were. */
+static void random_ecn(uint64_t seed, struct sim_scen *sc)
+{
+    static const char *const setting[] = {"ecn=on", "ecn=accept", "ecn=off"};
+    struct sim_rng r = sim_rng_new(seed, 0xec9);
+    const char **end[] = {sc->set_client, sc->set_server};
+    for (int side = 0; side < 2; side++) {
+        while (*end[side]) end[side]++;
+        *end[side] = setting[chance(&r, 60) ? 0 : 1 + pick(&r, 2)];
+    }
+    for (int i = 0; i < 2 * sc->npaths; i++) {
+        struct sim_link_cfg *l = i & 1 ? &sc->path[i / 2].down : &sc->path[i / 2].up;
+        if (chance(&r, 30)) l->ce_bytes = (uint32_t)sim_rng_range(&r, 1, l->queue_bytes);
+        if (chance(&r, 10)) l->ce_ppm = (uint32_t)(chance(&r, 20) ? 1000000 : sim_rng_range(&r, 100, 100000));
+        l->drop_ect = chance(&r, 4);
+        l->drop_ecn_syn = chance(&r, 4);
+    }
+}
+
 /* ---- the bound ---- */
 
 /* Time to read or write so many bytes at the application's own pace. */
@@ -386,6 +405,7 @@ struct sim_scen sim_scen_random(uint64_t seed)
     for (int i = 0; i < sc.npaths; i++) random_path(&r, &sc, i);
     random_conn(&r, &sc);
     random_settings(&r, &sc);
+    random_ecn(seed, &sc);
     mp_time last = sim_rng_range(&r, MP_MS(100), MP_SEC(8));
     random_changes(&r, &sc, last, chance(&r, 60) ? (int)pick(&r, 6) : 0);
     mp_dur starts = (mp_dur)sc.nconn * sc.conn_gap;
@@ -408,6 +428,10 @@ static void print_link(FILE *f, const char *dir, const struct sim_link_cfg *l)
     if (l->corrupt_ppm) fprintf(f, " corrupt %.2f%%", l->corrupt_ppm / 1e4);
     if (l->reorder_ppm) fprintf(f, " reorder %.2f%% by %.2f ms", l->reorder_ppm / 1e4, (double)l->reorder_by / 1e6);
     if (l->mtu) fprintf(f, " mtu %u", l->mtu);
+    if (l->ce_bytes) fprintf(f, " CE above %u", l->ce_bytes);
+    if (l->ce_ppm) fprintf(f, " CE %.2f%%", l->ce_ppm / 1e4);
+    if (l->drop_ect) fprintf(f, " drops ECT");
+    if (l->drop_ecn_syn) fprintf(f, " drops ECN SYNs");
     if (l->unreach_ppm) fprintf(f, " unreachable %.2f%%", l->unreach_ppm / 1e4);
     fputc('\n', f);
 }

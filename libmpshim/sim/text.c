@@ -71,6 +71,8 @@ void sim_pkt_text(const struct mp_pkt *h, char *buf, size_t n)
     put(&l, "%s:%u > ", sim_addr_text(&h->src.ip, ip), h->src.port);
     put(&l, "%s:%u %s seq=%u ack=%u wnd=%u len=%u", sim_addr_text(&h->dst.ip, ip), h->dst.port, flags, h->seq, h->ack,
         h->wnd, h->len);
+    static const char *const ecn[] = {"", " ECT1", " ECT0", " CE"};
+    put(&l, "%s", ecn[h->tos & 3]);
     struct mp_opts o;
     if (mp_opts_parse(&o, h->opt, h->optlen, h->flags) < 0) {
         put(&l, " BAD-OPTIONS");

@@ -163,7 +163,9 @@ class Host:
         """All counters of this host, by the names of nstat: {"MPTcpExtMPJoinSynRx": 1, ...}."""
         with self.inside():
             texts = [Path("/proc/thread-self/net", name).read_text() for name in ("netstat", "snmp")]
-        return {key: value for text in texts for key, value in _counters(text)}
+            pairs = Path("/proc/thread-self/net/snmp6").read_text().split()
+        six = {name: int(value) for name, value in zip(pairs[::2], pairs[1::2])}
+        return {key: value for text in texts for key, value in _counters(text)} | six
 
     def traffic(self):
         """Bytes by interface since its creation: {"eth0": (received, sent), ...}."""

@@ -358,6 +358,22 @@ TEST(confirmed_bad_checksum_on_the_only_subflow)
     lab_end(&l);
 }
 
+/* A box takes bytes out of the mapping and mends the numbers: the peer's subflow is content, its connection sends the data
+ * again. What completes the first mapping is the copy's, and plain TCP would deliver that twice. */
+TEST(confirmed_bad_checksum_where_data_comes_twice)
+{
+    struct lab l = { .csum = true };
+    lab_server(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 90, .o = lab_map(&l, 0, 1, 100, false) });
+    lab_forget(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 91, .ack = 1, .len = 100, .o = lab_map(&l, 0, 101, 100, false) });
+    lab_expect_counter(&l, csum_bad, 1);
+    lab_expect_counter(&l, fallback, 0);
+    CHECK_EQ(lab_read(&l), 0);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(confirmed_bad_checksum_with_others)
 {
     struct lab l = { .csum = true };

@@ -46,7 +46,7 @@ static bool parse_number(const char *text, const struct suffix *suffix, double *
 }
 
 enum key { K_RATE, K_DELAY, K_JITTER, K_QUEUE_TIME, K_QUEUE_BYTES, K_LOSS, K_DUPLICATE,
-           K_REORDER, K_REORDER_DELAY, K_DROP_NEXT, K_BLACKHOLE, K_SEED };
+           K_REORDER, K_REORDER_DELAY, K_DROP_NEXT, K_CE, K_BLACKHOLE, K_SEED };
 
 /* A name may stand twice: the first row whose suffixes fit is taken. */
 static const struct {
@@ -62,6 +62,7 @@ static const struct {
     { "reorder",   K_REORDER,     plain,         "probability of being held back" },
     { "reorder_delay", K_REORDER_DELAY, time_suffixes, "by this time" },
     { "drop_next", K_DROP_NEXT,   plain,         "lose this many frames" },
+    { "ce",        K_CE,          byte_suffixes, "ECT packets that find more bytes in the queue are marked; 0: none" },
     { "blackhole", K_BLACKHOLE,   plain,         "1: everything vanishes, what is on its way too" },
     { "seed",      K_SEED,        plain,         "of the random numbers" },
 };
@@ -81,6 +82,7 @@ static void apply_key(struct dir *d, enum key key, double v)
     case K_REORDER:       d->p.reorder = v; break;
     case K_REORDER_DELAY: d->p.reorder_delay_ns = whole; break;
     case K_DROP_NEXT:     d->p.drop_next = whole; break;
+    case K_CE:            d->p.ce_bytes = whole; break;
     case K_BLACKHOLE:     d->p.blackhole = whole != 0; break;
     case K_SEED:          d->random = (uint64_t)whole; break;
     }

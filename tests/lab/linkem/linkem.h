@@ -40,6 +40,7 @@ struct frame_list { struct frame *head, *tail; };
     X(tx_bytes,       "their bytes")                                    \
     X(queue_drops,    "dropped because the queue was full")             \
     X(lost,           "lost at random, or by drop_next")                \
+    X(marked,         "marked CE (RFC 3168)")                           \
     X(blackholed,     "swallowed by a blackhole")                       \
     X(hook_drops,     "dropped by middleboxes of the present list")                         \
     X(hook_changes,   "changed, joined, split, ... by them")                         \
@@ -64,6 +65,7 @@ struct params {
     double  loss, duplicate, reorder;   /* probabilities */
     int64_t reorder_delay_ns;  /* how long a reordered frame is held back */
     int64_t drop_next;         /* lose this many frames from now on */
+    int64_t ce_bytes;          /* mark ECT packets when more than this waits; 0: never */
     bool    blackhole;
 };
 

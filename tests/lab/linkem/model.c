@@ -101,6 +101,29 @@ void serve_queue(struct dir *d, int64_t now)
     }
 }
 
+/* RFC 3168 5: congestion experienced, for packets whose senders know what it means. */
+static void mark_ce(struct dir *d, struct frame *f)
+{
+    uint8_t *ip = f->data + ETH_HLEN;
+    bool v4 = get_be16(f->data + 12) == ETH_P_IP, v6 = get_be16(f->data + 12) == ETH_P_IPV6;
+    if ((!v4 && !v6) || f->len < ETH_HLEN + 20)
+        return;
+    uint8_t ecn = v4 ? ip[1] & 3 : ip[1] >> 4 & 3;
+    if (!ecn || ecn == 3)
+        return;
+    d->stats.marked++;
+    if (v6) {
+        ip[1] |= 3 << 4;
+        return;
+    }
+    /* RFC 1624: the sum of the header grows by what the byte did. */
+    unsigned sum = (~get_be16(ip + 10) & 0xffff) + (3u - ecn);
+    sum = ~((sum & 0xffff) + (sum >> 16)) & 0xffff;
+    ip[1] |= 3;
+    ip[10] = (uint8_t)(sum >> 8);
+    ip[11] = (uint8_t)sum;
+}
+
 void into_queue(struct dir *d, struct frame *f)
 {
     serve_queue(d, f->at_ns);
@@ -108,6 +131,8 @@ void into_queue(struct dir *d, struct frame *f)
         drop(f, &d->stats.queue_drops);
         return;
     }
+    if (d->p.ce_bytes && d->stats.queued_bytes > d->p.ce_bytes)
+        mark_ce(d, f);
     d->stats.queued_bytes += f->len;
     d->stats.max_queued_bytes = max64(d->stats.max_queued_bytes, d->stats.queued_bytes);
     list_append(&d->queue, f);
