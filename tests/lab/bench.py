@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable, Optional
 
+from .host import HERE, PYTHON, parse_last_json
 from .shim import KERNEL, MPTCP_RUN, Watch, curl, engines, shim, spawn_http_server
 from .topology import two_path, two_routers
 from .traffic import make_file, start_fetch
@@ -74,6 +75,7 @@ class Run:
     share: float = 0                                   # of the bytes, by the first path
     back_ms: float = 0                                 # until a path that came back carried data again
     connect_ms: float = 0                              # the program's connect()
+    seconds: float = 0
     back_mb: float = 0                                 # over the path that came back, since then
     fault: str = ""
 
@@ -116,7 +118,7 @@ def curl_run(options, size, wrap, serve, up=False, family=4):
         return Run(mbit_s=got.mbit_s, share=share, fault=fault)
 
 
-def fetch_run(options, carrier, size, up=False, during=None, digest=True):
+def fetch_run(options, carrier, size, up=False, during=None, digest=True, rcvbuf=None):
     """The lab's own client, which meters stalls. during(lab): what happens meanwhile, on
     its own clock; what it returns is called at the transfer's end, for the bytes since."""
     file = make_file(size) if digest or up else None
@@ -124,7 +126,8 @@ def fetch_run(options, carrier, size, up=False, during=None, digest=True):
         server = lab.server.spawn_http(file.root if file else "/tmp", **carrier.server)
         url = server.url("x" if up else file.name if digest else f"size/{size}")
         cpu = _cpu_beside_client(lab, server)
-        running = start_fetch(lab.client, url, put=file if up else None, digest=digest, **carrier.client)
+        running = start_fetch(lab.client, url, put=file if up else None, digest=digest, rcvbuf=rcvbuf,
+                              **carrier.client)
         since = during(lab) if during else None
         transfer = running.result(check=False)
         cpu = _cpu_beside_client(lab, server) - cpu + transfer.said.get("cpu_s", 0)
@@ -166,6 +169,8 @@ TITLES = {
     "6": "the first path dies at 1 s: the longest time without a byte at the receiving program (ms)",
     "7": "plain veth, no emulator, shim to shim, against kernel TCP (Mbit/s)",
     "8": "one path 50 Mbit/s 20 ms with loss (%), reordering (5 % held back by ms) or both; TCP against TCP, CUBIC (Mbit/s)",
+    "9": "8M 20 ms + 2M 150 ms with 2 s of queue, receiver's SO_RCVBUF of so many KB (Mbit/s)",
+    "10": "the kernel's simult_flows: 16 MiB one way and 80 KB the other (down, up), or 16 MiB both ways at once (seconds)",
 }
 EQUAL = dict(families="v4", rate="50M", delay="10ms")
 SLOW = dict(families="v4", rate="20M", delay="10ms")
@@ -402,10 +407,62 @@ def rough_cases(quick):
     return [case(*rough, way) for rough in ROUGH for way in ("up", "down")]
 
 
+def buffer_cases(size):
+    """NSDI 2012: a slow path that holds more than the receiver's buffer."""
+    uneven = dict(families="v4", rate=["8M", "2M"], delay=["10ms", "75ms"], queue=["80ms", "2000ms"])
+
+    def case(role, make, kb):
+        run = lambda carrier: fetch_run(uneven, carrier, size, rcvbuf=kb * 1024)
+        return Case(f"9-{role}-{kb}", f"download, {role} ours, SO_RCVBUF {kb} KB", lambda: run(make()), lambda: run(KERNEL_MPTCP),
+                    (">=", 9.0 if kb >= 500 else 7.6), columns=("share",), kernels={"TCP": lambda: run(KERNEL_TCP)})
+
+    return [case(role, make, kb) for role, make in (("server", our_server), ("both", both_ours), ("client", our_client))
+            for kb in (64, 128, 200, 300, 500, 1000)]
+
+
+def duplex_run(options, carrier, down, up):
+    """One connection, so many bytes each way at the same time (duplex.py at both ends, which check what they get)."""
+    with two_path(**options) as lab:
+        def command(end, *arguments):
+            return [*end.get("wrap", ()), PYTHON, HERE / "duplex.py", *["--mptcp"] * bool(end["mptcp"]), *map(str, arguments)]
+        server = lab.server.popen(command(carrier.server, "--listen", 8000, down, up), stdout=subprocess.PIPE)
+        try:
+            if server.stdout.readline() != "ready\n":
+                return Run(fault="no server")
+            client = lab.client.popen(command(carrier.client, "--connect", "10.10.1.1", 8000, up, down), stdout=subprocess.PIPE)
+            said = [parse_last_json(process.communicate(timeout=90)[0]) for process in (client, server)]
+        finally:
+            lab.server.stop(server)
+    faults = [end["error"] for end in said if "error" in end]
+    return Run(seconds=max(end["seconds"] for end in said), fault="; ".join(faults))
+
+
+SIMULT_BYTES, SIMULT_SMALL, SIMULT_QUEUE = 16 << 20, 20 * 4096, "1500k"   # netem's default: 1,000 packets
+
+
+def duplex_cases():
+    """simult_flows sends 16 MiB one way and 80 KB the other; both ways at once, and two rows with the lab's short
+    queue, are harder. The bound is the script's: 10 % of overhead, 400 + 50 ms."""
+    def case(rates, delays, role, make, way, queue=SIMULT_QUEUE):
+        options = dict(families="v4", rate=[f"{rate}M" for rate in rates], delay=[f"{delay}ms" for delay in delays], queue=queue)
+        bytes_ = {"down": (SIMULT_BYTES, SIMULT_SMALL), "up": (SIMULT_SMALL, SIMULT_BYTES), "both": (SIMULT_BYTES, SIMULT_BYTES)}[way]
+        short = "" if queue == SIMULT_QUEUE else f"-queue-{queue}"
+        return Case(f"10-{'-'.join(map(str, rates))}-delay-{'-'.join(map(str, delays))}{short}-{role}-{way}",
+                    f"{rates} Mbit/s, delays {delays} ms, queue {queue}, {role} ours, 16 MiB {way}",
+                    lambda: duplex_run(options, make(), *bytes_), lambda: duplex_run(options, KERNEL_MPTCP, *bytes_),
+                    ("<=", round(SIMULT_BYTES * 8e-6 / (0.9 * sum(rates)) + 0.45, 2)), value="seconds")
+
+    roles = (("client", our_client), ("server", our_server))
+    return [case(rates, delays, *role, way) for rates in ((10, 10), (15, 5)) for delays in ((0, 0), (1, 25), (25, 1))
+            for role in roles for way in ("down", "up", "both")] \
+        + [case((10, 10), (0, 0), *role, "both", "100ms") for role in roles]
+
+
 def all_cases(quick):
     size = 40 * MB if quick else 100 * MB
     return [*throughput_cases(size), *plain_cases(size // 4), *uneven_cases(24 * MB if quick else 40 * MB),
-            *failover_cases(40 * MB), *slow_failover_cases(), *speed_cases(quick), *rough_cases(quick)]
+            *failover_cases(40 * MB), *slow_failover_cases(), *speed_cases(quick), *rough_cases(quick),
+            *buffer_cases(8 * MB if quick else 16 * MB), *duplex_cases()]
 
 
 # -- measuring
@@ -500,7 +557,7 @@ def row(result):
 
 def measure_all(cases, n, show):
     results = []
-    for point, group in itertools.groupby(cases, key=lambda case: case.name[0]):
+    for point, group in itertools.groupby(cases, key=lambda case: case.name.split("-")[0]):
         group = list(group)
         show(f"\n{point}. {TITLES[point]}\n{header(group[0])}")
         for case in group:
@@ -518,7 +575,10 @@ def _as_json(results):
 
 
 def chosen(names, cases):
-    return [case for case in cases if not names or any(case.name.startswith(name) for name in names)]
+    """A number alone is a table, so that 1 is not 10 as well."""
+    def names_it(name, case):
+        return case.name.split("-")[0] == name if name.isdigit() else case.name.startswith(name)
+    return [case for case in cases if not names or any(names_it(name, case) for name in names)]
 
 
 def main():

@@ -28,6 +28,8 @@ def connect(url, options):
     connection = socket.socket(family, socket.SOCK_STREAM, IPPROTO_MPTCP if options.mptcp else 0)
     if options.congestion:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, options.congestion.encode())
+    if options.rcvbuf:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options.rcvbuf)
     connection.settimeout(options.timeout)
     connection.connect(address)
     return connection
@@ -73,6 +75,7 @@ def main():
     parser.add_argument("--put", metavar="FILE")
     parser.add_argument("--mptcp", action="store_true", help="ask the kernel for an MPTCP socket")
     parser.add_argument("--congestion", help="set TCP_CONGESTION")
+    parser.add_argument("--rcvbuf", type=int, help="set SO_RCVBUF, bytes")
     parser.add_argument("--timeout", type=float, default=60, help="of each socket call")
     parser.add_argument("--no-digest", action="store_true")
     options = parser.parse_args()

@@ -99,7 +99,7 @@ class Running:
 
 
 def start_fetch(host, url, put=None, mptcp=False, wrap=(), env=None, congestion="cubic",
-                digest=True, timeout=60):
+                digest=True, timeout=60, rcvbuf=None):
     """Starts a download (or the upload of a file) in a host; returns it as Running.
 
     mptcp: by a kernel MPTCP socket. wrap: a command to run the client under, such
@@ -109,6 +109,7 @@ def start_fetch(host, url, put=None, mptcp=False, wrap=(), env=None, congestion=
     command += ["--put", str(getattr(put, "path", put))] if put else []
     command += ["--mptcp"] * bool(mptcp) + ["--no-digest"] * (not digest)
     command += ["--congestion", congestion] if congestion else []
+    command += ["--rcvbuf", str(rcvbuf)] if rcvbuf else []
     return Running(host, command, env, timeout + 10)
 
 
