@@ -296,9 +296,12 @@ $(t_shim): $(B)/tests/shim_%: $(B)/obj/tests/shim/%.o $(call test_lib,shim)
 	$(link_test) -ldl
 # Fuzz targets without libFuzzer: they run over the kept corpora. The control target holds engine.c in itself.
 $(B)/obj/tests/fuzz/%.o: EXTRA = -Itests/unit -Itests/fuzz $(EV_CFLAGS) $(MNL_CFLAGS) $(JSON_CFLAGS)
-fuzz_core := $(filter-out %_control,$(t_fuzz))
+conf_readers := libmpshim/tools/mptcp-run/files.c libmpshim/tools/mptcp-run/settings.c libmpshim/shim/rules.c
+fuzz_core := $(filter-out %_control %_conf,$(t_fuzz))
 $(fuzz_core): $(B)/tests/fuzz_%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/replay.o $(call test_lib,fuzz) $(B)/libmpsim.a $(B)/libmpcore.a
 	$(link_test) $(CORE_LIBS)
+$(filter %_conf,$(t_fuzz)): $(B)/tests/fuzz_%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/replay.o $(call obj,$(conf_readers))
+	$(link_test) $(INI_LIBS)
 $(filter %_control,$(t_fuzz)): $(B)/tests/fuzz_%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/replay.o $(filter-out %/engine.o,$(engine_o)) $(B)/libmpcore.a
 	$(link_test) $(ENGINE_LIBS)
 $(examples): $(B)/examples/%: $(B)/obj/examples/%.o

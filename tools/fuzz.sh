@@ -5,7 +5,7 @@
 cd "$(dirname "$0")/.." || exit
 seconds=${FUZZ_SECONDS:-60} out=${FUZZ_BUILD:-build/fuzz} keep=0
 [ "$1" != --keep ] || { keep=1; shift; }
-targets=${*:-packet sequence control settings opt}
+targets=${*:-packet sequence control settings conf opt}
 CLANG=${CLANG:-clang}
 command -v "$CLANG" > /dev/null || { echo "fuzzing needs clang and libclang-rt-dev" >&2; exit 1; }
 mkdir -p "$out/found" docs
@@ -18,6 +18,7 @@ build() # TARGET
 {
     case $1 in
     control) flags="$flags -DMOVE_LAYOUT=1u" more="$engine $core" libs="-lev -lmnl -ljansson" ;;
+    conf) more="libmpshim/tools/mptcp-run/files.c libmpshim/tools/mptcp-run/settings.c libmpshim/shim/rules.c" libs=-linih ;;
     packet|sequence) more="tests/fuzz/lib/world.c libmpshim/sim/text.c libmpshim/sim/sim.c $core" libs= ;;
     *) more=$core libs= ;;
     esac
@@ -25,7 +26,7 @@ build() # TARGET
     nice -n 10 "$CLANG" $flags -o "$out/$1" "tests/fuzz/$1.c" $more $libs -lcrypto -lm
 }
 
-most() { case $1 in opt) echo 41 ;; settings) echo 64 ;; control) echo 2048 ;; *) echo 1024 ;; esac; }
+most() { case $1 in opt) echo 41 ;; settings) echo 64 ;; control|conf) echo 2048 ;; *) echo 1024 ;; esac; }
 
 # The totals: one row a target, "| name | executions | hours | inputs kept |".
 account() # TARGET EXECUTIONS SECONDS

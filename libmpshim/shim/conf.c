@@ -144,10 +144,10 @@ static void take(struct reading *r, const char *setting)
         if (r->n_wrong < MAX_WRONG) r->wrong[r->n_wrong] = setting, r->possible[r->n_wrong++] = k ? k->range : NULL;
         return;
     }
-    char *s = lowered(setting);
+    char *s = eq[1] ? lowered(setting) : NULL;
     if (!s) return;
     if (k->owner == OWNER_SHIM) shim_setting(s, &r->log);
-    else if (eq[1]) engine_setting(s);
+    else engine_setting(s);
 }
 
 /* What mptcp-run found in the configuration files, the weakest first: "CC=cubic;[curl];IO=raw;[];..." Each program of the

@@ -78,7 +78,7 @@ static int on_setting(void *arg, const char *section, const char *name, const ch
     struct setting *s = run_find(name, strlen(name));
     char at[320];
     snprintf(at, sizeof at, "%s:%d: ", r->path, r->line);
-    if (!run_accept(at, name, s, name, strlen(name), value)) return 1;
+    if (!run_accept(at, name, s, name, strlen(name), value) || !*value) return 1; /* empty: no setting, as a variable is */
     if (strpbrk(value, ";\n") || strpbrk(section, ";]")) return fprintf(stderr, "mptcp-run: %sa semicolon cannot stand here\n", at), 1;
     enter(r, section);
     if (*s->range == '{') value = whole_list(r, s, value);
@@ -114,7 +114,7 @@ void run_files(const char *instead, const char *program)
     static struct reading r;
     char path[4096];
     const char *slash = strrchr(program, '/');
-    r.program = slash ? slash + 1 : program;
+    r = (struct reading){.program = slash ? slash + 1 : program};
     if (!instead) {
         read_file(&r, MPSHIM_SYSCONFDIR "/mpshim.conf", false);
         if (user_file(path, sizeof path)) read_file(&r, path, false);

@@ -20,8 +20,8 @@ struct setting {
 };
 extern struct setting run_settings[];
 extern const size_t run_nsettings;
-void run_settings_begin(void);
-char *run_keep(char *text);                                 /* owned by the process from here on; NULL stays NULL */
+void run_settings_begin(void);                             /* every value is the default again */
+char *run_keep(char *text);                                 /* owned here, until the settings begin again; NULL stays NULL */
 struct setting *run_find(const char *name, size_t n);       /* "max-subflows", "max_subflows" and "MAX_SUBFLOWS" are one */
 const char *run_nearest(const char *name, size_t n);        /* the flag's name that was meant, NULL: none is like it */
 bool run_is_allowed(const struct setting *s, const char *value);

@@ -18,9 +18,17 @@ struct setting run_settings[] = {
 };
 const size_t run_nsettings = sizeof run_settings / sizeof *run_settings;
 
+static struct kept { struct kept *next; char *text; } *all_kept;
+
 void run_settings_begin(void)
 {
+    for (struct kept *k; (k = all_kept);) {
+        all_kept = k->next;
+        free(k->text);
+        free(k);
+    }
     for (size_t i = 0; i < run_nsettings; i++) {
+        run_settings[i].value = run_settings[i].origin = NULL;
         const char *e = run_settings[i].env;
         char *out = run_settings[i].name;
         for (; *e && out < run_settings[i].name + sizeof run_settings[i].name - 1; e++) *out++ = *e == '_' ? '-' : (char)tolower((unsigned char)*e);
@@ -30,11 +38,10 @@ void run_settings_begin(void)
 
 char *run_keep(char *text)
 {
-    static struct kept { struct kept *next; char *text; } *all;
     struct kept *k = text ? malloc(sizeof *k) : NULL;
     if (!k) return text;
-    *k = (struct kept){all, text};
-    all = k;
+    *k = (struct kept){all_kept, text};
+    all_kept = k;
     return text;
 }
 
