@@ -4,6 +4,8 @@
     duplex.py --listen PORT SEND RECEIVE            serves one connection; prints "ready", then a line of JSON
     duplex.py --connect HOST PORT SEND RECEIVE      prints a line of JSON
 
+The end of file follows the last write after JOIN_WAIT, as in the kernel's mptcp_connect -j: Linux refuses joins to a
+connection whose program has closed its sending side, and the small direction would be done before the join.
 seconds: from connect (or accept) to both ends of file; sha256 of what came; "error" if it failed.
 """
 
@@ -15,7 +17,7 @@ import sys
 import threading
 import time
 
-CHUNK, IPPROTO_MPTCP = 65536, 262
+CHUNK, IPPROTO_MPTCP, JOIN_WAIT = 65536, 262, 0.4
 
 
 def stream(role, size):
@@ -36,6 +38,7 @@ def send(connection, role, size, result):
     try:
         for block in stream(role, size):
             connection.sendall(block)
+        time.sleep(JOIN_WAIT)
         connection.shutdown(socket.SHUT_WR)
     except OSError as error:
         result["error"] = repr(error)
