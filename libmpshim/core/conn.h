@@ -74,6 +74,7 @@ struct mpc {
 
     struct mpc_pod {
         bool server, established, released, nodelay, cork, keepalive;
+        uint64_t made;                 /* counts the stack's connections: of equal deadlines the elder's is first */
         int err;
         unsigned events;
         enum fb_state fb;

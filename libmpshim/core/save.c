@@ -318,6 +318,7 @@ struct mpc *mpc_load(struct mp_stack *st, FILE *f, void *owner, mp_time now)
         conn_free(c);
         return NULL;
     }
+    st->made = mp_max(st->made, c->v.made);
     c->owner = owner;
     if (c->v.offered && c->v.token_local && c->v.fb != FB_PLAIN) st_token_add(st, c);
     unsigned pending = c->v.events;

@@ -178,7 +178,10 @@ void st_token_del(struct mp_stack *st, struct mpc *c)
 
 /* ---- deadlines: a binary heap of connections ---- */
 
-static mp_time heap_key(const struct mp_stack *st, int i) { return st->heap[i]->deadline; }
+static bool is_due_before(const struct mpc *a, const struct mpc *b)
+{
+    return a->deadline != b->deadline ? a->deadline < b->deadline : a->v.made < b->v.made;
+}
 
 static void heap_put(struct mp_stack *st, int i, struct mpc *c)
 {
@@ -189,16 +192,16 @@ static void heap_put(struct mp_stack *st, int i, struct mpc *c)
 static void heap_sift(struct mp_stack *st, int i)
 {
     struct mpc *c = st->heap[i];
-    mp_time k = c->deadline = conn_deadline(c);
-    while (i > 0 && heap_key(st, (i - 1) / 2) > k) {
+    c->deadline = conn_deadline(c);
+    while (i > 0 && is_due_before(c, st->heap[(i - 1) / 2])) {
         heap_put(st, i, st->heap[(i - 1) / 2]);
         i = (i - 1) / 2;
     }
     for (;;) {
         int m = 2 * i + 1;
         if (m >= st->heap_n) break;
-        if (m + 1 < st->heap_n && heap_key(st, m + 1) < heap_key(st, m)) m++;
-        if (heap_key(st, m) >= k) break;
+        if (m + 1 < st->heap_n && is_due_before(st->heap[m + 1], st->heap[m])) m++;
+        if (!is_due_before(st->heap[m], c)) break;
         heap_put(st, i, st->heap[m]);
         i = m;
     }
@@ -239,6 +242,7 @@ mp_time mp_stack_deadline(const struct mp_stack *st)
 
 struct mpc *conn_link(struct mp_stack *st, struct mpc *c)
 {
+    c->v.made = ++st->made;
     if (!heap_add(st, c)) return NULL;
     c->next = st->all;
     c->pprev = &st->all;

@@ -27,7 +27,8 @@ struct mp_stack {
     struct mpc *all;
     struct mpc *ready, **ready_tail;
     struct mpc *events, **events_tail;
-    struct mpc **heap; int heap_n, heap_cap;
+    struct mpc **heap; int heap_n, heap_cap; /* by deadline, then age: the same wherever a connection was loaded */
+    uint64_t made;
     struct mp_chunk *chunk_free; int chunk_nfree;
     struct mp_pkt stray[ST_MAX_STRAY]; int nstray; void *stray_flow; /* RSTs for segments of nobody */
     uint64_t counter[MP_E_COUNT];

@@ -60,8 +60,11 @@ static void *op_flow_open(void *arg, int ifindex, const struct mp_endpoint *loca
             sim_fail(h->node.sim, "%s: flow_open of a 4-tuple that is open", h->node.name);
     struct sim_flow *f = calloc(1, sizeof *f);
     if (!f) abort();
-    *f = (struct sim_flow){h, ifindex, *local, *remote, true, false, h->flows};
-    h->flows = f;
+    /* By number, not by age: who is told first that a queue has room must not depend on when a flow was opened here. */
+    struct sim_flow **at = &h->flows;
+    while (*at && ((*at)->local.port < local->port || ((*at)->local.port == local->port && (*at)->remote.port < remote->port))) at = &(*at)->next;
+    *f = (struct sim_flow){h, ifindex, *local, *remote, true, false, *at};
+    *at = f;
     h->flows_open++;
     return f;
 }
@@ -121,6 +124,12 @@ static uint16_t op_port_get(void *arg, uint8_t family, bool fresh)
     return h->next_port;
 }
 
+static void op_port_hold(void *arg, uint8_t family, uint16_t port)
+{
+    (void)family, (void)port;
+    host_of(arg)->ports_held++;
+}
+
 static void op_port_put(void *arg, uint8_t family, uint16_t port)
 {
     struct sim_host *h = host_of(arg);
@@ -145,6 +154,7 @@ static const struct mp_stack_ops ops = {
     .mtu = op_mtu,
     .port_get = op_port_get,
     .port_put = op_port_put,
+    .port_hold = op_port_hold,
     .trace = op_trace,
 };
 
@@ -220,12 +230,19 @@ static void output(struct sim_host *h, const struct mp_pkt *p)
 
 /* ---- the node ---- */
 
+/* Who is told first takes the room: in turn, by port. */
 static void unblock(struct sim_host *h)
 {
-    for (struct sim_flow *f = h->flows; f; f = f->next) {
-        if (!f->open || !f->blocked) continue;
-        if (op_writable(h, f)) mp_stack_writable(h->stack, f);
-    }
+    uint16_t after = h->told_first;
+    bool told = false;
+    for (int round = 0; round < 2; round++)
+        for (struct sim_flow *f = h->flows; f; f = f->next) {
+            if (!f->open || !f->blocked || (f->local.port > after) != (round == 0)) continue;
+            if (!op_writable(h, f)) continue;
+            mp_stack_writable(h->stack, f);
+            if (!told) h->told_first = f->local.port;
+            told = true;
+        }
 }
 
 static void pump(struct sim_host *h)

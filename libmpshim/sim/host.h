@@ -52,6 +52,7 @@ struct sim_host {
     mp_dur batch;           /* packets that arrive within this time are handled together */
     uint32_t slice_max;     /* bytes; 0: one segment a packet (the raw path) */
     uint64_t local_queue_bytes; /* a flow is not writable while its link holds more; 0: no back-pressure */
+    uint16_t told_first;    /* local port of the flow that was last told first that there is room */
     mp_time wake;           /* when to pump next, besides the stack's deadline */
     uint64_t polled;        /* packets taken from the stack */
     uint64_t sent, received;/* MTU-size packets */

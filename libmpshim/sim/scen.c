@@ -257,11 +257,27 @@ static struct sim_conn *conn_with(struct sim_app *a, const struct mpc *c)
     return NULL;
 }
 
-/* Each connection of a host, also those whose application left, in the order in which a new stack has them alike. */
-static int save_all(struct run *r, int side, struct mpc *was[], FILE *f)
+/* Each connection of a host, newest first, also those whose application left. */
+static int list_all(struct run *r, int side, struct mpc *c[])
 {
     int n = 0;
-    for (struct mpc *c = mp_stack_first(r->host[side]->stack); c && n < SIM_MAX_CONN; c = mp_stack_next(c)) was[n++] = c;
+    for (struct mpc *k = mp_stack_first(r->host[side]->stack); k && n < SIM_MAX_CONN; k = mp_stack_next(k)) c[n++] = k;
+    return n;
+}
+
+/* One connection is saved whatever it has yet to send. Of several the stack's queue says who is asked first, and that is
+ * no connection's: they send what they have before. */
+static void settle(struct run *r, int side)
+{
+    if (mp_stack_live(r->host[side]->stack) < 2) return;
+    sim_host_kick(r->host[side]);
+    sim_run_until(&r->sim, r->sim.now);
+}
+
+/* In the order in which a new stack has them alike. */
+static int save_all(struct run *r, int side, struct mpc *was[], FILE *f)
+{
+    int n = list_all(r, side, was);
     for (int i = n - 1; i >= 0; i--) {
         int rc = mpc_save(was[i], f);
         if (rc < 0) sim_fail(&r->sim, "mpc_save: %s", strerror(-rc));
@@ -285,14 +301,13 @@ static void save_and_load(struct run *r, int side)
     struct mpc *was[SIM_MAX_CONN];
     FILE *f = tmpfile();
     if (!f) abort();
-    int n = save_all(r, side, was, f), ports = h->ports_held;
+    int n = save_all(r, side, was, f);
     r->saved = h->stack->nstray ? 0 : n; /* resets that wait to be sent are the stack's, and lost with it */
     struct sim_conn *owner[SIM_MAX_CONN];
     for (int i = 0; i < n; i++) owner[i] = conn_with(&r->app[side], was[i]);
     struct sim_rng rng = h->rng;
     mp_stack_free(h->stack);
     h->stack = NULL;
-    h->ports_held = ports; /* they go with the connections */
     sim_host_start(h, side ? r->sc->set_server : r->sc->set_client);
     listen_again(r, side);
     rewind(f);
@@ -309,7 +324,8 @@ static void save_and_load(struct run *r, int side)
 /* A loaded connection is asked at once whether it has something to send; some of that depends on the time alone. */
 static void touch_all(struct run *r, int side)
 {
-    mp_stack_writable(r->host[side]->stack, NULL);
+    struct mpc *c[SIM_MAX_CONN];
+    for (int i = list_all(r, side, c) - 1; i >= 0; i--) conn_touch(c[i]);
     sim_host_kick(r->host[side]);
 }
 
@@ -324,6 +340,8 @@ static void run_until(struct run *r, mp_time until)
         sim_run_until(&r->sim, stop);
         if (sim_failed(&r->sim)) return;
         if (r->sim.now == save_at) {
+            settle(r, r->sc->save_load_server);
+            if (sim_failed(&r->sim)) return;
             if (r->sc->only_touched) touch_all(r, r->sc->save_load_server);
             else save_and_load(r, r->sc->save_load_server);
             save_at = MP_NEVER;

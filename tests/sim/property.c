@@ -1,7 +1,7 @@
 /* Over many random networks (sim/random.c): both streams arrive whole and unchanged, within a bound, nothing stands still
  * longer than stated once the network works, windows, timers and memory keep their limits at every moment (sim/watch.h),
  * and nothing is left afterwards. Of eight seeds one is run again and must give the same trace, and one is run again with
- * its connections saved and loaded at some moment, and must take the same time and packets if it is one connection.
+ * its connections saved and loaded at some moment, and must give the same trace too.
  * MPSHIM_SIM_SEEDS=A..B chooses the seeds. A sanitizer build runs fewer: it is slower. */
 #include <stdlib.h>
 
@@ -33,10 +33,9 @@ static bool saved_and_loaded(struct sim_scen sc, uint64_t seed, const struct sim
     sim_scen_run(&sc, seed, NULL, NULL, &was);
     sc.only_touched = false;
     sim_scen_run(&sc, seed, NULL, NULL, &r);
-    if (r.ok && r.took == was.took && r.packets == was.packets) return true;
-    /* Of several connections that have something to do at the same moment, a new stack may ask another one first, and
-     * answers to segments of nobody that wait to be sent are not a connection's: then only the streams must be whole. */
-    if (r.ok && was.ok && r.saved != 1) return true;
+    if (r.ok && r.hash == was.hash) return true;
+    /* Answers to segments of nobody that wait to be sent are not a connection's: then only the streams must be whole. */
+    if (r.ok && was.ok && !r.saved) return true;
     printf("seed %llu: saved and loaded at %.3f s it differs: %s, took %.6f s and %llu packets, not %.6f s and %llu (%d connections)\n",
            (unsigned long long)seed, (double)sc.save_load_at / 1e9, r.ok ? "ok" : r.failure, (double)r.took / 1e9,
            (unsigned long long)r.packets, (double)was.took / 1e9, (unsigned long long)was.packets, r.saved);

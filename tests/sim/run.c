@@ -5,6 +5,8 @@
  *   sim_run --seed N              the random scenario of that seed, described
  *   sim_run --seeds A..B          all of these; failures are told with their seed
  *   with one run: --watch MS      subflows as they are, each MS milliseconds (a multiple of 50)
+ *                 --save-load MS  the client's connections are saved and loaded then; --touch MS: only asked for packets then,
+ *                                 which must give the same run (property.c)
  *                 --trace         every event; --pcap PREFIX a capture per link, PREFIX-<link>.pcap
  *   --keep-going                  does not stop after 20 failures */
 #include <stdlib.h>
@@ -13,13 +15,13 @@
 
 struct options {
     const char *scenario, *pcap;
-    uint64_t seed, to;
-    bool random, range, trace, list, keep_going;
+    uint64_t seed, to, save_ms;
+    bool random, range, trace, list, keep_going, touch;
 };
 
 static int usage(void)
 {
-    fputs("usage: sim_run [--scenario NAME] [--seed N | --seeds A..B] [--watch MS] [--trace] [--pcap PREFIX] [--list] [--keep-going]\n", stderr);
+    fputs("usage: sim_run [--scenario NAME] [--seed N | --seeds A..B] [--watch MS] [--save-load MS | --touch MS] [--trace] [--pcap PREFIX] [--list] [--keep-going]\n", stderr);
     return 2;
 }
 
@@ -43,6 +45,8 @@ static bool parse(int argc, char **argv, struct options *o)
         else if (!v) return false;
         else if (strcmp(a, "--scenario") == 0) o->scenario = v, i++;
         else if (strcmp(a, "--pcap") == 0) o->pcap = v, i++;
+        else if (strcmp(a, "--save-load") == 0) o->save_ms = strtoull(v, NULL, 0), i++;
+        else if (strcmp(a, "--touch") == 0) o->save_ms = strtoull(v, NULL, 0), o->touch = true, i++;
         else if (strcmp(a, "--watch") == 0) sim_watch_every = MP_MS(strtoull(v, NULL, 0)), i++;
         else if (strcmp(a, "--seed") == 0) o->seed = strtoull(v, NULL, 0), o->random = true, i++;
         else if (strcmp(a, "--seeds") == 0 && parse_range(v, o)) i++;
@@ -51,9 +55,12 @@ static bool parse(int argc, char **argv, struct options *o)
     return true;
 }
 
-static bool run_one(const struct sim_scen *sc, const struct options *o)
+static bool run_one(const struct sim_scen *named, const struct options *o)
 {
+    struct sim_scen copy = *named, *sc = &copy;
     struct sim_result r;
+    if (o->save_ms) sc->save_load_at = MP_MS(o->save_ms) + 7; /* as property.c */
+    sc->only_touched = o->touch;
     printf("seed %llu\n", (unsigned long long)o->seed);
     sim_scen_print(sc, stdout);
     sim_scen_run(sc, o->seed, o->trace ? stdout : NULL, o->pcap, &r);
