@@ -32,12 +32,20 @@ enum { GHOSTS_MAX = 2048, TCP_SYN_SENT_STATE = 2 };
 
 static unsigned bucket(const struct mp_endpoint *id) { return id->port & (ENG_HASH - 1); }
 
-/* Newest first, so a ghost of the same names is never found instead of what lives. A carrier whose program has not
- * sent its SYN yet (prog.port 0) is found by any program's address. */
+/* Newest first, so a ghost of the same names is never found instead of what lives. */
 static struct carrier *find(struct engine *e, const struct mp_endpoint *id, const struct mp_endpoint *prog)
 {
     for (struct carrier *c = e->hash[bucket(id)]; c; c = c->hash_next)
-        if (mp_endpoint_eq(&c->identity, id) && (!c->prog.port || mp_endpoint_eq(&c->prog, prog)))
+        if (mp_endpoint_eq(&c->identity, id) && mp_endpoint_eq(&c->prog, prog))
+            return c;
+    return NULL;
+}
+
+/* The one at this identity whose program has not sent its SYN yet: there is one at most. */
+static struct carrier *find_awaited(struct engine *e, const struct mp_endpoint *id)
+{
+    for (struct carrier *c = e->hash[bucket(id)]; c; c = c->hash_next)
+        if (!c->prog.port && mp_endpoint_eq(&c->identity, id))
             return c;
     return NULL;
 }
@@ -330,7 +338,7 @@ static void meet(struct carrier *c, mp_time now)
 
 static void met(struct carrier *c)
 {
-    close_fd(&c->guard_fd);
+    eng_identity_spare(c->e, &c->identity, &c->guard_fd, c->identity_uses);
     c->state = CR_OPEN;
     c->next_look = MP_NEVER;
     c->may_read = c->may_write = true;
@@ -387,7 +395,9 @@ static bool is_our_program(struct carrier *c, const struct mp_endpoint *prog)
 
 void eng_carrier_on_syn(struct engine *e, const struct mp_endpoint *id, const struct mp_endpoint *prog, uint32_t isn)
 {
-    struct carrier *c = find(e, id, prog);
+    struct carrier *c = find(e, id, prog), *awaited = find_awaited(e, id);
+    if (awaited && (!c || c->state == CR_GHOST)) /* the kernel may give a program a port again that an ended one had */
+        c = awaited;
     if (!c || (!c->syn_seen && (c->prog.port || !is_our_program(c, prog))))
         return;
     mp_time now = eng_now();
@@ -664,7 +674,7 @@ static int open_identity(struct carrier *c, bool v6)
 {
     int err = v6 ? eng_lo_need6(c->e) : 0;
     if (!err)
-        err = eng_identity_open(c->e, v6, &c->identity, &c->guard_fd);
+        err = eng_identity_open(c->e, v6, &c->identity, &c->guard_fd, &c->identity_uses);
     if (!err)
         hash_in(c);
     return err;
@@ -834,7 +844,8 @@ struct carrier *eng_carrier_named(struct engine *e, const struct ctl_req *q)
     struct mp_endpoint id, prog;
     if (!eng_from_sa(&q->identity, &id) || !eng_from_sa(&q->local, &prog))
         return NULL;
-    return find(e, &id, &prog);
+    struct carrier *c = find(e, &id, &prog);
+    return c ? c : find_awaited(e, &id); /* asked right after connect(): the SYN was not looked at yet */
 }
 
 void eng_carrier_query(struct engine *e, const struct ctl_req *q, struct ctl_rep *rep)

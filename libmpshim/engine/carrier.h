@@ -23,6 +23,7 @@ struct carrier {
     enum carrier_state state;
     struct mp_endpoint identity, prog;       /* our end's name; the program's socket on loopback, port 0: its SYN was not seen yet */
     int fd;                                  /* our end; -1: none; owned */
+    int identity_uses;                       /* connect: how many connections it was for */
     int guard_fd;                            /* listening socket that holds the identity while pending; -1; owned */
 
     bool queued;                             /* in e->runq */

@@ -38,6 +38,9 @@ struct eng_secrets { /* secret.c */
     int nfresh;
 };
 
+enum { ENG_SPARES = 64, ENG_IDENTITY_USES = 16 };
+struct eng_spare { struct mp_endpoint id; int fd, uses; }; /* identity.c */
+
 #define ENG_HASH 1024 /* carrier table buckets, a power of two */
 #define ENG_RANDOM 1024
 #define ENG_ASKSOCKS 64 /* of other engines, whose carriers were taken over */
@@ -77,6 +80,9 @@ struct engine {
     int lo4, lo6, icmp4, icmp6, diag_fd; /* lowire.c, sockdiag.c; -1: not open; owned */
     ev_io lo4_io, lo6_io;
     uint32_t ident4;            /* this engine's identity address, host order */
+    struct eng_spare spare[ENG_SPARES]; /* identities for connections to come; descriptors are owned */
+    int nspare;
+    mp_time spare_at;           /* the last one given back */
 
     ev_io stat_io;              /* statsock.c; its descriptor is owned */
     ev_io ask_io;               /* asksock.c; likewise */
@@ -118,8 +124,13 @@ const char *eng_ip_text(const struct mp_addr *a, char buf[48]);
 
 /* ---- identity.c ---- */
 void eng_identity_init(struct engine *e);
-/* A fresh identity on which nobody answers: *fd (listening, drop filter) holds it. 0 or -errno. */
-int eng_identity_open(struct engine *e, bool v6, struct mp_endpoint *id, int *fd);
+/* An identity on which nobody answers: *fd (listening, drop filter) holds it; *uses: connections it was for, this one
+ * included. No other pending connection has it. 0 or -errno. */
+int eng_identity_open(struct engine *e, bool v6, struct mp_endpoint *id, int *fd, int *uses);
+/* The connection that it was for is up: another one may have it. Takes *fd, which becomes -1. */
+void eng_identity_spare(struct engine *e, const struct mp_endpoint *id, int *fd, int uses);
+void eng_identity_sweep(struct engine *e, mp_time now);
+void eng_identity_fini(struct engine *e);
 /* A socket for the engine's end of a carrier, all its options set, bound: to *id exactly (simultaneous open), or,
  * with id->port 0, to this address and a port chosen at connect. fd or -errno. */
 int eng_identity_socket(struct engine *e, const struct mp_endpoint *id);

@@ -257,6 +257,7 @@ static void on_sweep(struct ev_loop *loop, ev_timer *w, int events)
     struct engine *e = w->data;
     mp_time now = eng_now();
     eng_carriers_sweep(e, now);
+    eng_identity_sweep(e, now);
     eng_port_check(e, now);
     idle_check(e, now);
     if (!sweep_needed(e))
@@ -349,6 +350,7 @@ static void engine_free(struct engine *e)
         eng_ctl_stop(e);
         eng_lo_close(e);
     }
+    eng_identity_fini(e);
     eng_carriers_free(e); /* SO_LINGER {1,0}: programs see a reset */
     eng_port_free_all(e);
     eng_plain_free(e);

@@ -13,6 +13,8 @@
  * window. Measured on loopback: 10 Gbit/s and more from 256 KB on. */
 enum { CARRIER_SNDBUF = 512 * 1024, CARRIER_RCVBUF = 128 * 1024 };
 
+#define SPARE_KEEP MP_MS(500) /* identities that nobody asked for */
+
 static void set_int(int fd, int level, int opt, int v)
 {
     (void)setsockopt(fd, level, opt, &v, sizeof v); /* all that go through here only tune */
@@ -68,8 +70,58 @@ static int guard_setup(int fd, struct mp_endpoint *id)
     return name_of(fd, id);
 }
 
-int eng_identity_open(struct engine *e, bool v6, struct mp_endpoint *id, int *fd)
+/* ---- those that can be had again ----
+ *
+ * A listening socket with a filter is the dearest part of a connect (its program is translated to machine code, and freed
+ * by a worker of the kernel's). Once our end has met the program's socket, the two find each other without it, and the
+ * next program may have it: what differs is the program's port. Not for ever, as connections that last would share one
+ * name by thousands, and bind() looks at all sockets of a name. */
+
+static bool spare_take(struct engine *e, bool v6, struct mp_endpoint *id, int *fd, int *uses)
 {
+    for (int i = 0; i < e->nspare; i++) {
+        if (e->spare[i].id.ip.family != (v6 ? 6 : 4))
+            continue;
+        *id = e->spare[i].id;
+        *fd = e->spare[i].fd;
+        *uses = e->spare[i].uses;
+        e->spare[i] = e->spare[--e->nspare];
+        return true;
+    }
+    return false;
+}
+
+void eng_identity_spare(struct engine *e, const struct mp_endpoint *id, int *fd, int uses)
+{
+    struct mp_endpoint own = eng_identity_any(e, id->ip.family == 6);
+    e->spare_at = eng_now();
+    if (*fd >= 0 && uses < ENG_IDENTITY_USES && e->nspare < ENG_SPARES && mp_addr_eq(&id->ip, &own.ip))
+        e->spare[e->nspare++] = (struct eng_spare){ .id = *id, .fd = *fd, .uses = uses };
+    else if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+/* Programs that connect one at a time need none for long. */
+void eng_identity_sweep(struct engine *e, mp_time now)
+{
+    if (e->nspare && now - e->spare_at > SPARE_KEEP)
+        eng_identity_fini(e);
+}
+
+void eng_identity_fini(struct engine *e)
+{
+    while (e->nspare)
+        close(e->spare[--e->nspare].fd);
+}
+
+int eng_identity_open(struct engine *e, bool v6, struct mp_endpoint *id, int *fd, int *uses)
+{
+    *uses = 1;
+    if (spare_take(e, v6, id, fd, uses)) {
+        ++*uses;
+        return 0;
+    }
     *id = eng_identity_any(e, v6);
     *fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (*fd < 0)
