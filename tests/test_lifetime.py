@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import lab as lab_package
-from lab.shim import MPTCP_RUN, ROOT, CurlRun, Watch, curl, engines, shim
+from lab.shim import MPTCP_RUN, ROOT, CurlRun, Watch, curl, engines, keepers, shim
 
 PYTHON = "/usr/bin/python3"
 FAR = "10.10.1.1"
@@ -288,8 +288,8 @@ while True:
 """
 
 
-def serve(net, at, *options):
-    p = net.server.popen([*shim("-v", *options), PYTHON, "-c", PRELUDE + f"AT = {at!r}\n" + SERVER], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def serve(net, at, *options, code=SERVER):
+    p = net.server.popen([*shim("-v", *options), PYTHON, "-c", PRELUDE + f"AT = {at!r}\n" + code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert p.stdout.readline() == "ready\n", p.stderr.read()
     return p
 
@@ -307,7 +307,9 @@ def kill_helpers(host):
     assert found
     for pid in found:
         os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not engines(host))
+    wait_for(lambda: not set(engines(host)) & set(found))
+
+
 
 
 @pytest.mark.needs("mptcpize")
@@ -343,15 +345,29 @@ for own in 0, 1:
 """)
 
 
-def test_a_strict_server_is_rather_deaf(net):
-    p = serve(net, "0.0.0.0", "--strict")
+GROUP = SERVER.replace("l.bind", "l.setsockopt(1, 15, 1); l.bind")
+
+
+@pytest.mark.needs("mptcpize")
+@pytest.mark.parametrize("options, code", [(["--strict"], SERVER), ([], GROUP)], ids=["strict", "reuseport"])
+def test_a_listener_that_takes_no_plain_tcp_is_served_when_its_helper_dies(net, options, code):
+    """Its program sleeps in accept() and does nothing: the helper's keeper starts another one, and is there for that one too."""
+    p = serve(net, "0.0.0.0", *options, code=code)
     try:
         assert call(net, FAR, b"one") == "10.10.1.2 one"
-        kill_helpers(net.server)
-        with pytest.raises(AssertionError, match="timed out"):
-            call(net, FAR, b"two")
+        wait_for(lambda: keepers(net.server))
+        for text in b"two", b"three":
+            kill_helpers(net.server)
+            time.sleep(1)                              # nobody speaks to the server meanwhile
+            with Watch(net) as seen:
+                assert call(net, FAR, text) == f"10.10.1.2 {text.decode()}"
+            assert seen.mptcp(net.client, "MPCapableSYNACKRX") == 1 and len(engines(net.server)) == len(keepers(net.server)) == 1
+        (keeper,) = keepers(net.server)
+        os.kill(keeper, signal.SIGKILL)
+        wait_for(lambda: keepers(net.server) not in ([], [keeper]))
     finally:
         net.server.stop(p)
+    wait_for(lambda: not keepers(net.server), 20)      # with the helper, which is idle
 
 
 def test_an_interface_that_comes_later_is_listened_on(lab, tmp_path):
@@ -397,8 +413,9 @@ def test_a_new_helper_takes_over_live_connections(lab):
     assert seen.moved(net.client, "eth1") > 2_000_000
 
 
-def test_an_engine_of_another_build_is_refused(net, tmp_path):
-    """What moves is plain data: its layout must be the same. The program's end waits instead, the helper stays what it is."""
+def test_a_helper_of_another_build_takes_what_is_new(net, tmp_path):
+    """What moves is plain data, and its layout is another one. A program's end waits instead; programs that run stay with the
+    helper that they have, which gives its place away and ends after them."""
     objects = MPTCP_RUN.resolve().parent / "obj/libmpshim"
     if not (objects / "engine/move.o").exists() or "asan" in str(objects):
         pytest.skip("needs the plain build's objects")
@@ -413,12 +430,38 @@ def test_an_engine_of_another_build_is_refused(net, tmp_path):
         (tmp_path / name).chmod(0o755)
     control = f"--control={tmp_path}/ctl"
     holder = net.client.popen([*shim("--engine=helper", control), PYTHON, "-c", PRELUDE + "s = dial(ECHO); print('up', flush=True); input(); print(echo(s, b'x'))"],
-                              stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                              env={"MPSHIM_TIME_WAIT_S": "1"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout.readline() == "up\n"
     net.client.run([tmp_path / "mptcp-run", "--engine=inside", control, PYTHON, "-c", PRELUDE + "s = dial(KEEP); s.sendall(BLOCK * 625000); os._exit(0)"])
     assert kept(net, 10_000_000, timeout=1)
-    assert net.client.run([tmp_path / "mpshim-engine", "--replace", "--foreground", "--ctl", tmp_path / "ctl"], check=False).returncode == 1
-    assert holder.communicate("\n", timeout=10)[0] == "True\n"
+    def here():
+        return {pid for pid in engines(net.client) if str(tmp_path / "ctl").encode() in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    (old,) = here()
+    server = net.client.popen([*shim("--engine=helper", control), PYTHON, "-c", PRELUDE +
+                               "l = socket.create_server(('0.0.0.0', 7605)); print('up', flush=True)\nwhile True: s, a = l.accept(); s.sendall(s.recv(9)); k = s"],
+                              stdout=subprocess.PIPE)
+    assert server.stdout.readline() == "up\n"
+    to_server = f"s = socket.create_connection(('10.10.1.2', 7605), 5); echo(s, b'served'); print(s.getpeername()[1], flush=True)"
+    with Watch(net) as seen:
+        net.client.run([tmp_path / "mpshim-engine", "--replace", "--ctl", tmp_path / "ctl"])
+        wait_for(lambda: len(here()) == 2)
+        (new,) = here() - {old}
+        assert run(net, "print(echo(dial(ECHO), b'new'))", "--engine=helper", control) == "True\n"
+        far = net.server.popen([PYTHON, "-c", PRELUDE + to_server + "; time.sleep(60)"], stdout=subprocess.PIPE)
+        assert far.stdout.readline() == "7605\n"
+        holder.stdin.write("\n"), holder.stdin.flush()
+        assert holder.communicate(timeout=10)[0] == "True\n"
+    assert not seen.resets(net.server)
+    net.client.stop(server)
+    # The port is still guarded by the old one, whose connection lingers: a server that starts again asks the new one for it.
+    again = net.client.popen([*shim("--engine=helper", control), PYTHON, "-c", PRELUDE +
+                              "l = socket.socket(); l.setsockopt(1, 2, 1); l.bind(('0.0.0.0', 7605)); l.listen(); print('up', flush=True); s, a = l.accept(); s.sendall(s.recv(9))"],
+                             stdout=subprocess.PIPE)
+    assert again.stdout.readline() == "up\n"
+    assert net.server.run([PYTHON, "-c", PRELUDE + to_server]).stdout == "7605\n"
+    net.client.stop(again), net.server.stop(far)
+    wait_for(lambda: here() == {new}, 20)
+    assert (tmp_path / "ctl").exists()
 
 
 # -- the helper is nobody's child and outlives whoever started it

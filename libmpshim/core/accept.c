@@ -35,6 +35,7 @@ static void join_in(struct mp_stack *st, struct mp_pkt *p, const struct mp_opts 
         st_count(st, MP_E_join_refused, 1, c);
         return;
     }
+    if (!c && st->join_elsewhere) return;
     if (!c) { /* RFC 8684 3.2: unknown token: RST */
         st_count(st, MP_E_join_token_unknown, 1, NULL);
         st_stray_rst(st, p, MP_RST_MPTCP);
@@ -120,6 +121,8 @@ struct sf *st_passive_open(struct mp_stack *st, const struct mp_pkt *p, const st
     conn_touch(c);
     return s;
 }
+
+void mp_stack_join_elsewhere(struct mp_stack *st, bool on) { st->join_elsewhere = on; }
 
 void st_syn_in(struct mp_stack *st, struct mp_pkt *p, const struct mp_opts *o, mp_time now)
 {

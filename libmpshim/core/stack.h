@@ -82,6 +82,8 @@ struct mpc *mp_stack_connect(struct mp_stack *s, const struct mp_endpoint *remot
  * backlog bounds connections not yet accepted. Returns 0 or -EADDRINUSE, -ENOMEM. */
 int mp_stack_listen(struct mp_stack *s, const struct mp_endpoint *at, unsigned families, int backlog, void *owner);
 void mp_stack_unlisten(struct mp_stack *s, void *owner);
+/* Another stack has connections to this host's addresses: joins with tokens that are not ours are for it to answer. */
+void mp_stack_join_elsewhere(struct mp_stack *s, bool on);
 
 /* ---- owner side: events ---- */
 enum mp_event_bits {

@@ -34,6 +34,7 @@ struct mp_stack {
     uint64_t counter[MP_E_COUNT];
     uint32_t hash_seed;
     uint8_t isn_key[16];
+    bool join_elsewhere; /* joins with unknown tokens are another stack's */
     mp_time cookies_at; uint8_t cookie_secret[16]; /* cookie.c: last used; 0: never */
     mp_time now;
     int nconn;

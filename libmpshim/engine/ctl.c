@@ -15,6 +15,7 @@ struct ctl_conn {
     int verbose;
     uid_t uid;
     uint64_t id;        /* never reused: carriers outlive their client */
+    bool elder;         /* a helper whose place we have, or who has ours: no client */
     struct move_in *in; /* an engine's sockets on their way to us; owned */
     ev_timer last;      /* the client has gone; its log waits for the last lines */
     mp_time until;
@@ -126,17 +127,37 @@ static void do_use_local(struct ctl_conn *k, struct ctl_msg *m)
     answer(take_fd(m, 0), &rep);
 }
 
+static struct ctl_conn *elder(const struct engine *e)
+{
+    struct ctl_conn *k = e->conns;
+    while (k && !k->elder)
+        k = k->next;
+    return k;
+}
+
+/* A port may be under guard of the helper that was here before, whose connections go on there: it answers itself then. */
 static void do_release_port(struct ctl_conn *k, struct ctl_msg *m)
 {
     struct ctl_rep rep = reply_to(&m->q);
     struct mp_endpoint at;
+    struct ctl_conn *old = k->elder ? NULL : elder(k->e);
     eng_port_check(k->e, 0);
     if (eng_from_sa(&m->q.local, &at))
         eng_port_release(k->e, at.port);
+    if (!old || m->nfd < 1 || eng_send_fds(old->fd, &m->q, m->fd, 1))
+        answer(take_fd(m, 0), &rep);
+}
+
+static void do_keep(struct ctl_conn *k, struct ctl_msg *m)
+{
+    struct ctl_rep rep = reply_to(&m->q);
+    rep.result = k->e->is_listening ? eng_port_keep(k->e, k->uid, &m->q) : -EPERM;
     answer(take_fd(m, 0), &rep);
 }
 
 /* ---- everything goes to another engine ---- */
+
+static int conn_new(struct engine *e, int fd);
 
 /* Outside of the loop: no watcher may touch a socket any more once it is another's (engine.c). */
 static void do_handover(struct ctl_conn *k, struct ctl_msg *m)
@@ -158,14 +179,51 @@ static void do_replace(struct ctl_conn *k, struct ctl_msg *m)
     ev_break(e->loop, EVBREAK_ALL);
 }
 
+/* The new helper is of another build: programs that start from now on are its, those that run stay ours. */
+static void give_place(struct engine *e)
+{
+    if (eng_place_give(e, e->move_to))
+        return;
+    ev_io_stop(e->loop, &e->accept_io);
+    close(e->ctl_fd);
+    if (e->lock_fd >= 0)
+        close(e->lock_fd);
+    e->ctl_fd = e->lock_fd = -1;
+    e->replaced = true;
+    e->idle_exit_s = 1;
+    mp_stack_join_elsewhere(e->stack, true);
+    eng_sweep_at(e, eng_now());
+    if (conn_new(e, e->move_to) == 0) {
+        e->conns->elder = true;
+        e->move_to = -1;
+    }
+}
+
 bool eng_ctl_moved(struct engine *e)
 {
     struct ctl_rep rep = { .version = CTL_VERSION, .op = CTL_HANDOVER, .result = eng_move_out(e, e->move_to) };
-    close(e->move_to);
+    if (rep.result && e->is_listening)
+        give_place(e);
+    if (e->move_to >= 0)
+        close(e->move_to);
     answer(e->move_reply, &rep);
     e->move_to = e->move_reply = -1;
-    e->replaced = e->is_listening && rep.result == 0;
+    e->replaced |= e->is_listening && rep.result == 0;
     return rep.result == 0;
+}
+
+static void do_place(struct ctl_conn *k, struct ctl_msg *m)
+{
+    struct engine *e = k->e;
+    struct ctl_rep rep = reply_to(&m->q);
+    if (!e->is_listening || e->ctl_fd >= 0 || m->nfd < 3)
+        return;
+    e->ctl_fd = take_fd(m, 1);
+    e->lock_fd = take_fd(m, 2);
+    k->elder = true;
+    mp_stack_join_elsewhere(e->stack, true);
+    answer(take_fd(m, 0), &rep);
+    eng_ctl_serve(e);
 }
 
 static void do_move_sockets(struct ctl_conn *k, struct ctl_msg *m)
@@ -212,6 +270,8 @@ static void dispatch(struct ctl_conn *k, struct ctl_msg *m)
     case CTL_MOVE_SOCKETS: do_move_sockets(k, m); break;
     case CTL_MOVE: do_move(k, m); break;
     case CTL_MOVE_GO: do_move_go(k); break;
+    case CTL_PLACE: do_place(k, m); break;
+    case CTL_KEEP: do_keep(k, m); break;
     case CTL_STATUS: eng_status_send(e, take_fd(m, 0)); break;
     case CTL_RELEASE_PORT: do_release_port(k, m); break;
     default: break; /* of a later version: the closed reply socket says no */
@@ -313,6 +373,8 @@ static void conn_ended(struct ctl_conn *k)
 {
     struct engine *e = k->e;
     ev_io_stop(e->loop, &k->io);
+    if (k->elder)
+        mp_stack_join_elsewhere(e->stack, false);
     if (k->log_fd >= 0) {
         eng_carriers_on_ready(e); /* the program's last bytes are counted too */
         eng_carriers_run(e);
@@ -323,12 +385,12 @@ static void conn_ended(struct ctl_conn *k)
     else
         log_ended(k);
     eng_port_check_twice(e); /* its listeners may have gone with the process */
-    if (e->is_listening && e->ctl_fd < 0)
+    if (e->is_listening && e->ctl_fd < 0 && !e->replaced)
         ev_break(e->loop, EVBREAK_ALL); /* the helper that was to hand over did not */
 }
 
 /* So that programs and helpers of different versions can part in order. */
-static bool is_for_all_versions(const struct ctl_req *q) { return q->op == CTL_HELLO || q->op == CTL_REPLACE; }
+static bool is_for_all_versions(const struct ctl_req *q) { return q->op == CTL_HELLO || q->op == CTL_REPLACE || q->op == CTL_PLACE; }
 
 static void on_message(struct ev_loop *loop, ev_io *w, int events)
 {
@@ -430,13 +492,19 @@ void eng_ctl_stop(struct engine *e)
         conn_free(e->conns);
 }
 
-bool eng_ctl_any(const struct engine *e) { return e->conns; }
+bool eng_ctl_any(const struct engine *e)
+{
+    const struct ctl_conn *k = e->conns;
+    while (k && k->elder)
+        k = k->next;
+    return k;
+}
 
 struct ctl_conn *eng_ctl_next(struct engine *e, struct ctl_conn *k, struct ctl_client *c)
 {
     k = k ? k->next : e->conns;
     if (k)
-        *c = (struct ctl_client){ .id = k->id, .fd = k->fd, .log_fd = k->log_fd, .verbose = k->verbose, .uid = k->uid };
+        *c = (struct ctl_client){ .id = k->id, .fd = k->fd, .log_fd = k->log_fd, .verbose = k->verbose, .uid = k->uid, .elder = k->elder };
     return k;
 }
 
@@ -452,6 +520,9 @@ uint64_t eng_ctl_adopt(struct engine *e, const struct ctl_client *c)
     e->conns->log_fd = c->log_fd;
     e->conns->verbose = c->log_fd >= 0 ? c->verbose : 0;
     e->conns->uid = c->uid;
+    e->conns->elder = c->elder;
+    if (c->elder)
+        mp_stack_join_elsewhere(e->stack, true);
     return e->conns->id;
 }
 

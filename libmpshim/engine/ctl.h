@@ -48,6 +48,11 @@ enum ctl_op {
                        open those may ask): everything moves there, the control socket and its lock included. The same in
                        every version of this protocol */
     CTL_USE_LOCAL = 21, /* about a carrier: remote is a local address of the host, value 1: use it, 0: leave it; answer ctl_rep */
+    CTL_PLACE = 19, /* a helper to the one that is to replace it and cannot take what it carries (another build): fds: reply,
+                       control socket, its lock. Answer: result 0: it serves there. The connection stays: over it the new
+                       one asks the old for ports (CTL_RELEASE_PORT). The same in every version of this protocol */
+    CTL_KEEP = 22,    /* of a keeper (engine/keeper.c), after CTL_HELLO: a listener of a helper that died; as CTL_LISTEN, without
+                       the socket: it has the filter "only over loopback", and a socket of this user must listen there; answer */
     CTL_INFO = 20,    /* about a carrier, as CTL_QUERY, with all that is known of its subflows; answer struct ctl_info */
 };
 

@@ -9,7 +9,8 @@
  * drain.c    the end of a process       addr.c      address forms
  * asksock.c  questions of strangers about their carriers
  * statsock.c where they find it     secret.c    memory for keys
- * move.c     everything goes to another engine    portguard.c what keeps a listener from the outside */
+ * move.c     everything goes to another engine    portguard.c what keeps a listener from the outside
+ * keeper.c   who starts a helper again that was killed */
 #ifndef ENG_ENG_H
 #define ENG_ENG_H
 
@@ -82,6 +83,7 @@ struct engine {
     uint32_t ident4;            /* this engine's identity address, host order */
     struct eng_spare spare[ENG_SPARES]; /* identities for connections to come; descriptors are owned */
     int nspare;
+    uid_t spare_uid;            /* whose they are */
     mp_time spare_at;           /* the last one given back */
 
     ev_io stat_io;              /* statsock.c; its descriptor is owned */
@@ -91,7 +93,10 @@ struct engine {
     struct guest *guests;
     int ctl_fd, log_fd, verbose;
     int lock_fd, take_fd;       /* helper; -1: none; owned */
-    bool replaced;
+    bool replaced;              /* another helper has our place */
+    ev_io keeper_io;            /* keeper.c; its descriptor is owned; active: one runs */
+    char *kept;                 /* owned; what the keeper was told last */
+    size_t nkept;
     void (*ready)(void *arg);   /* struct eng_cfg's */
     void *ready_arg;
     bool is_listening;          /* helper */
@@ -160,7 +165,7 @@ int eng_diag_find(struct engine *e, const struct mp_endpoint *local, const struc
 /* ---- ctl.c ---- */
 int eng_ctl_start(struct engine *e);
 void eng_ctl_stop(struct engine *e);
-struct ctl_client { uint64_t id; int fd, log_fd, verbose; uid_t uid; }; /* a control connection; log_fd -1: none */
+struct ctl_client { uint64_t id; int fd, log_fd, verbose; uid_t uid; bool elder; }; /* a control connection; log_fd -1: none */
 struct ctl_conn *eng_ctl_next(struct engine *e, struct ctl_conn *k, struct ctl_client *c); /* iterate: k NULL first */
 bool eng_ctl_moved(struct engine *e); /* does what CTL_HANDOVER asked for; false: all stays here */
 void eng_ctl_serve(struct engine *e); /* the control socket is ours now */
@@ -180,6 +185,7 @@ int eng_port_listen(struct engine *e, uint64_t client, const struct ctl_req *req
 void eng_port_check(struct engine *e, mp_time now); /* are the programs' listeners still there? now 0: ask at once */
 void eng_port_check_twice(struct engine *e);         /* at once, and when a process that ends has closed all */
 void eng_port_release(struct engine *e, uint16_t port);
+int eng_port_keep(struct engine *e, uid_t uid, const struct ctl_req *req); /* of a helper that died: 0 or -errno */
 void eng_port_accept(struct engine *e, struct port *p, struct mpc *c, mp_time now);
 void eng_port_conn_get(struct port *p);
 void eng_port_conn_put(struct port *p);          /* one of its connections ended; may free p */
@@ -244,6 +250,12 @@ int eng_move_check(struct engine *e, struct move_in *in, int file, uint64_t layo
 void eng_move_go(struct engine *e, struct move_in *in); /* takes over; in is gone */
 bool eng_move_may(struct engine *e, int raw);     /* who shows this socket may take or give everything */
 void eng_move_drop(struct move_in *in);          /* NULL: nothing */
+int eng_place_give(struct engine *e, int to);    /* only the control socket and its lock go. 0: the other one serves, or -errno */
+int eng_send_fds(int to, const struct ctl_req *q, const int *fd, int n); /* 0 or -errno */
+
+/* ---- keeper.c ---- */
+void eng_keeper_tell(struct engine *e);          /* which listeners would be deaf without this helper; starts one, if need be */
+void eng_keeper_end(struct engine *e);           /* in order */
 
 /* ---- drain.c ---- */
 void eng_drain_add(struct engine *e, int fd, uint64_t ms, bool leave); /* owns fd */

@@ -344,6 +344,7 @@ static void engine_free(struct engine *e)
     if (!e)
         return;
     if (e->loop) {
+        eng_keeper_end(e);
         eng_drain_free(e);
         eng_statsock_close(e);
         eng_asksock_close(e);
@@ -365,6 +366,7 @@ static void engine_free(struct engine *e)
             close(fds[i]);
     strings_free(e);
     free(e->client_settings);
+    free(e->kept);
     free(e);
 }
 

@@ -23,6 +23,7 @@
 #include "engine/ctl.h"
 #include "engine/ctlpath.h"
 #include "engine/engine.h"
+#include "engine/keeper.h"
 
 enum { IDLE_DEFAULT_S = 10, SETTINGS_MAX = 64, PATH_ROOM = 108, LOCK_TRIES = 60 };
 
@@ -43,7 +44,8 @@ static const char usage[] =
     "  --ctl PATH      control socket (default: one per user and network namespace)\n"
     "  --idle SECONDS  end when nothing was alive that long (default 10; 0: never)\n"
     "  --ready-fd N    write \"1\" there when serving, or why not\n"
-    "  --replace       take the place of the helper that runs, with all its connections\n"
+    "  --replace       take the place of the helper that runs, with all its connections; where it is of another build, programs\n"
+    "                  that run stay with it and new ones come here\n"
     "  --foreground    stay with the terminal, messages to standard error\n"
     "  --check         tell what this machine has and lacks, with the privileges of this program (mptcp-run --check)\n";
 
@@ -377,6 +379,8 @@ static int replace(struct args *a)
 int main(int argc, char **argv)
 {
     struct args a;
+    if (argc == 3 && strcmp(argv[1], "--keep") == 0) /* the helper's word to itself (keeper.c) */
+        return mpshim_keeper_main(3, argv[2]);
     int r = parse(&a, argc, argv);
     if (r >= 0)
         return r;

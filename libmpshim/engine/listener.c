@@ -176,6 +176,7 @@ void eng_port_check(struct engine *e, mp_time now)
         if (p->live ? !still_there(p) : p->guard_fd < 0)
             gone(p);
     }
+    eng_keeper_tell(e);
 }
 
 /* The kernel closes a dead process's descriptors in no order that we may rely on: its connection to us may be first. */
@@ -222,6 +223,13 @@ struct port *eng_port_next(struct engine *e, struct port *p, struct port_info *i
 
 /* ---- listen ---- */
 
+static unsigned families_of(const struct mp_endpoint *at, bool v6only)
+{
+    if (at->ip.family == 4)
+        return 1;
+    return eng_is_any(&at->ip) && !v6only ? 3 : 2;
+}
+
 static int facts_of(int fd, struct mp_endpoint *at, unsigned *families)
 {
     union ctl_addr a;
@@ -234,9 +242,7 @@ static int facts_of(int fd, struct mp_endpoint *at, unsigned *families)
         return -EAFNOSUPPORT;
     if (a.sa.sa_family == AF_INET6)
         (void)getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, &vn);
-    *families = at->ip.family == 4 ? 1 : 2;
-    if (at->ip.family == 6 && eng_is_any(&at->ip) && !v6only)
-        *families = 3;
+    *families = families_of(at, v6only);
     return at->port ? 0 : -EINVAL;
 }
 
@@ -311,8 +317,33 @@ int eng_port_listen(struct engine *e, uint64_t client, const struct ctl_req *q, 
     if (err)
         return err;
     eng_sweep_at(e, eng_now() + CHECK_EVERY);
+    eng_keeper_tell(e);
     *why = CTL_OK;
     return 0;
+}
+
+/* The name decides nothing: the kernel says who listens there. */
+int eng_port_keep(struct engine *e, uid_t uid, const struct ctl_req *q)
+{
+    struct port_info i = { .live = true, .filtered = true, .guard_fd = -1, .pid = q->pid, .options = *q };
+    struct diag_sock s;
+    struct mp_endpoint from;
+    struct port target = { .e = e };
+    if (!eng_from_sa(&q->local, &i.at) || !i.at.port)
+        return -EINVAL;
+    i.families = families_of(&i.at, q->flags & CTL_F_V6ONLY);
+    target.at = i.at;
+    target.families = i.families;
+    struct mp_endpoint to;
+    eng_port_target(&target, &to);
+    from = eng_identity_any(e, to.ip.family == 6);
+    from.port = 1;
+    int err = eng_diag_find(e, &to, &from, &s);
+    if (err || s.state != TCP_LISTEN_STATE)
+        return err ? err : -ENOENT;
+    if (s.uid != uid && uid != 0)
+        return -EACCES;
+    return find(e, &i.at, i.families) || eng_port_adopt(e, &i) ? 0 : -ENOMEM;
 }
 
 /* A client without MPTCP gets a reset. */

@@ -10,6 +10,7 @@
  * carriers whose connection has ended. */
 #include <errno.h>
 #include <poll.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -228,7 +229,7 @@ static void out_close(struct out *o)
 /* ---- giving: the messages ---- */
 
 /* -ETOOMANYREFS: too many descriptors are under way for this user; the taker is just taking them. */
-static int send_fds(int to, const struct ctl_req *q, const int *fd, int n)
+int eng_send_fds(int to, const struct ctl_req *q, const int *fd, int n)
 {
     union { struct cmsghdr h; char b[CMSG_SPACE(CTL_FDS * sizeof(int))]; } c = { 0 };
     struct iovec v = { (void *)q, sizeof *q };
@@ -254,7 +255,7 @@ static int send_sockets(int to, const struct out *o)
     struct ctl_req q = request(CTL_MOVE_SOCKETS);
     int err = 0;
     for (int at = 0; at < o->n && !err; at += CTL_FDS)
-        err = send_fds(to, &q, o->fd + at, o->n - at < CTL_FDS ? o->n - at : CTL_FDS);
+        err = eng_send_fds(to, &q, o->fd + at, o->n - at < CTL_FDS ? o->n - at : CTL_FDS);
     return err;
 }
 
@@ -268,7 +269,8 @@ static int await(int fd)
     while (r < 0 && errno == EINTR);
     if (r <= 0)
         return r ? -errno : -ETIMEDOUT;
-    return recv(fd, &rep, sizeof rep, MSG_DONTWAIT) == sizeof rep ? rep.result : -EPIPE;
+    /* Of another version it may be of another length; result is always there. */
+    return recv(fd, &rep, sizeof rep, MSG_DONTWAIT) >= (ssize_t)(offsetof(struct ctl_rep, result) + sizeof rep.result) ? rep.result : -EPIPE;
 }
 
 static int ask(int to, const struct out *o)
@@ -279,10 +281,25 @@ static int ask(int to, const struct out *o)
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
         return -errno;
     int fds[] = { pair[1], o->file };
-    int err = send_fds(to, &q, fds, 2);
+    int err = eng_send_fds(to, &q, fds, 2);
     close(pair[1]);
     if (!err)
         err = await(pair[0]);
+    close(pair[0]);
+    return err;
+}
+
+int eng_place_give(struct engine *e, int to)
+{
+    struct ctl_req q = request(CTL_PLACE);
+    int pair[2];
+    if (e->ctl_fd < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+        return -errno;
+    int fds[] = { pair[1], e->ctl_fd, e->lock_fd };
+    int err = e->lock_fd < 0 ? -EBADF : eng_send_fds(to, &q, fds, 3);
+    close(pair[1]);
+    if (!err)
+        err = await(pair[0]); /* end of file: one that does not know this message */
     close(pair[0]);
     return err;
 }

@@ -131,8 +131,10 @@ static int query_any(const union ctl_addr *identity, const union ctl_addr *local
 static int query(int fd, struct shim_fd *f, const struct question *k)
 {
     union ctl_addr identity, local;
-    if (f && f->kind == SHIM_CARRIER)
-        return f->host < SHIM_HOSTS ? query_host(f->host, &f->identity, &f->local, k) : query_any(&f->identity, &f->local, k);
+    if (f && f->kind == SHIM_CARRIER) {
+        int r = f->host < SHIM_HOSTS ? query_host(f->host, &f->identity, &f->local, k) : -EPIPE;
+        return r == -EPIPE ? query_any(&f->identity, &f->local, k) : r; /* another helper may have its place, and the listener */
+    }
     if (!shim_is_carrier(fd, f, &identity, &local)) return -ENOENT;
     return query_any(&identity, &local, k);
 }

@@ -150,6 +150,11 @@ def engines(host):
     return [pid for pid in processes(host.ns) if "mpshim-engine" in _name(pid)]
 
 
+def keepers(host):
+    """Pids of those that start a helper again."""
+    return [pid for pid in processes(host.ns) if _name(pid) == "mpshim-keeper"]
+
+
 def _name(pid):
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
