@@ -77,8 +77,16 @@ static int guard_setup(int fd, struct mp_endpoint *id)
  * next program may have it: what differs is the program's port. Not for ever, as connections that last would share one
  * name by thousands, and bind() looks at all sockets of a name. */
 
+void eng_identity_fini(struct engine *e)
+{
+    while (e->nspare)
+        close(e->spare[--e->nspare].fd);
+}
+
 static bool spare_take(struct engine *e, bool v6, struct mp_endpoint *id, int *fd, int *uses)
 {
+    if (e->nspare && e->spare_uid != geteuid())
+        eng_identity_fini(e); /* the program gave up its user: the kernel shares a name among the sockets of one user only */
     for (int i = 0; i < e->nspare; i++) {
         if (e->spare[i].id.ip.family != (v6 ? 6 : 4))
             continue;
@@ -109,12 +117,6 @@ void eng_identity_sweep(struct engine *e, mp_time now)
         eng_identity_fini(e);
 }
 
-void eng_identity_fini(struct engine *e)
-{
-    while (e->nspare)
-        close(e->spare[--e->nspare].fd);
-}
-
 int eng_identity_open(struct engine *e, bool v6, struct mp_endpoint *id, int *fd, int *uses)
 {
     *uses = 1;
@@ -123,6 +125,8 @@ int eng_identity_open(struct engine *e, bool v6, struct mp_endpoint *id, int *fd
         return 0;
     }
     *id = eng_identity_any(e, v6);
+    if (!e->nspare)
+        e->spare_uid = geteuid();
     *fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (*fd < 0)
         return -errno;

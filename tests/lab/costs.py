@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 from .crowd import FAR, PORT, RATES, crowd_of_all, kernel_kb, lab_with_server
+from .host import PYTHON
 from .netns import processes
 from .shim import KERNEL, MPTCP_RUN, shim
 from .topology import two_path
@@ -104,6 +105,29 @@ def start_kb(preload):
     return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith(("Private_Clean:", "Private_Dirty:")))
 
 
+# -- the end of a program that has just written much
+
+SINK = """import socket
+l = socket.create_server(("0.0.0.0", 7001)); print("ready", flush=True)
+while True:
+    s, _ = l.accept()
+    while s.recv(1 << 20): pass
+"""
+UPLOAD = f"""import os, socket, time
+s = socket.create_connection(("{FAR}", 7001)); s.sendall(b"x" * 10_000_000); print(time.monotonic(), flush=True); os._exit(0)
+"""
+
+
+def exit_ms(wrap):
+    """Milliseconds from the last write's return to the reaping; 10 MB for two paths of 20 Mbit/s are under way."""
+    with two_path(families="v4", rate="20M", delay="5ms") as lab:
+        sink = lab.server.popen([*KERNEL, PYTHON, "-c", SINK], stdout=subprocess.PIPE)
+        sink.stdout.readline()
+        program = lab.client.popen([*wrap, PYTHON, "-c", UPLOAD], stdout=subprocess.PIPE)
+        program.wait()
+        return (time.monotonic() - float(program.stdout.read())) * 1e3
+
+
 # -- bystanders
 
 def bystander(engine):
@@ -136,7 +160,7 @@ def by_wrap(measure, *args):
 def memory(n):
     # A helper has two descriptors a connection, carrier and guard; 20,000 is a usual limit, which only root may raise.
     rows = {name: idle(WRAPS[name], 9000 if "helper" in name else 10000) for name in WRAPS}
-    return {**{name: sum(kb) for name, kb in rows.items()},
+    return {**{name: sum(kb) for name, kb in rows.items()}, **{f"{name}, one end": sum(kb) / 2 for name, kb in rows.items()},
             **{f"{name}: processes": kb[0] for name, kb in rows.items()}}
 
 
@@ -149,6 +173,7 @@ ROWS = [
     # name, what, measure(n), target
     ("start", "start of a program without sockets: ms more", startup, ("<=", 1.0)),
     ("start-memory", "... KB more", lambda n: {"ours": start_kb(True) - start_kb(False), "bare": start_kb(False)}, ("<=", 300)),
+    ("exit", "_exit() with 10 MB unsent, until it is reaped: ms", lambda n: turns(n, by_wrap(exit_ms)), None),
     ("connect-1", "connections/s, one at a time", lambda n: turns(n, by_wrap(rate, 3000, 1)), (">=", 2000)),
     ("connect-32", "connections/s, 32 at once", lambda n: turns(n, by_wrap(rate, 10000, 32)), (">=", 6000)),
     ("latency", "a byte there and back, us", lambda n: turns(n, by_wrap(latency)), ("<=", 150)),
