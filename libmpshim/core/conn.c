@@ -603,6 +603,22 @@ void mpc_release(struct mpc *c, mp_dur linger, mp_time now)
     conn_touch(c);
 }
 
+static int use_cc(struct mpc *c, uint64_t number, mp_time now)
+{
+    const struct mp_cc *cc = number ? NULL : mp_cc_find(c->st->set.cc);
+    for (uint64_t i = 0; mp_cc_all[i]; i++)
+        if (i + 1 == number) cc = mp_cc_all[i];
+    if (!cc) return -ENOENT;
+    if (cc == c->cc) return 0;
+    c->cc = cc;
+    for (struct sf *s = c->sfs; s; s = s->next) { /* windows stay; what the other one kept for itself does not */
+        memset(s->v.cc.priv, 0, sizeof s->v.cc.priv);
+        s->v.cc.acked_since_grow = 0;
+        if (cc->init && s->v.cc.cwnd) cc->init(&s->v.cc, now);
+    }
+    return 0;
+}
+
 int mpc_setopt(struct mpc *c, enum mpc_opt opt, uint64_t v, mp_time now)
 {
     switch (opt) {
@@ -619,6 +635,7 @@ int mpc_setopt(struct mpc *c, enum mpc_opt opt, uint64_t v, mp_time now)
     case MPC_TOS: c->v.tos = (uint8_t)v & 0xfc; break; /* the ECN bits are the transport's */
     case MPC_MAXSEG: c->v.max_seg = (uint32_t)mp_max(88, mp_min(v, 65535)); break; /* of subflows that open from now on */
     case MPC_TTL: c->v.ttl = (uint8_t)v; break;
+    case MPC_CC: return use_cc(c, v, now);
     default: return -EINVAL;
     }
     if (opt == MPC_KEEPALIVE || opt == MPC_KEEPIDLE_S)

@@ -116,6 +116,7 @@ int mpc_error(const struct mpc *c);                             /* errno: 0 clos
 bool mpc_send_done(const struct mpc *c);                        /* all written bytes, and the FIN if shut down, are acknowledged by the peer */
 
 enum mpc_opt { MPC_NODELAY, MPC_CORK, MPC_KEEPALIVE, MPC_KEEPIDLE_S, MPC_KEEPINTVL_S, MPC_KEEPCNT, MPC_USER_TIMEOUT_MS, MPC_RCVBUF, MPC_SNDBUF, MPC_TOS, MPC_TTL, MPC_MAXSEG,
+                MPC_CC /* congestion control: its number in mp_cc_all, from 1; 0: the setting's */,
                 MPC_STRICT /* never plain TCP: the connection fails with EPROTONOSUPPORT instead of falling back */ };
 /* The connection leaves (or may use again) this local address, whatever the path manager wants: RFC 6897 5.3.1. 0,
  * -EADDRNOTAVAIL: no path of the host has it; -EBUSY: nothing else would carry the connection; -EOPNOTSUPP: plain TCP. */

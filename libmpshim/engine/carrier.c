@@ -632,7 +632,7 @@ static void apply_options(struct mpc *m, const struct ctl_req *q, mp_time now)
         { MPC_KEEPIDLE_S, (uint64_t)q->keepidle_s }, { MPC_KEEPINTVL_S, (uint64_t)q->keepintvl_s },
         { MPC_KEEPCNT, (uint64_t)q->keepcnt }, { MPC_USER_TIMEOUT_MS, (uint64_t)q->user_timeout_ms },
         { MPC_RCVBUF, q->rcvbuf }, { MPC_SNDBUF, q->sndbuf }, { MPC_TOS, q->tos },
-        { MPC_TTL, q->ttl }, { MPC_MAXSEG, q->maxseg }, { MPC_STRICT, !!(q->flags & CTL_F_STRICT) },
+        { MPC_TTL, q->ttl }, { MPC_MAXSEG, q->maxseg }, { MPC_CC, q->cc }, { MPC_STRICT, !!(q->flags & CTL_F_STRICT) },
     };
     for (size_t i = 0; i < sizeof set / sizeof *set; i++)
         if (set[i].v)

@@ -88,7 +88,8 @@ struct ctl_req {
     uint32_t rcvbuf, sndbuf; /* CONNECT: bytes the program asked for; 0: not set */
     uint8_t tos, ttl;        /* CONNECT, LISTEN (for the connections to come): of packets; ttl 0: default */
     uint16_t maxseg;         /* TCP_MAXSEG; 0: not set */
-    uint8_t pad[4];
+    uint8_t cc;              /* TCP_CONGESTION: number in mp_cc_all, from 1; 0: not set */
+    uint8_t pad[3];
     char prog[32];           /* program's name, for people */
 };
 enum ctl_flags { CTL_F_NODELAY = 1, CTL_F_KEEPALIVE = 2, CTL_F_CORK = 4, CTL_F_V6ONLY = 8, CTL_F_REUSEPORT = 16, CTL_F_STRICT = 0x8000 };

@@ -76,6 +76,13 @@ static bool fits(int fd, int family, const struct sockaddr *sa, const union ctl_
     return family == AF_INET || remote->sa.sa_family == AF_INET6 || !get_int(fd, IPPROTO_IPV6, IPV6_V6ONLY);
 }
 
+static int kernels_own(int fd, const struct sockaddr *sa, socklen_t n)
+{
+    struct shim_fd *f = shim_find(fd);
+    if (f) f->cc = 0; /* what the kernel took of it stands */
+    return (int)shim_neg(REAL(connect)(fd, sa, n));
+}
+
 static int by_kernel(int fd, const struct sockaddr *sa, socklen_t n, enum ctl_why why, const char *detail)
 {
     union ctl_addr a;
@@ -84,7 +91,7 @@ static int by_kernel(int fd, const struct sockaddr *sa, socklen_t n, enum ctl_wh
         shim_log(1, "%s: %s: %s", shim_addr_text(&a, text, sizeof text), shim_is_refused(why) ? "refused (strict)" : "kernel TCP",
                  detail ? detail : shim_why_text(why));
     if (shim_is_refused(why)) return -EPROTONOSUPPORT;
-    return (int)shim_neg(REAL(connect)(fd, sa, n));
+    return kernels_own(fd, sa, n);
 }
 
 /* ---- the carrier ---- */
@@ -172,7 +179,7 @@ static int first_connect(int fd, const struct sockaddr *sa, socklen_t n, const u
     int why = ask_some_host(fd, family, remote, &rep, &host, &detail);
     if (why) return by_kernel(fd, sa, n, (enum ctl_why)why, detail);
 
-    struct shim_fd v = {.kind = SHIM_CARRIER, .host = (uint8_t)host, .pending = 1, .cookie = shim_cookie(fd), .identity = rep.identity, .truth_remote = *remote, .mptcp = before->mptcp};
+    struct shim_fd v = {.kind = SHIM_CARRIER, .host = (uint8_t)host, .pending = 1, .cookie = shim_cookie(fd), .identity = rep.identity, .truth_remote = *remote, .mptcp = before->mptcp, .cc = before->cc};
     shim_bound_sndbuf(fd);
     int r = carry(fd, &v, family);
     if (r == -EADDRNOTAVAIL || r == -EAGAIN) return by_kernel(fd, sa, n, CTL_RESOURCE, NULL);
@@ -204,13 +211,13 @@ int shim_connect(int fd, const struct sockaddr *sa, socklen_t n)
     if (k.kind == SHIM_CARRIER && sa && n >= sizeof sa->sa_family && sa->sa_family != AF_UNSPEC) return go_on(fd, f, get_int(fd, SOL_SOCKET, SO_DOMAIN));
     if (k.kind == SHIM_CARRIER) return dissolve(fd, f, sa, n);
     if (k.kind == SHIM_KERNEL || k.kind == SHIM_LISTENER || !shim_addr_in(&remote, sa, n) || !is_destination(&remote))
-        return (int)shim_neg(REAL(connect)(fd, sa, n));
+        return kernels_own(fd, sa, n);
     return first_connect(fd, sa, n, &remote, &k);
 }
 
 int w_connect(int fd, const struct sockaddr *sa, socklen_t n)
 {
-    if (shim_is_engine || !sa || n < sizeof sa->sa_family || (sa->sa_family != AF_INET && sa->sa_family != AF_INET6 && !shim_find(fd)))
+    if (shim_is_engine || n < sizeof sa->sa_family || !shim_is_readable(sa) || (sa->sa_family != AF_INET && sa->sa_family != AF_INET6 && !shim_find(fd)))
         return REAL(connect)(fd, sa, n);
     int saved = errno;
     return (int)shim_ret(shim_connect(fd, sa, n), saved);

@@ -145,7 +145,9 @@ static int listen_by_engine(int fd, int backlog, int host)
     static _Atomic uint32_t ids;
     struct shim_fd v = {.kind = SHIM_LISTENER, .host = (uint8_t)host, .listener = atomic_fetch_add(&ids, 1) + 1, .backlog = backlog, .cookie = shim_cookie(fd)};
     struct shim_fd *before = shim_find(fd);
-    v.mptcp = before && before->mptcp && before->cookie == v.cookie;
+    bool same = before && before->cookie == v.cookie;
+    v.mptcp = same && before->mptcp;
+    v.cc = same ? before->cc : 0;
     int r = shim_conf.strict ? filter_attach(fd) : 0;
     if (r) return kernel_listen(fd, backlog);
     if (!shim_conf.strict) filter_detach(fd); /* one before us may have left ours */

@@ -93,7 +93,7 @@ enum shim_kind {
     SHIM_CARRIER,
     SHIM_LISTENER,
     SHIM_TRIED, /* connect() failed; the kernel has freed the socket, but its old port still shows in getsockname() */
-    SHIM_ASKED,  /* a socket of IPPROTO_MPTCP, not connected (mptcp.c) */
+    SHIM_ASKED,  /* not connected: what the program asked for is remembered (IPPROTO_MPTCP, TCP_CONGESTION) */
     SHIM_KERNEL, /* the program asked for what only the kernel's TCP does (sockopt.c) */
 };
 enum shim_host_id { SHIM_HOST_INSIDE, SHIM_HOST_HELPER, SHIM_HOST_PARENT, SHIM_HOSTS, SHIM_HOST_ANY = SHIM_HOSTS };
@@ -109,6 +109,7 @@ struct shim_fd {
     uint32_t listener;      /* LISTENER: equal for duplicates */
     int backlog;            /* LISTENER */
     uint8_t guarded;        /* LISTENER, and CARRIERs from it: SO_REUSEPORT is ours, not the program's */
+    uint8_t cc;             /* TCP_CONGESTION that the program set: its number among the engine's, from 1 (congestion.c) */
     uint64_t cookie;        /* SO_COOKIE of the socket */
     FILE *file;             /* CARRIER: a stream that fdopen() made of it; flushed at exit */
     union ctl_addr identity, local;            /* CARRIER: the kernel's peer and own address, normalised (v4 if mapped) */
@@ -220,6 +221,10 @@ bool shim_is_info(int level, int opt); /* info.c: a figure of the connection */
 void shim_info_get(int fd, struct shim_fd *f, int level, int opt, void *v, socklen_t n); /* v: as the kernel answered */
 struct tcp_info;
 void shim_info_subflow(const struct ctl_subflow *s, struct tcp_info *i);
+bool shim_is_readable(const void *p); /* truth.c */
+void shim_option_tell(int fd, int opt, int value); /* enum mpc_opt; the engine, if it is concerned: of a carrier, or a listener */
+int shim_congestion_set(int fd, const void *v, socklen_t n);             /* congestion.c; as setsockopt() */
+void shim_congestion_get(const struct shim_fd *f, void *v, socklen_t n); /* v: as the kernel answered */
 int shim_mpshim_set(int fd, int opt, const void *v, socklen_t n);
 int shim_mptcp_get(int fd, int level, int opt, void *v, socklen_t *n); /* mptcp.c; as getsockopt() */
 void shim_bound_sndbuf(int fd); /* a carrier holds no more unsent data than the network's own socket would */

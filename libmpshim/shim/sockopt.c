@@ -65,6 +65,8 @@ void shim_options_read(int fd, int family, struct ctl_req *q)
     q->tos = (uint8_t)(v6 ? get(fd, IPPROTO_IPV6, IPV6_TCLASS) : get(fd, IPPROTO_IP, IP_TOS));
     q->ttl = (uint8_t)(v6 ? get(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS) : get(fd, IPPROTO_IP, IP_TTL));
     q->maxseg = (uint16_t)(mss == UNSET_MSS ? 0 : mss);
+    struct shim_fd *f = shim_find(fd);
+    q->cc = f && f->cookie == shim_cookie(fd) ? f->cc : 0;
 }
 
 /* Over loopback, autotuning gives the program's socket megabytes at once, behind which the engine's queue waits: a
@@ -114,6 +116,13 @@ static void forward(int fd, enum mpc_opt opt, int value)
     shim_tell(SHIM_HOST_ANY, &q);
 }
 
+void shim_option_tell(int fd, int opt, int value)
+{
+    struct shim_fd *f = shim_find(fd);
+    if (f && f->kind == SHIM_LISTENER) shim_listen_options(fd, f);
+    else forward(fd, (enum mpc_opt)opt, value);
+}
+
 /* Signed segments and checkpoints need the kernel's own TCP: such a socket is never carried. */
 static const char *kernel_only(int level, int opt)
 {
@@ -154,11 +163,10 @@ int w_setsockopt(int fd, int level, int opt, const void *v, socklen_t n)
     if (shim_is_engine) return REAL(setsockopt)(fd, level, opt, v, n);
     if (SHIM_UNLIKELY(kernel_only(level, opt) != NULL)) return set_kernel_only(fd, level, opt, v, n);
     if (SHIM_UNLIKELY(level == SOL_MPSHIM)) return shim_mpshim_set(fd, opt, v, n);
+    if (SHIM_UNLIKELY(level == IPPROTO_TCP && opt == TCP_CONGESTION)) return shim_congestion_set(fd, v, n);
     int saved = errno, r = REAL(setsockopt)(fd, level, opt, v, n), value, i = r == 0 ? forward_of(level, opt) : -1;
     if (i < 0 || !value_of(level, v, n, &value)) return r;
-    struct shim_fd *f = shim_find(fd);
-    if (f && f->kind == SHIM_LISTENER) shim_listen_options(fd, f);
-    else if (!is_other_family(f, level)) forward(fd, forwarded[i].to, value);
+    if (!is_other_family(shim_find(fd), level)) shim_option_tell(fd, forwarded[i].to, value);
     errno = saved;
     return r;
 }
@@ -188,6 +196,7 @@ int w_getsockopt(int fd, int level, int opt, void *v, socklen_t *n)
         *(int *)v = IPPROTO_MPTCP;
     if (f && f->guarded && level == SOL_SOCKET && opt == SO_REUSEPORT && *n == sizeof(int) && f->cookie == shim_cookie(fd))
         *(int *)v = 0; /* it is ours: listen.c */
+    if (f && f->cc && level == IPPROTO_TCP && opt == TCP_CONGESTION && f->cookie == shim_cookie(fd)) shim_congestion_get(f, v, *n);
     if ((f && f->kind == SHIM_CARRIER) || shim_is_info(level, opt)) carrier_get(fd, f, level, opt, v, n);
     errno = saved;
     return r;

@@ -1,6 +1,9 @@
 /* Addresses: what the kernel says about a carrier, and what is true. */
 #include <arpa/inet.h>
+#include <errno.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "shim/shim.h"
 
@@ -215,10 +218,25 @@ static bool may_be_carrier(struct shim_fd *f, enum side side, const struct socka
     return side == SIDE_PEER ? shim_is_identity(sa, f) : shim_is_loopback(sa);
 }
 
+/* What the program gave us is looked at as the kernel looks: a bad pointer is for its call, which says EFAULT.
+ * rt_sigprocmask() copies the set in before it looks at the first argument, which no kernel knows. */
+bool shim_is_readable(const void *p)
+{
+    uintptr_t at = (uintptr_t)p & ~(uintptr_t)7; /* eight bytes of one page */
+    int saved = errno;
+    if (!p) return false;
+    if (shim_is_restricted) return true; /* no call that the program does not make */
+    bool bad = syscall(SYS_rt_sigprocmask, -1, at, NULL, 8) < 0 && errno == EFAULT;
+    errno = saved;
+    return !bad;
+}
+
+static socklen_t room_of(const socklen_t *n) { return shim_is_readable(n) ? *n : 0; }
+
 static int name(int fd, enum side side, struct sockaddr *sa, socklen_t *n)
 {
     int (*get)(int, struct sockaddr *, socklen_t *) = side == SIDE_PEER ? REAL(getpeername) : REAL(getsockname);
-    socklen_t room = n ? *n : 0;
+    socklen_t room = room_of(n);
     int saved = errno, r = get(fd, sa, n);
     if (r < 0 || shim_is_engine || room < sizeof sa->sa_family || (sa->sa_family != AF_INET && sa->sa_family != AF_INET6)) return r;
     struct shim_fd *f = shim_find(fd);
@@ -242,7 +260,7 @@ static bool pending_name(int fd, struct sockaddr *sa, socklen_t *n, socklen_t ro
 
 int w_getsockname(int fd, struct sockaddr *sa, socklen_t *n)
 {
-    socklen_t room = n ? *n : 0;
+    socklen_t room = room_of(n);
     int saved = errno, r = name(fd, SIDE_OWN, sa, n);
     if (r < 0 || !shim_find(fd) || shim_find(fd)->kind != SHIM_CARRIER || room < 8 || !shim_is_loopback(sa)) return r;
     pending_name(fd, sa, n, room, sa->sa_family);
@@ -276,6 +294,7 @@ static void accepted(int listener, int fd, struct sockaddr *sa, socklen_t *n, so
     }
     v.mptcp = l && l->mptcp;
     v.guarded = l && l->guarded;
+    v.cc = l ? l->cc : 0;
     shim_bound_sndbuf(fd);
     if (!shim_is_borrowed()) shim_put(fd, &v);
     if (sa) replace(fd, shim_find(fd), SIDE_PEER, sa, n, room);
@@ -293,14 +312,14 @@ static int finish_accept(int listener, int fd, struct sockaddr *sa, socklen_t *n
 
 int w_accept(int fd, struct sockaddr *sa, socklen_t *n)
 {
-    socklen_t room = sa && n ? *n : 0;
+    socklen_t room = sa ? room_of(n) : 0;
     int saved = errno;
     return finish_accept(fd, REAL(accept)(fd, sa, n), sa, n, room, saved);
 }
 
 int w_accept4(int fd, struct sockaddr *sa, socklen_t *n, int flags)
 {
-    socklen_t room = sa && n ? *n : 0;
+    socklen_t room = sa ? room_of(n) : 0;
     int saved = errno;
     return finish_accept(fd, REAL(accept4)(fd, sa, n, flags), sa, n, room, saved);
 }

@@ -28,7 +28,7 @@ from lab.host import PYTHON  # noqa: E402
 from lab.shim import shim  # noqa: E402
 
 SELF = "10.99.0.1"
-PATIENCE = 12  # tests of a module that may end its process; each may take half a minute
+PATIENCE = 12  # tests of a module that may end its process; each may take a minute
 MODULES = """test_socket test_asyncio.test_events test_asyncio.test_streams test_asyncio.test_server test_asyncio.test_sock_lowlevel
 test_asyncio.test_selector_events test_asyncio.test_sendfile test_asyncio.test_buffered_proto test_asyncio.test_sslproto
 test_asyncio.test_ssl test_ssl test_httplib test_ftplib test_smtplib test_poplib test_imaplib test_nntplib test_telnetlib

@@ -9,7 +9,7 @@ import importlib
 import sys
 import unittest
 
-LIMIT = 30
+LIMIT = 60
 
 
 class Result(unittest.TestResult):

@@ -173,5 +173,20 @@ l.close(); print(ask(p)); os.waitpid(pid, 0); time.sleep(1.5); print(ask(p)) # t
 """, "Connection refused\n0 Connection refused\nConnection refused\nSuccess\nSuccess\nConnection refused")
 
 
+def test_bad_pointers(same):
+    """EFAULT, as the kernel says it; the connection that accept() took is gone, and the listener goes on."""
+    same("""
+l = listen(); n = ctypes.c_uint32(128); a = ctypes.create_string_buffer(128); bad = ctypes.c_void_p(8)
+def e(r): return errno.errorcode[ctypes.get_errno()] if r < 0 else "ok"
+call(l, "echo", 2); wait(lambda: select.select([l], [], [], 0)[0])
+print(e(libc.accept(l.fileno(), bad, ctypes.byref(n))), e(libc.accept(l.fileno(), a, bad)))
+call(l); s, who = l.accept(); f = s.fileno(); s.sendall(b"x"); print(s.recv(1))
+for f in l.fileno(), s.fileno():
+    print([e(c(f, p, q)) for c in (libc.getpeername, libc.getsockname) for p, q in ((bad, ctypes.byref(n)), (a, bad), (a, None), (None, ctypes.byref(n)))])
+print(e(libc.getsockopt(f, 6, 11, a, bad)), e(libc.getsockopt(f, 1, 4, bad, ctypes.byref(n))), e(libc.setsockopt(f, 6, 1, bad, 4)), e(libc.setsockopt(f, 6, 13, bad, 4)), e(libc.connect(f, bad, 16)))
+s.sendall(b"y"); print(s.recv(1))
+""")
+
+
 def test_reuseport_is_what_the_program_set(same):
     same("l = listen(); call(l); s, a = l.accept(); print(l.getsockopt(1, 15), s.getsockopt(1, 15)); m = socket.socket(); m.setsockopt(1, 15, 1); m.bind(('0.0.0.0', 0)); m.listen(); call(m); s, a = m.accept(); print(m.getsockopt(1, 15), s.getsockopt(1, 15))", "0 0\n1 1")

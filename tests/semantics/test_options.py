@@ -2,6 +2,7 @@
 import re
 
 import pytest
+from conftest import MPTCP_RUN
 
 
 def test_kind_of_socket(same):
@@ -61,6 +62,23 @@ def test_congestion_control(same):
     same("""
 s = socket.socket(); a = s.getsockopt(6, 13, 16); print(len(a)); s.setsockopt(6, 13, b"reno"); print(s.getsockopt(6, 13, 16)); s.connect((FAR, ECHO)); print(err(s.setsockopt, 6, 13, b"cubic"), s.getsockopt(6, 13, 16), err(s.setsockopt, 6, 13, b"nonsense"))
 """)
+
+
+def test_the_engines_congestion_controls(same):
+    """Those that this kernel does not have, before and after connect() and below a listener; mptcp-stat shows what is used."""
+    out, _ = same.run("""
+s = socket.socket(); print(err(s.setsockopt, 6, 13, b"olia"), s.getsockopt(6, 13, 16), err(s.setsockopt, 6, 13, b"nonsense")); s.connect((FAR, ECHO)); s.sendall(b"x"); s.recv(1); print(s.getsockopt(6, 13, 16))
+s.setsockopt(6, 13, b"wvegas"); s.sendall(b"y" * 100000); n = 0
+while n < 100000: n += len(s.recv(65536))
+print(s.getsockopt(6, 13, 16), s.getsockopt(6, 13, 4))
+l = listen(); l.setsockopt(6, 13, b"balia"); call(l); c, a = l.accept(); c.sendall(b"z"); print(c.recv(1), c.getsockopt(6, 13, 16))
+t = socket.socket(); t.setsockopt(6, 13, b"lia"); t.connect(("127.0.0.1", l.getsockname()[1])); print(b"lia" in t.getsockopt(6, 13, 16))
+u = socket.socket(); print(err(u.setsockopt, 6, 13, b""), err(u.setsockopt, 17, 13, b"olia"), err(socket.socket(socket.AF_UNIX).setsockopt, 6, 13, b"olia"))
+import re; print(sorted(re.findall(r'"cc": *"([a-z]+)"', subprocess.run([STAT, "--json", "-i", "0"], capture_output=True, text=True).stdout)))
+""".replace("STAT", repr(str(MPTCP_RUN.with_name("mptcp-stat")))), "helper")
+    olia, wvegas, balia = (repr(n + bytes(16 - len(n))) for n in (b"olia", b"wvegas", b"balia"))
+    assert out.splitlines()[:6] == [f"None {olia} ENOENT", olia, f"{wvegas} b'wveg'", f"b'z' {balia}", "False", "EINVAL ENOPROTOOPT ENOTSUP"], out
+    assert "'balia'" in out and "'wvegas'" in out, out
 
 
 def test_upper_layer_protocol(same):

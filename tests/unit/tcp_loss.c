@@ -3,6 +3,8 @@
 
 #include <errno.h>
 
+#include "core/cc/cc.h"
+
 TEST(a_hole_in_the_sacks_is_sent_again_once)
 {
     struct lab l = { .plain = true };
@@ -318,4 +320,45 @@ TEST(large_slices_are_cut_where_a_hole_is)
     lab_ack(&l, P0, 1, 9001);
     CHECK(mpc_send_done(l.c));
     lab_end(&l);
+}
+
+static uint64_t number_of_cc(const char *name)
+{
+    for (uint64_t i = 0; mp_cc_all[i]; i++)
+        if (!strcmp(mp_cc_all[i]->name, name)) return i + 1;
+    return 0;
+}
+
+static double kept_at_a_loss(const char *cc) /* of the window */
+{
+    struct lab l = { .plain = true };
+    struct mpc_info i;
+    uint32_t s = grown(&l);
+    lab_write(&l, 6000);
+    sent(&l, s, 6);
+    uint64_t before = lab_sf(&l, 0).cwnd;
+    CHECK_EQ(mpc_setopt(l.c, MPC_CC, number_of_cc(cc), l.now), 0);
+    mpc_get_info(l.c, &i);
+    CHECK(!strcmp(i.cc, cc));
+    CHECK_EQ(lab_sf(&l, 0).cwnd, before);
+    CHECK_EQ((uint64_t)-mpc_setopt(l.c, MPC_CC, 99, l.now), ENOENT);
+    lab_wait(&l, LAB_RTT);
+    for (uint32_t k = 2; k <= 4; k++) sack(&l, s, s + 1000, s + k * 1000);
+    lab_wait(&l, MP_MS(5));
+    double kept = (double)lab_sf(&l, 0).ssthresh / (double)before;
+    sent(&l, s, 1);
+    lab_ack(&l, P0, 1, s + 6000);
+    lab_wait(&l, MP_SEC(2));
+    CHECK_EQ(mpc_setopt(l.c, MPC_CC, 0, l.now), 0);
+    mpc_get_info(l.c, &i);
+    CHECK(!strcmp(i.cc, "lia"));
+    lab_end(&l);
+    return kept;
+}
+
+TEST(the_congestion_control_of_a_connection_changes_on_the_way) /* TCP_CONGESTION; RFC 5681 3.2, RFC 9438 4.6 */
+{
+    double reno = kept_at_a_loss("reno"), cubic = kept_at_a_loss("cubic");
+    CHECK(reno > 0.45 && reno < 0.55);
+    CHECK(cubic > 0.65 && cubic < 0.75);
 }
