@@ -573,6 +573,27 @@ print(echo(dial(ECHO), b"back"), echo(s, b"on"))
 """)
 
 
+def test_a_user_namespace_of_its_own(net):
+    """The kernel refuses it to a process with threads, as an engine inside would be one."""
+    same(net, """
+s = dial(ECHO); echo(s, b"before")
+print(libc.unshare(0x10000000), ctypes.get_errno(), os.getuid()); echo(s, b"after"); print(s.getpeername(), echo(dial(ECHO), b"new"))
+""")
+    assert run(net, "print(libc.unshare(0x10000), ctypes.get_errno(), libc.setns(0, 0), ctypes.get_errno())") == "0 0 -1 22\n"
+
+
+def test_real_vfork_and_fexecve_beside_a_connection(net):
+    same(net, """
+import threading
+s = dial(ECHO); echo(s, b"before"); s.set_inheritable(True); s.setblocking(True)
+threading.Thread(target=lambda: time.sleep(0.2)).start()
+print(subprocess.run(["/bin/sh", "-c", f"printf vfork >&{s.fileno()}"], pass_fds=[s.fileno()]).returncode, s.recv(9))
+time.sleep(0.3)
+f = os.open(sys.executable, os.O_RDONLY)
+os.execve(f, [sys.executable, "-c", f"import socket; s = socket.socket(fileno={s.fileno()}); s.sendall(b'fexecve'); print(s.recv(9), s.getpeername())"], os.environ)
+""")
+
+
 def test_the_first_process_of_a_container(net):
     """No helper becomes its child, and its end, which ends all of the container, loses nothing."""
     inner = PRELUDE + """

@@ -2,7 +2,13 @@
  * and that we need for an engine. The engine inside, if any, goes to the helper before the filter comes; afterwards new
  * connections and listeners are the kernel's, and nobody is asked anything any more. (A filter that was there when the
  * program started, as in a container, is the environment's: what it refuses is found out.) */
+#include <fcntl.h>
+#include <sched.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "shim/shim.h"
 
@@ -33,4 +39,41 @@ int w_prctl(int op, unsigned long a, unsigned long b, unsigned long c, unsigned 
     bool sandbox = (op == PR_SET_SECCOMP || op == PR_SET_NO_NEW_PRIVS) && a; /* the latter comes before any filter (seccomp(2)) */
     if (SHIM_UNLIKELY(sandbox) && !shim_is_engine && !shim_is_borrowed() && !shim_is_restricted) restrict_us();
     return REAL(prctl)(op, a, b, c, d);
+}
+
+/* ---- what only a process with one thread may do ---- */
+
+#define THREAD_ENDS_MS 500
+#define NS_GET_NSTYPE_REQUEST 0xb703 /* linux/nsfs.h */
+
+static int threads(void)
+{
+    struct stat st;
+    return syscall(SYS_newfstatat, AT_FDCWD, "/proc/self/task", &st, 0) ? 0 : (int)st.st_nlink - 2;
+}
+
+/* unshare(2), setns(2): a process with threads gets no other user namespace (EINVAL). Where the only other thread is our
+ * engine's, all that it carries goes to the helper first. */
+static void be_alone(void)
+{
+    struct timespec ms = {.tv_nsec = 1000000};
+    int saved = errno;
+    if (shim_is_engine || shim_is_borrowed() || !shim_hosts_inside() || threads() != 2) return;
+    shim_leave_inside();
+    for (int i = 0; !shim_hosts_inside() && threads() == 2 && i < THREAD_ENDS_MS; i++) syscall(SYS_nanosleep, &ms, NULL);
+    errno = saved;
+}
+
+int w_unshare(int flags)
+{
+    if (flags & CLONE_NEWUSER) be_alone();
+    return REAL(unshare)(flags);
+}
+
+int w_setns(int fd, int type)
+{
+    int saved = errno;
+    if (type == CLONE_NEWUSER || (!type && syscall(SYS_ioctl, fd, NS_GET_NSTYPE_REQUEST) == CLONE_NEWUSER)) be_alone();
+    errno = saved;
+    return REAL(setns)(fd, type);
 }
