@@ -296,7 +296,7 @@ static void make_view(struct mpc *c, struct view *w, int avoid, mp_time now)
         p->room = sf_room(s);
         /* No slivers: a part of a segment only into an empty pipe (RFC 9293 3.8.6.2.1). */
         if (p->room < s->v.mss && s->v.pipe) p->room = 0;
-        if (!sf_writable(s)) p->room = 0;
+        if (!sf_writable(s) || (p->room && !pace_allows(s, now))) p->room = 0;
         p->backup = s->v.backup_local || s->v.backup_remote;
         p->stale = s->v.stale;
         w->sf[w->v.n++] = s;
@@ -324,7 +324,7 @@ static uint32_t piece(struct mpc *c, struct sf *s, uint64_t room, uint64_t want)
 {
     uint32_t most = c->st->ops.slice_max(c->st->arg, s->flow, s->v.mss);
     if (most < s->v.mss) most = s->v.mss;
-    if (most > MP_SLICE_MAX) most = MP_SLICE_MAX;
+    most = pace_slice(s, (uint32_t)mp_min(most, MP_SLICE_MAX));
     if (defer(s, room, want, most)) {
         s->v.cwnd_limited = true;
         return 0;
@@ -505,6 +505,17 @@ static void penalise(struct mpc *c, struct sf *p, const struct sf *fast, mp_time
 /* When the ACK of g should have come at the latest. */
 static mp_time overdue(const struct sf *s, const struct sf_seg *g) { return g->sent + s->v.srtt + mp_max(4 * s->v.rttvar, MP_MS(5)); }
 
+/* When the ACK of g may be expected: a round trip after it was sent, and where the path has become slower, when all before
+ * it has gone through at the pace of the present round trip: its srtt and rate learn of that only when that is over. */
+static mp_time expected(const struct sf *s, const struct sf_seg *g, mp_time now)
+{
+    mp_time due = g->sent + s->v.srtt;
+    uint64_t got = s->v.delivered - s->v.rate_mark;
+    mp_dur took = now - s->v.rate_at;
+    if (!s->v.rate_at || took < 2 * s->v.min_rtt || !got) return due;
+    return mp_max(due, now + (mp_dur)((double)(g->end - s->v.snd_una) * (double)took / (double)got));
+}
+
 /* The stream has stood still for a while, and what it waits for is late on its path: that comes before new data. */
 static bool head_late(struct mpc *c, mp_time now)
 {
@@ -532,7 +543,7 @@ static bool send_opportunistic(struct mpc *c, struct mp_pkt *out, bool late, mp_
     struct sf_seg *g = oldest_elsewhere(c, s, &holder);
     if (!g) return false;
     bool head = blocked && g->dsn <= c->v.snd_una && holder->v.srtt > 2 * s->v.srtt;
-    mp_time due = g->sent + holder->v.srtt; /* the ACK here would come at now + srtt */
+    mp_time due = expected(holder, g, now); /* the ACK here would come at now + srtt */
     if (!head && !g->lost && now + s->v.srtt >= due && now < overdue(holder, g)) return false;
     bool rest = g->prev && g->prev->map_dsn == g->map_dsn; /* the part before it went with what is in front of it */
     mp_dsn from = rest ? mp_max(g->dsn, c->v.snd_una) : needed_from(c, g);

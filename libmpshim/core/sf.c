@@ -343,6 +343,7 @@ void sf_tick(struct sf *s, mp_time now)
         return;
     }
     if (fired(s, SFT_DELACK, now)) s->v.ack_now = true;
+    fired(s, SFT_PACE, now); /* being asked again is all it takes */
     if (fired(s, SFT_REORDER, now)) sf_on_reorder_timer(s, now);
     if (fired(s, SFT_PROBE, now)) sf_on_probe_timer(s, now);
     if (fired(s, SFT_STALL, now)) stall_tick(s, now);

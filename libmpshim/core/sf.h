@@ -30,6 +30,7 @@ enum sf_timer {  /* what each timer is for */
     SFT_STALL,     /* probe unanswered: hand the data to others */
     SFT_KEEPALIVE, /* RFC 9293 3.8.4 */
     SFT_QUIET,     /* data stopped in mid-flow: has the path forgotten us? rescue.c */
+    SFT_PACE,      /* the next data may leave: pace.c */
     SFT_TIME_WAIT, /* RFC 9293 3.6.1; also bounds FIN_WAIT_2 of an ended connection */
     SFT_COUNT
 };
@@ -173,6 +174,7 @@ struct sf {
         /* delivery rate, for the scheduler: bytes acknowledged or sacked, a sample each round trip */
         uint64_t rate, delivered; /* bytes a second, 0: unknown; bytes ever */
         uint64_t rate_mark; mp_time rate_at; mp_ssn rate_end;
+        mp_time pace_next;    /* when all that was sent has left at the pacing rate: pace.c */
         mp_dsn repeat_next;   /* a scheduler that repeats: this path has carried all before it */
         mp_time penalised;    /* M2: when its window was last halved for holding the connection up */
         struct mp_cc_state cc;
@@ -272,6 +274,11 @@ void ecn_mark_new_data(struct sf *s, struct mp_pkt *out);
 void ecn_delivered(struct sf *s);                           /* data that was sent once */
 void ecn_missed(struct sf *s);                              /* what should have arrived has not */
 void ecn_reduced(struct sf *s);                             /* the window was, for a loss */
+
+/* ---- pacing (pace.c) ---- */
+bool pace_allows(struct sf *s, mp_time now);
+uint32_t pace_slice(const struct sf *s, uint32_t most);
+void pace_sent(struct sf *s, uint32_t len, mp_time now);
 
 /* ---- segments out (sf_out.c) ---- */
 bool sf_poll(struct sf *s, struct mp_pkt *out, mp_time now); /* control, retransmissions, ACKs; not new data */

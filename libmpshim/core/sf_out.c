@@ -351,6 +351,7 @@ bool sf_send_data(struct sf *s, struct mp_pkt *out, mp_dsn dsn, struct mp_chunk 
     }
     s->v.snd_nxt += len;
     s->v.pipe += len;
+    pace_sent(s, len, now);
     if (s->v.sacked_bytes && !s->v.in_recovery) st_count(s->st, MP_E_limited_transmit, 1, s->c);
     emit_seg(s, out, g, true, data_fin, now);
     if (idle || s->v.timer[SFT_REXMIT] == MP_NEVER)
