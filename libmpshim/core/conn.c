@@ -290,6 +290,7 @@ void conn_sf_established(struct mpc *c, struct sf *s, mp_time now)
     st_count(c->st, MP_E_subflow_up, 1, c);
     c->v.sf_ever++;
     c->v.timer[CT_ORPHAN] = MP_NEVER;
+    conn_doubt_look(c, now);
     pm_path(c, s);
     if (s->v.passive && !s->v.initial) st_count(c->st, MP_E_join_up, 1, c);
     if (!s->v.initial) {
@@ -357,6 +358,7 @@ void conn_sf_gone(struct mpc *c, struct sf *s, int err, mp_time now)
         conn_close_check(c, now);
         return;
     }
+    conn_doubt_look(c, now);
     conn_reinject(c, s, now);
     if (err && up && !c->v.closing) conn_reinject_gaps(c, s->v.id);
     if (!up && !s->v.passive) st_count(c->st, MP_E_join_failed, 1, c);
@@ -561,6 +563,7 @@ void conn_tick(struct mpc *c, mp_time now)
     if (fired(c, CT_ADD_ADDR, now)) pm_tick_add_addr(c, now);
     if (fired(c, CT_PM, now)) pm_run(c, now);
     if (fired(c, CT_RACE, now)) race_tick(c, now);
+    if (fired(c, CT_DOUBT, now)) conn_doubt_tick(c, now);
     if (fired(c, CT_ORPHAN, now) && !conn_nsync(c)) {
         st_count(c->st, MP_E_orphan_timeout, 1, c);
         conn_fail(c, ETIMEDOUT, now);

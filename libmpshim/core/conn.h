@@ -19,6 +19,7 @@ enum conn_timer {
     CT_PM,         /* path manager: try paths again */
     CT_LINGER,     /* the owner left: bound on finishing alone */
     CT_RACE,       /* no answer to the first SYN: another path is asked (race.c) */
+    CT_DOUBT,      /* a wrong checksum on the only subflow: no other has come (doubt.c) */
     CT_COUNT
 };
 
@@ -204,7 +205,13 @@ void conn_peer_fin(struct mpc *c, mp_dsn at, mp_time now);
 void conn_plain_eof(struct mpc *c, mp_time now);
 void conn_dss_finish(struct mpc *c, mp_time now);
 void sf_drop_held(struct sf *s);
+bool conn_mapping_done(struct mpc *c, struct sf *s, mp_time now); /* the first mapping has all its bytes; false: no more are taken now */
 void conn_flush_held(struct mpc *c, struct sf *s, mp_time now); /* what waited for a checksum is delivered without one */
+
+/* ---- doubt.c ---- */
+bool conn_doubt(struct mpc *c, struct sf *s, mp_time now); /* true: a mapping whose checksum is wrong waits for another path */
+void conn_doubt_look(struct mpc *c, mp_time now);         /* a join came up or ended */
+void conn_doubt_tick(struct mpc *c, mp_time now);
 
 /* ---- conn_opt.c ---- */
 bool conn_options_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now); /* false: subflow ended */

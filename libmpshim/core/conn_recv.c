@@ -414,12 +414,14 @@ static bool csum_bad(struct mpc *c, struct sf *s, const struct sf_mapping *m, mp
     return true;
 }
 
-static bool mapping_done(struct mpc *c, struct sf *s, mp_time now)
+bool conn_mapping_done(struct mpc *c, struct sf *s, mp_time now)
 {
     struct sf_mapping m = *map_at(s, 0);
+    bool good = !c->v.csum || held_csum_ok(s, &m);
+    if (!good && conn_doubt(c, s, now)) return false;
     map_drop_first(s);
     if (c->v.csum) {
-        if (!held_csum_ok(s, &m)) return csum_bad(c, s, &m, now);
+        if (!good) return csum_bad(c, s, &m, now);
         deliver_held(c, s, &m, now);
     } else if (m.fin)
         conn_peer_fin(c, m.dsn + m.len, now);
@@ -476,7 +478,10 @@ bool conn_sf_data(struct mpc *c, struct sf *s, mp_ssn ssn, struct mp_slice *d, m
         ssn += (uint64_t)n;
         mp_slice_skip(&rest, (uint32_t)n);
         struct sf_mapping *m = map_at(s, 0);
-        if (m->ssn + m->len == ssn && !mapping_done(c, s, now)) return false;
+        if (m->ssn + m->len == ssn && !conn_mapping_done(c, s, now)) {
+            if (sf_doubts(s)) s->v.rcv_nxt -= rest.len;
+            return false;
+        }
         if (s->v.dead || s->v.reset_pending) return false;
     }
     if (rest.len) receive(c, c->v.rcv_nxt, rest, now);

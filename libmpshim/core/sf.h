@@ -185,6 +185,7 @@ struct sf {
         uint64_t unmapped_until; /* bytes without a mapping are taken until so many were received */
         bool aside;             /* its link or address is gone for now */
         bool join_done;         /* join: fourth ACK seen (or passive: HMAC verified) */
+        mp_time doubted;        /* when a checksum was first found wrong, and another path waited for (doubt.c); 0: never */
         bool ack_seen;          /* passive join: an ACK came that is not the third one */
         bool fully;             /* may carry data at connection level */
         bool send_capable_ack;  /* client: put MP_CAPABLE into the next pure ACK */
@@ -223,6 +224,7 @@ mp_dur sf_rto_now(const struct sf *s);                      /* rto with backoff 
 void sf_update_mss(struct sf *s);
 bool sf_can_carry(const struct sf *s);                      /* may be given connection data */
 void sf_alive(struct sf *s);                                /* the peer was heard on it: not set aside any more */
+bool sf_doubts(const struct sf *s);                         /* it waits for another path to come, and takes nothing (doubt.c) */
 bool sf_is_open(const struct sf *s);                        /* synchronised, our FIN not sent, not dead */
 uint32_t sf_wire_window(struct sf *s);                      /* unscaled field for the next segment; moves rcv_adv */
 uint32_t sf_ts_now(mp_time now);

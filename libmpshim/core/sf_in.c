@@ -285,6 +285,7 @@ static bool drain_ooo(struct sf *s, mp_time now)
 static bool data_in(struct sf *s, struct mp_pkt *p, mp_ssn ssn, mp_time now)
 {
     struct mp_slice d = p->data;
+    if (sf_doubts(s)) return true; /* as if it had been lost */
     /* Plain TCP has no second chance: what we cannot keep must not be acknowledged (RFC 9293 3.10.7.4). */
     if (s->c->v.rx_plain && ssn + d.len > s->v.rcv_adv) {
         st_count(s->st, MP_E_beyond_window, ssn + d.len - s->v.rcv_adv, s->c);
@@ -340,7 +341,7 @@ static bool fin_means_fallback(const struct sf *s)
 
 static void fin_in(struct sf *s, mp_time now)
 {
-    if (!s->v.fin_received || s->v.rcv_nxt != s->v.fin_ssn_in) return;
+    if (!s->v.fin_received || s->v.rcv_nxt != s->v.fin_ssn_in || sf_doubts(s)) return;
     s->v.rcv_nxt++;
     s->v.ack_now = true;
     if (fin_means_fallback(s)) conn_fallback(s->c, s, FB_FIN_WITHOUT_DSS, MP_WHY_NO_DSS, now);
@@ -465,6 +466,7 @@ static void synced_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, m
         sf_arm(s, SFT_JOIN_ACK, MP_NEVER);
         st_count(s->st, MP_E_join_up, 1, c);
         c->v.timer[CT_ORPHAN] = MP_NEVER;
+        conn_doubt_look(c, now);
         if (!rescue_established(s, now)) return;
     }
     if (!conn_options_in(c, s, p, o, now)) return;

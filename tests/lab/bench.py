@@ -75,8 +75,8 @@ class Run:
     share: float = 0                                   # of the bytes, by the first path
     back_ms: float = 0                                 # until a path that came back carried data again
     connect_ms: float = 0                              # the program's connect()
-    seconds: float = 0
     back_mb: float = 0                                 # over the path that came back, since then
+    seconds: float = 0                                 # the transfer's
     fault: str = ""
 
 
@@ -139,7 +139,7 @@ def _fetched(transfer, file, size, cpu, back):
     if transfer.error:
         return Run(fault=transfer.error)
     by_path = max(transfer.received, transfer.sent, key=lambda moved: sum(moved.values()))
-    return Run(mbit_s=transfer.mbit_s, stall_ms=transfer.longest_gap_s * 1e3, cpu_s_per_gb=cpu * GB / size,
+    return Run(mbit_s=transfer.mbit_s, seconds=transfer.said["seconds"], stall_ms=transfer.longest_gap_s * 1e3, cpu_s_per_gb=cpu * GB / size,
                share=by_path["eth0"] / max(1, sum(by_path.values())), back_mb=back / MB,
                fault="wrong hash" if file and transfer.sha256 != file.sha256 else "")
 
@@ -166,7 +166,7 @@ TITLES = {
     "3": "shim to shim; the same network; the kernel's: kernel to kernel (Mbit/s)",
     "4": "peers without MPTCP, against kernel TCP on the same 50 Mbit/s path (Mbit/s)",
     "5": "unequal and lossy paths (Mbit/s); fairness in simulation",
-    "6": "the first path dies at 1 s: the longest time without a byte at the receiving program (ms)",
+    "6": "the first path dies at 1 s: the longest time without a byte at the receiving program (ms); or changes payload (s)",
     "7": "plain veth, no emulator, shim to shim, against kernel TCP (Mbit/s)",
     "8": "one path 50 Mbit/s 20 ms with loss (%), reordering (5 % held back by ms) or both; TCP against TCP, CUBIC (Mbit/s)",
     "9": "8M 20 ms + 2M 150 ms with 2 s of queue, receiver's SO_RCVBUF of so many KB (Mbit/s)",
@@ -326,6 +326,37 @@ def first_syn_run(wrap):
         return Run(connect_ms=got.said["time_connect"] * 1e3, fault="" if got.sha256 == file.sha256 else "not connected in 8 s")
 
 
+def payload_run(carrier, up, mid):
+    """A box on the first path changes a byte of each data packet and mends the TCP checksum, from the start or once 500 KB
+    have passed. DSS checksums are on at both ends, the kernel's too."""
+    file = make_file(5 * MB)
+    with two_path(**SLOW) as lab:
+        for host in lab.client, lab.server:
+            host.sysctl({"mptcp/checksum_enabled": 1})
+        lab.link[0].hook(f"payload,dir={'a2b' if up else 'b2a'}" + ",after=500k" * mid)
+        server = lab.server.spawn_http(file.root, **carrier.server)
+        running = start_fetch(lab.client, server.url("x" if up else file.name), put=file if up else None, timeout=15, **carrier.client)
+        transfer = running.result(check=False)
+        changed = sum(stats["hook_changes"] for stats in lab.link[0].stats().values())
+    run = _fetched(transfer, file, 5 * MB, 0, 0)
+    run.fault = run.fault or ("" if changed else "the box changed nothing")
+    return run
+
+
+def payload_cases():
+    """Issue 3, point 1: intact on the other path. Who receives decides: a kernel that finds the first bytes changed, before
+    there is a second path, goes on as plain TCP with them (RFC 8684 3.7), so there it is asked for in mid-transfer only."""
+    cases = []
+    for (role, make), up, mid in itertools.product((("client", our_client), ("server", our_server), ("both", both_ours)), (False, True), (False, True)):
+        if not mid and role == ("client" if up else "server"):
+            continue                                       # the kernel receives
+        cases.append(Case(f"6-payload-{'mid' if mid else 'start'}-{role}{'-up' * up}",
+                          f"payload changed on one path, {'in mid-transfer' if mid else 'from the start'}, {role} ours, {'up' if up else 'down'}load, 5 MB (s)",
+                          lambda make=make, up=up, mid=mid: payload_run(make("--checksum=on"), up, mid),
+                          lambda up=up, mid=mid: payload_run(KERNEL_MPTCP, up, mid), ("<=", 2.5), value="seconds"))
+    return cases
+
+
 def slow_failover_cases():
     """Issue 3, point 4."""
     pairs = (("client", our_client), ("server", our_server), ("both", both_ours))
@@ -461,7 +492,7 @@ def duplex_cases():
 def all_cases(quick):
     size = 40 * MB if quick else 100 * MB
     return [*throughput_cases(size), *plain_cases(size // 4), *uneven_cases(24 * MB if quick else 40 * MB),
-            *failover_cases(40 * MB), *slow_failover_cases(), *speed_cases(quick), *rough_cases(quick),
+            *failover_cases(40 * MB), *slow_failover_cases(), *payload_cases(), *speed_cases(quick), *rough_cases(quick),
             *buffer_cases(8 * MB if quick else 16 * MB), *duplex_cases()]
 
 

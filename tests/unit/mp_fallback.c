@@ -198,6 +198,8 @@ TEST(unconfirmed_bad_checksum)
     o.capable.data_len = 100;
     o.capable.csum = (uint16_t)(lab_csum(&l, 0, 1, 100, 100) ^ 0xff);
     lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100, .o = o });
+    lab_expect_counter(&l, csum_awaited, 1);
+    lab_wait(&l, MP_MS(200)); /* no join comes */
     lab_expect_counter(&l, csum_bad, 1);
     bool fail = false;
     for (; l.qi < l.qn; l.qi++) fail |= (l.q[l.qi].o.mp & MP_OPT_HAS(MP_FAIL)) && l.q[l.qi].o.fail_dsn == l.idsn_peer + 1;
@@ -345,6 +347,7 @@ TEST(confirmed_bad_checksum_on_the_only_subflow)
     struct mp_opts o = lab_map(&l, 100, 101, 100, false);
     o.dss.csum ^= 0x1111;
     lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 101, .ack = 1, .off = 100, .len = 100, .o = o });
+    lab_wait(&l, MP_MS(200));
     bool fail = false;
     for (; l.qi < l.qn; l.qi++) fail |= (l.q[l.qi].o.mp & MP_OPT_HAS(MP_FAIL)) && l.q[l.qi].o.fail_dsn == l.idsn_peer + 101;
     CHECK(fail);
@@ -456,6 +459,105 @@ TEST(a_peer_whose_reader_is_slow_keeps_multipath)
     lab_ack_mp(&l, P0, 1, 101, 0);
     lab_wait(&l, MP_SEC(5));
     CHECK(lab_info(&l).multipath);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+/* ---- a wrong checksum on the only subflow, while another may come (core/doubt.c) ---- */
+
+static void spoiled(struct lab *l)
+{
+    lab_server(l);
+    lab_data(l, &l->p[0], 1, 1, 0, 100);
+    lab_forget(l);
+    CHECK_EQ(lab_read(l), 100);
+    struct mp_opts o = lab_map(l, 100, 101, 100, false);
+    o.dss.csum ^= 0x1111;
+    lab_send(l, &l->p[0], (struct seg){ .flags = MP_ACK, .seq = 101, .ack = 1, .off = 100, .len = 100, .o = o });
+}
+
+/* Acknowledged on the subflow, not by DATA_ACK: a client joins after one. */
+static void told_of_nothing_new(struct lab *l)
+{
+    struct got *g = lab_expect(l, &l->p[0], MP_ACK, 1, 201, 0);
+    CHECK(g->o.dss.has_ack && (uint32_t)g->o.dss.data_ack == (uint32_t)(l->idsn_peer + 101));
+    lab_expect_nothing(l);
+    CHECK_EQ(lab_read(l), 0);
+}
+
+TEST(a_bad_checksum_waits_for_a_join_which_carries_on)
+{
+    struct lab l = { .csum = true };
+    spoiled(&l);
+    told_of_nothing_new(&l);
+    struct mp_opts o = { .mp = MP_OPT_HAS(MP_JOIN), .join = { .form = MP_JOIN_SYN, .addr_id = 5, .token = l.token_engine, .nonce = 0x0a0b0c0d } };
+    lab_wait(&l, MP_MS(90));
+    struct peer *p = lab_syn(&l, 2, 5002, o);
+    lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0);
+    lab_wait(&l, MP_MS(400)); /* a join on its way gives it longer */
+    lab_expect_counter(&l, csum_bad, 0);
+    o.join.form = MP_JOIN_ACK;
+    uint8_t h[32];
+    lab_join_hmac(&l, p, h);
+    memcpy(o.join.hmac, h, 20);
+    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = o });
+    lab_wait(&l, MP_MS(1));
+    bool rst = false;
+    for (; l.qi < l.qn; l.qi++)
+        rst |= l.q[l.qi].p == P0 && (l.q[l.qi].flags & MP_RST) && (l.q[l.qi].o.mp & MP_OPT_HAS(MP_FAIL)) && l.q[l.qi].o.tcprst.reason == MP_RST_MIDDLEBOX;
+    CHECK(rst);
+    CHECK_EQ(lab_read(&l), 0);
+    lab_data(&l, p, 1, 1, 100, 100);
+    CHECK_EQ(lab_read(&l), 100);
+    lab_expect_counter(&l, fallback, 0);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(what_comes_behind_a_bad_checksum_counts_as_lost_meanwhile)
+{
+    struct lab l = { .csum = true };
+    spoiled(&l);
+    told_of_nothing_new(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK | MP_FIN, .seq = 201, .ack = 1, .off = 200, .len = 100, .o = lab_map(&l, 200, 201, 100, false) });
+    lab_expect_nothing(&l);
+    lab_wait(&l, MP_MS(200));
+    CHECK_EQ(lab_info(&l).why, MP_WHY_CHECKSUM);
+    CHECK_EQ(lab_read(&l), 100);
+    lab_forget(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK | MP_FIN, .seq = 201, .ack = 1, .off = 200, .len = 100, .o = lab_map(&l, 200, 201, 100, false) });
+    CHECK_EQ(lab_read(&l), 100);
+    CHECK(mpc_eof(l.c));
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(a_join_that_is_given_up_ends_the_waiting)
+{
+    struct lab l = { .csum = true };
+    spoiled(&l);
+    struct mp_opts o = { .mp = MP_OPT_HAS(MP_JOIN), .join = { .form = MP_JOIN_SYN, .addr_id = 5, .token = l.token_engine, .nonce = 0x0a0b0c0d } };
+    struct peer *p = lab_syn(&l, 2, 5002, o);
+    lab_wait(&l, MP_MS(300));
+    lab_expect_counter(&l, csum_bad, 0);
+    lab_send(&l, p, (struct seg){ .flags = MP_RST, .seq = 1 });
+    lab_wait(&l, MP_MS(1));
+    lab_expect_counter(&l, csum_bad, 1);
+    CHECK_EQ(lab_info(&l).why, MP_WHY_CHECKSUM);
+    CHECK_EQ(lab_read(&l), 100);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+static void one_subflow(struct mp_settings *s) { s->max_subflows = 1; }
+
+TEST(a_bad_checksum_waits_for_nothing_where_no_second_subflow_is_allowed)
+{
+    struct lab l = { .csum = true, .tune = one_subflow };
+    spoiled(&l);
+    lab_expect_counter(&l, csum_awaited, 0);
+    CHECK_EQ(lab_info(&l).why, MP_WHY_CHECKSUM);
+    CHECK_EQ(lab_read(&l), 100);
     lab_forget(&l);
     lab_end(&l);
 }

@@ -76,6 +76,8 @@ TEST(a_changed_payload_ends_it_and_is_not_delivered)
     o.dss.csum ^= 0x1111;
     lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 101, .ack = 1, .off = 100, .len = 100, .o = o });
     CHECK_EQ(lab_read(&l), 0);
+    lab_wait(&l, MP_MS(200)); /* no other path comes */
+    CHECK_EQ(lab_read(&l), 0);
     ended(&l, MP_WHY_CHECKSUM);
 }
 
