@@ -10,11 +10,9 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define LOOK_PENDING MP_SEC(1)     /* is the program still connecting? */
 #define LOOK_MEET MP_MS(2)         /* the program's SYN should be here: ask, try */
 #define LOOK_HALF MP_SEC(1)        /* the program ended its direction: does it still hold the socket? */
 #define LOOK_RESET MP_MS(10)       /* has the program's socket taken all that was received? */
@@ -33,7 +31,7 @@ enum { GHOSTS_MAX = 2048, TCP_SYN_SENT_STATE = 2 };
 static unsigned bucket(const struct mp_endpoint *id) { return id->port & (ENG_HASH - 1); }
 
 /* Newest first, so a ghost of the same names is never found instead of what lives. */
-static struct carrier *find(struct engine *e, const struct mp_endpoint *id, const struct mp_endpoint *prog)
+struct carrier *eng_carrier_find(struct engine *e, const struct mp_endpoint *id, const struct mp_endpoint *prog)
 {
     for (struct carrier *c = e->hash[bucket(id)]; c; c = c->hash_next)
         if (mp_endpoint_eq(&c->identity, id) && mp_endpoint_eq(&c->prog, prog))
@@ -42,7 +40,7 @@ static struct carrier *find(struct engine *e, const struct mp_endpoint *id, cons
 }
 
 /* The one at this identity whose program has not sent its SYN yet: there is one at most. */
-static struct carrier *find_awaited(struct engine *e, const struct mp_endpoint *id)
+struct carrier *eng_carrier_find_awaited(struct engine *e, const struct mp_endpoint *id)
 {
     for (struct carrier *c = e->hash[bucket(id)]; c; c = c->hash_next)
         if (!c->prog.port && mp_endpoint_eq(&c->identity, id))
@@ -50,7 +48,7 @@ static struct carrier *find_awaited(struct engine *e, const struct mp_endpoint *
     return NULL;
 }
 
-static void hash_in(struct carrier *c)
+void eng_carrier_hash_in(struct carrier *c)
 {
     struct carrier **b = &c->e->hash[bucket(&c->identity)];
     c->hash_next = *b;
@@ -70,7 +68,7 @@ static void hash_out(struct carrier *c)
     c->hash_pprev = NULL;
 }
 
-static struct carrier *carrier_new(struct engine *e)
+struct carrier *eng_carrier_new(struct engine *e)
 {
     struct carrier *c = calloc(1, sizeof *c);
     if (!c)
@@ -109,7 +107,7 @@ static void unqueue(struct carrier *c)
         }
 }
 
-static void carrier_free(struct carrier *c)
+void eng_carrier_free(struct carrier *c)
 {
     unqueue(c);
     hash_out(c);
@@ -135,7 +133,7 @@ void eng_carrier_queue(struct carrier *c)
     c->e->runq_tail = &c->run_next;
 }
 
-static void look_in(struct carrier *c, mp_dur d, mp_time now)
+void eng_carrier_look_in(struct carrier *c, mp_dur d, mp_time now)
 {
     c->look_every = d;
     c->next_look = now + d;
@@ -161,7 +159,7 @@ static void drop_mpc(struct carrier *c, mp_dur linger, mp_time now)
     eng_touch(c->e);
 }
 
-static void settle(struct carrier *c)
+void eng_carrier_settle(struct carrier *c)
 {
     if (c->state != CR_GHOST || c->mpc || !c->counted)
         return;
@@ -176,8 +174,8 @@ static void to_ghost(struct carrier *c, mp_time now)
     close_fd(&c->guard_fd);
     c->state = CR_GHOST;
     c->ended = now;
-    look_in(c, GHOST_KEEP, now);
-    settle(c);
+    eng_carrier_look_in(c, GHOST_KEEP, now);
+    eng_carrier_settle(c);
 }
 
 /* Both sides said their end: the kernel finishes with the program without a reset, even if this engine ends. */
@@ -194,7 +192,7 @@ static void abort_now(struct carrier *c, mp_time now)
     if (!c->closed)
         mpc_abort(c->mpc, now);
     drop_mpc(c, 0, now);
-    settle(c);
+    eng_carrier_settle(c);
 }
 
 /* TCP's reset follows the data sent before it; here it could overtake that on another path, and the peer would lose what
@@ -204,11 +202,11 @@ static void look_abort(struct carrier *c, mp_time now)
     if (c->closed || mpc_send_done(c->mpc) || now >= c->abort_at)
         abort_now(c, now);
     else
-        look_in(c, mp_max(LOOK_ABORT, (now - c->ended) / 2), now);
+        eng_carrier_look_in(c, mp_max(LOOK_ABORT, (now - c->ended) / 2), now);
 }
 
 /* The program reset its socket or is gone. */
-static void end_by_program(struct carrier *c, mp_time now)
+void eng_carrier_end(struct carrier *c, mp_time now)
 {
     eng_flush(c->e);
     bool sent_some = c->mpc && c->connected && !c->closed;
@@ -242,7 +240,7 @@ static void step_resetting(struct carrier *c, mp_time now)
     if (outq == 0 || c->sock_err || now - c->outq_since >= RESET_PATIENCE)
         to_ghost(c, now); /* SO_LINGER {1,0}: the reset */
     else
-        look_in(c, LOOK_RESET, now);
+        eng_carrier_look_in(c, LOOK_RESET, now);
 }
 
 /* ---- failing to connect ---- */
@@ -261,12 +259,12 @@ static void fail(struct carrier *c, mp_time now)
     c->state = CR_FAILED;
     c->ended = now;
     if (c->err == ETIMEDOUT) {
-        look_in(c, TIMEOUT_GRACE, now);
+        eng_carrier_look_in(c, TIMEOUT_GRACE, now);
         return;
     }
     if (c->syn_seen)
         refuse(c);
-    look_in(c, FAILED_KEEP, now);
+    eng_carrier_look_in(c, FAILED_KEEP, now);
 }
 
 static void look_failed(struct carrier *c, mp_time now)
@@ -275,9 +273,9 @@ static void look_failed(struct carrier *c, mp_time now)
     bool waits = c->syn_seen && eng_diag_find(c->e, &c->prog, &c->identity, &s) == 0 && s.state == TCP_SYN_SENT_STATE;
     if (waits) {
         refuse(c);
-        look_in(c, LOOK_PENDING, now);
+        eng_carrier_look_in(c, LOOK_PENDING, now);
     } else if (now - c->ended < FAILED_KEEP) {
-        look_in(c, LOOK_PENDING, now);
+        eng_carrier_look_in(c, LOOK_PENDING, now);
     } else {
         to_ghost(c, now);
     }
@@ -285,7 +283,7 @@ static void look_failed(struct carrier *c, mp_time now)
 
 /* ---- meeting the program's socket ---- */
 
-static bool watch(struct carrier *c)
+bool eng_carrier_watch(struct carrier *c)
 {
     struct epoll_event ev = { .events = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET, .data.ptr = c };
     return epoll_ctl(c->e->epfd, EPOLL_CTL_ADD, c->fd, &ev) == 0;
@@ -301,7 +299,7 @@ static void meet_later(struct carrier *c, mp_time now)
 {
     close_fd(&c->fd);
     c->state = CR_PENDING;
-    look_in(c, mp_min(LOOK_MEET << mp_min((uint64_t)c->meet_tries, 7), LOOK_PENDING), now);
+    eng_carrier_look_in(c, mp_min(LOOK_MEET << mp_min((uint64_t)c->meet_tries, 7), LOOK_PENDING), now);
 }
 
 /* Our SYN found nobody. */
@@ -310,17 +308,17 @@ static void met_nobody(struct carrier *c, int err, mp_time now)
     if (c->port) {
         if (err == ECONNREFUSED)
             eng_port_refused(c->port);
-        end_by_program(c, now);
+        eng_carrier_end(c, now);
         return;
     }
     if (err == ECONNREFUSED && !program_waits(c))
-        end_by_program(c, now);
+        eng_carrier_end(c, now);
     else
         meet_later(c, now);
 }
 
 /* Simultaneous open with a program that connects (RFC 9293 3.5), or an ordinary connect to its listener. */
-static void meet(struct carrier *c, mp_time now)
+void eng_carrier_meet(struct carrier *c, mp_time now)
 {
     int fd = eng_identity_socket(c->e, &c->identity);
     if (fd < 0) {
@@ -332,7 +330,7 @@ static void meet(struct carrier *c, mp_time now)
     c->fd = fd;
     c->state = CR_MEETING;
     c->meet_tries++;
-    if ((connect(fd, &a.sa, n) && errno != EINPROGRESS) || !watch(c))
+    if ((connect(fd, &a.sa, n) && errno != EINPROGRESS) || !eng_carrier_watch(c))
         met_nobody(c, errno, now);
 }
 
@@ -345,13 +343,13 @@ static void met(struct carrier *c)
     eng_carrier_queue(c);
 }
 
-static void learn_identity(struct carrier *c)
+void eng_carrier_learn_identity(struct carrier *c)
 {
     union ctl_addr a;
     socklen_t n = sizeof a;
     if (getsockname(c->fd, &a.sa, &n) == 0)
         eng_from_sa(&a, &c->identity);
-    hash_in(c);
+    eng_carrier_hash_in(c);
 }
 
 static void on_meeting(struct carrier *c, unsigned events, mp_time now)
@@ -373,9 +371,9 @@ static void pending_connected(struct carrier *c, mp_time now)
     if (c->state != CR_PENDING)
         return; /* the SYN was there */
     if (c->syn_seen)
-        meet(c, now);
+        eng_carrier_meet(c, now);
     else
-        look_in(c, LOOK_PENDING, now); /* its SYN brings it on */
+        eng_carrier_look_in(c, LOOK_PENDING, now); /* its SYN brings it on */
 }
 
 /* Identities are no secret: any process of the host can send a SYN there. Only the user who asked for this connection
@@ -395,7 +393,7 @@ static bool is_our_program(struct carrier *c, const struct mp_endpoint *prog)
 
 void eng_carrier_on_syn(struct engine *e, const struct mp_endpoint *id, const struct mp_endpoint *prog, uint32_t isn)
 {
-    struct carrier *c = find(e, id, prog), *awaited = find_awaited(e, id);
+    struct carrier *c = eng_carrier_find(e, id, prog), *awaited = eng_carrier_find_awaited(e, id);
     if (awaited && (!c || c->state == CR_GHOST)) /* the kernel may give a program a port again that an ended one had */
         c = awaited;
     if (!c || (!c->syn_seen && (c->prog.port || !is_our_program(c, prog))))
@@ -405,7 +403,7 @@ void eng_carrier_on_syn(struct engine *e, const struct mp_endpoint *id, const st
     c->prog = *prog;
     c->isn = isn;
     if (c->state == CR_PENDING && c->connected)
-        meet(c, now);
+        eng_carrier_meet(c, now);
     else if (c->state == CR_FAILED && c->err != ETIMEDOUT)
         refuse(c);
 }
@@ -413,14 +411,14 @@ void eng_carrier_on_syn(struct engine *e, const struct mp_endpoint *id, const st
 static void look_pending(struct carrier *c, mp_time now)
 {
     if (c->connected && c->syn_seen) {
-        meet(c, now); /* again: the first attempt found no descriptor, or came in between */
+        eng_carrier_meet(c, now); /* again: the first attempt found no descriptor, or came in between */
         return;
     }
     bool gone = c->syn_seen ? !program_waits(c) : now - c->born >= GIVE_UP_CONNECT;
     if (gone)
-        end_by_program(c, now);
+        eng_carrier_end(c, now);
     else
-        look_in(c, LOOK_PENDING, now);
+        eng_carrier_look_in(c, LOOK_PENDING, now);
 }
 
 /* ---- open ---- */
@@ -439,7 +437,7 @@ static bool left_by_program(struct carrier *c)
 static void look_half(struct carrier *c, mp_time now)
 {
     if (!left_by_program(c)) {
-        look_in(c, mp_min(c->look_every * 2, MP_SEC(4)), now);
+        eng_carrier_look_in(c, mp_min(c->look_every * 2, MP_SEC(4)), now);
         return;
     }
     drop_mpc(c, ORPHAN_LINGER, now);
@@ -450,12 +448,12 @@ static void step_open(struct carrier *c, mp_time now)
 {
     bool was_eof = c->prog_eof;
     if (eng_relay(c, now) == RELAY_RESET) {
-        end_by_program(c, now);
+        eng_carrier_end(c, now);
         return;
     }
     eng_touch(c->e);
     if (c->prog_gone && !c->prog_eof && !c->may_read) {
-        end_by_program(c, now); /* without a word: it was waiting for accept() when its listener closed (TCP_DEFER_ACCEPT) */
+        eng_carrier_end(c, now); /* without a word: it was waiting for accept() when its listener closed (TCP_DEFER_ACCEPT) */
         return;
     }
     if (c->closed && mpc_readable(c->mpc) == 0 && (c->err || !c->prog_eof || !c->peer_eof)) {
@@ -466,10 +464,10 @@ static void step_open(struct carrier *c, mp_time now)
         end_in_order(c, now);
         if (c->closed)
             drop_mpc(c, 0, now);
-        settle(c);
+        eng_carrier_settle(c);
     } else {
         if (c->prog_eof && !was_eof)
-            look_in(c, LOOK_HALF, now);
+            eng_carrier_look_in(c, LOOK_HALF, now);
         if (eng_relay_more(c))
             eng_carrier_queue(c);
     }
@@ -483,7 +481,7 @@ static void step(struct carrier *c, mp_time now)
     case CR_GHOST:
         if (c->closed)
             drop_mpc(c, 0, now);
-        settle(c);
+        eng_carrier_settle(c);
         break;
     case CR_PENDING: case CR_MEETING: case CR_FAILED: break; /* events and looks move these */
     }
@@ -577,11 +575,11 @@ static void look(struct carrier *c, mp_time now)
     case CR_MEETING: break;
     case CR_GHOST:
         if (!c->mpc)
-            carrier_free(c);
+            eng_carrier_free(c);
         else if (c->abort_at)
             look_abort(c, now);
         else
-            look_in(c, GHOST_KEEP, now);
+            eng_carrier_look_in(c, GHOST_KEEP, now);
         break;
     }
 }
@@ -608,290 +606,7 @@ mp_time eng_carriers_next_look(struct engine *e)
 void eng_carriers_free(struct engine *e)
 {
     while (e->all)
-        carrier_free(e->all);
-}
-
-/* ---- opening ---- */
-
-/* RLIMIT_NOFILE counts by process, though the engine has a file table of its own: many connections need room
- * beyond a program's usual 1024. Raised only then. */
-static void room_for_fds(struct engine *e)
-{
-    struct rlimit rl;
-    rlim_t need = (rlim_t)e->nlive * 5 + 256;
-    if ((e->nlive & 31) || getrlimit(RLIMIT_NOFILE, &rl) || rl.rlim_cur >= need)
-        return;
-    rl.rlim_cur = need * 2 < rl.rlim_max ? need * 2 : rl.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &rl);
-}
-
-/* What the program set on its socket; nodelay and keepalive of a connecting one go with mp_stack_connect(). */
-static void apply_options(struct mpc *m, const struct ctl_req *q, mp_time now)
-{
-    const struct { enum mpc_opt opt; uint64_t v; } set[] = {
-        { MPC_KEEPIDLE_S, (uint64_t)q->keepidle_s }, { MPC_KEEPINTVL_S, (uint64_t)q->keepintvl_s },
-        { MPC_KEEPCNT, (uint64_t)q->keepcnt }, { MPC_USER_TIMEOUT_MS, (uint64_t)q->user_timeout_ms },
-        { MPC_RCVBUF, q->rcvbuf }, { MPC_SNDBUF, q->sndbuf }, { MPC_TOS, q->tos },
-        { MPC_TTL, q->ttl }, { MPC_MAXSEG, q->maxseg }, { MPC_CC, q->cc }, { MPC_STRICT, !!(q->flags & CTL_F_STRICT) },
-    };
-    for (size_t i = 0; i < sizeof set / sizeof *set; i++)
-        if (set[i].v)
-            mpc_setopt(m, set[i].opt, set[i].v, now);
-}
-
-/* May the engine carry it, and from where? */
-static int eligible(struct engine *e, const struct mp_endpoint *remote, struct mp_addr *local, int *ifindex, enum ctl_why *why)
-{
-    enum io_route_kind kind = IO_ROUTE_OTHER;
-    if (eng_plain_known(e, remote, eng_now())) {
-        *why = CTL_REMEMBERED_PLAIN;
-        return -EOPNOTSUPP;
-    }
-    int err = io_route_lookup(e->io, &remote->ip, local, ifindex, &kind);
-    if (err) {
-        *why = CTL_NO_INTERFACE;
-        return err;
-    }
-    *why = kind == IO_ROUTE_LOCAL ? CTL_LOCAL_ROUTE : kind == IO_ROUTE_OTHER ? CTL_EXCLUDED : CTL_OK;
-    return *why == CTL_OK ? 0 : -EOPNOTSUPP;
-}
-
-static int open_mpc(struct carrier *c, const struct ctl_req *q, const struct mp_endpoint *remote, const struct mp_addr *local, int ifindex)
-{
-    unsigned flags = (q->flags & CTL_F_NODELAY ? MP_OPEN_NODELAY : 0) | (q->flags & CTL_F_KEEPALIVE ? MP_OPEN_KEEPALIVE : 0);
-    int err = 0;
-    mp_time now = eng_now();
-    c->mpc = mp_stack_connect(c->e->stack, remote, local, ifindex, flags, c, now, &err);
-    if (!c->mpc)
-        return err ? -err : -ENOMEM;
-    apply_options(c->mpc, q, now);
-    eng_touch(c->e);
-    look_in(c, LOOK_PENDING, now);
-    return 0;
-}
-
-static int open_identity(struct carrier *c, bool v6)
-{
-    int err = v6 ? eng_lo_need6(c->e) : 0;
-    if (!err)
-        err = eng_identity_open(c->e, v6, &c->identity, &c->guard_fd, &c->identity_uses);
-    if (!err)
-        hash_in(c);
-    return err;
-}
-
-int eng_carrier_connect(struct engine *e, uint64_t client, const struct ctl_req *q, struct mp_endpoint *id, enum ctl_why *why)
-{
-    struct mp_endpoint remote;
-    struct mp_addr local;
-    int ifindex = 0;
-    *why = CTL_BAD_REQUEST;
-    if (!eng_from_sa(&q->remote, &remote) || !remote.port)
-        return -EINVAL;
-    *why = CTL_NO_LOOPBACK;
-    int err = eng_lo_is_up(e);
-    if (err)
-        return err;
-    err = eligible(e, &remote, &local, &ifindex, why);
-    if (err)
-        return err;
-    *why = CTL_RESOURCE;
-    room_for_fds(e);
-    struct carrier *c = carrier_new(e);
-    if (!c)
-        return -ENOMEM;
-    c->client = client;
-    c->pid = q->pid;
-    c->state = CR_PENDING;
-    if ((err = open_identity(c, q->flags & CTL_F_V6ONLY)) || (err = open_mpc(c, q, &remote, &local, ifindex))) {
-        carrier_free(c);
-        return err;
-    }
-    e->total_connects++;
-    *id = c->identity;
-    *why = CTL_OK;
-    return 0;
-}
-
-/* As accept() hands the listener's options down. */
-static void inherit_options(struct mpc *m, const struct ctl_req *q, mp_time now)
-{
-    if (q->flags & CTL_F_NODELAY)
-        mpc_setopt(m, MPC_NODELAY, 1, now);
-    apply_options(m, q, now);
-    if (q->flags & CTL_F_KEEPALIVE)
-        mpc_setopt(m, MPC_KEEPALIVE, 1, now);
-}
-
-void eng_carrier_accept(struct engine *e, uint64_t client, struct port *p, const struct ctl_req *options, const struct mp_endpoint *to,
-                        struct mpc *m)
-{
-    mp_time now = eng_now();
-    room_for_fds(e);
-    struct carrier *c = carrier_new(e);
-    if (!c) {
-        mpc_abort(m, now);
-        mpc_set_owner(m, NULL);
-        mpc_release(m, 0, now);
-        eng_port_conn_put(p);
-        return;
-    }
-    c->client = client;
-    c->mpc = m;
-    c->port = p;
-    c->connected = true;
-    c->prog = *to;
-    c->identity = eng_identity_any(e, to->ip.family == 6);
-    mpc_set_owner(m, c);
-    inherit_options(m, options, now);
-    e->total_accepts++;
-    eng_verdict_open(e, c->client, m);
-    meet(c, now);
-    if (c->fd >= 0)
-        learn_identity(c);
-}
-
-/* One that another engine carried. What its sockets are ready for is told anew when they are watched. */
-struct carrier *eng_carrier_adopt(struct engine *e, const struct carrier *from, int fd, int guard_fd, struct mpc *m, struct port *p)
-{
-    struct carrier *c = carrier_new(e);
-    if (!c)
-        return NULL;
-    struct carrier links = *c;
-    *c = *from;
-    c->e = e;
-    c->next = links.next;
-    c->pprev = links.pprev;
-    c->hash_next = NULL;
-    c->hash_pprev = NULL;
-    c->run_next = NULL;
-    c->queued = false;
-    c->counted = true;
-    c->mpc = m;
-    c->port = p;
-    c->fd = fd;
-    c->guard_fd = guard_fd;
-    if (p)
-        eng_port_conn_get(p);
-    hash_in(c);
-    settle(c);
-    if (fd >= 0 && !watch(c))
-        end_by_program(c, eng_now()); /* no memory */
-    if (c->next_look != MP_NEVER)
-        eng_sweep_at(e, c->next_look);
-    eng_carrier_queue(c);
-    return c;
-}
-
-/* ---- questions ---- */
-
-static void state_facts(const struct carrier *c, struct ctl_rep *rep)
-{
-    static const enum ctl_state of[] = {
-        /* meeting: the kernel may have completed the program's call before we hear of it */
-        [CR_PENDING] = CTL_S_CONNECTING, [CR_MEETING] = CTL_S_OPEN, [CR_OPEN] = CTL_S_OPEN,
-        [CR_RESETTING] = CTL_S_CLOSED, [CR_FAILED] = CTL_S_FAILED, [CR_GHOST] = CTL_S_CLOSED,
-    };
-    rep->state = of[c->state];
-    if (c->state == CR_GHOST && !c->connected)
-        rep->state = CTL_S_FAILED;
-    rep->err = c->err;
-}
-
-static void path_facts(struct mpc *m, struct ctl_rep *rep)
-{
-    struct mpc_subflow_info sf[16];
-    int n = mpc_get_subflows(m, sf, 16);
-    rep->nsubflows = (uint32_t)n;
-    for (int i = 0; i < n; i++) {
-        rep->cwnd_bytes += sf[i].cwnd;
-        if (sf[i].mss && (!rep->mss || sf[i].mss < rep->mss))
-            rep->mss = sf[i].mss;
-        if (sf[i].srtt && (!rep->srtt_us || sf[i].srtt / 1000 < rep->srtt_us)) {
-            rep->srtt_us = sf[i].srtt / 1000;
-            rep->rttvar_us = sf[i].rttvar / 1000;
-        }
-    }
-}
-
-void eng_carrier_facts(struct carrier *c, struct ctl_rep *rep)
-{
-    struct mpc_info i;
-    int inq = 0;
-    memset(rep, 0, sizeof *rep);
-    mpc_get_info(c->mpc, &i);
-    eng_to_sa(&i.local, AF_INET, &rep->local);
-    eng_to_sa(&i.remote, AF_INET, &rep->remote);
-    rep->plain_why = i.why;
-    if (c->fd >= 0 && c->state == CR_OPEN)
-        (void)ioctl(c->fd, SIOCINQ, &inq);
-    rep->unacked_bytes = i.bytes_written - i.bytes_acked + (uint64_t)inq;
-    rep->bytes_sent = i.bytes_written;
-    rep->bytes_received = i.bytes_read;
-    path_facts(c->mpc, rep);
-}
-
-/* IPv4 addresses are given to an AF_INET6 socket in the form it knows. */
-static void map_to(union ctl_addr *a, int family)
-{
-    struct mp_endpoint ep;
-    if (eng_from_sa(a, &ep))
-        eng_to_sa(&ep, family, a);
-}
-
-struct carrier *eng_carrier_named(struct engine *e, const struct ctl_req *q)
-{
-    struct mp_endpoint id, prog;
-    if (!eng_from_sa(&q->identity, &id) || !eng_from_sa(&q->local, &prog))
-        return NULL;
-    struct carrier *c = find(e, &id, &prog);
-    return c ? c : find_awaited(e, &id); /* asked right after connect(): the SYN was not looked at yet */
-}
-
-void eng_carrier_query(struct engine *e, const struct ctl_req *q, struct ctl_rep *rep)
-{
-    struct carrier *c = eng_carrier_named(e, q);
-    rep->result = -ENOENT;
-    if (!c)
-        return;
-    uint16_t version = rep->version, op = rep->op;
-    if (c->mpc)
-        eng_carrier_facts(c, rep);
-    else
-        *rep = c->last;
-    rep->version = version;
-    rep->op = op;
-    rep->result = 0;
-    rep->identity = q->identity;
-    state_facts(c, rep);
-    map_to(&rep->local, q->identity.sa.sa_family);
-    map_to(&rep->remote, q->identity.sa.sa_family);
-}
-
-void eng_carrier_setopt(struct engine *e, const struct ctl_req *q)
-{
-    struct carrier *c = eng_carrier_named(e, q);
-    if (!c || !c->mpc)
-        return;
-    mpc_setopt(c->mpc, (enum mpc_opt)q->opt, q->value, eng_now());
-    eng_touch(e);
-}
-
-void eng_carriers_tell(struct engine *e, uint64_t client)
-{
-    for (struct carrier *c = e->all; c; c = c->next)
-        if (c->client == client && c->mpc && !c->told) {
-            c->told = true;
-            eng_verdict_end(e, client, c->mpc, c->err);
-        }
-}
-
-bool eng_carriers_untold(const struct engine *e, uint64_t client)
-{
-    for (const struct carrier *c = e->all; c; c = c->next)
-        if (c->client == client && c->mpc && !c->told)
-            return true;
-    return false;
+        eng_carrier_free(e->all);
 }
 
 /* ---- draining ---- */

@@ -2,6 +2,7 @@
  *
  * engine.c   start, loop, pump          ctl.c       control messages
  * carrier.c  one carrier's life         relay.c     its bytes
+ * carrier_open.c its beginning          carrier_ask.c questions about it
  * identity.c loopback names             lowire.c    seeing SYNs and answering them with an error, over lo
  * listener.c listening ports            sockdiag.c  what the kernel knows of a socket
  * info.c     a connection's facts for getsockopt()

@@ -180,6 +180,7 @@ struct mpc *mp_stack_connect(struct mp_stack *s, const struct mp_endpoint *remot
     if (c->port == P_RESET) c->rst_after = 1;
     return c;
 }
+int mpc_use_local(struct mpc *c, const struct mp_addr *ip, bool use, mp_time now) { (void)c, (void)ip, (void)use, (void)now; return -ENOSYS; }
 void mp_stack_join_elsewhere(struct mp_stack *s, bool on) { (void)s, (void)on; }
 int mp_stack_listen(struct mp_stack *s, const struct mp_endpoint *at, unsigned families, int backlog, void *owner)
 {
