@@ -370,7 +370,10 @@ void conn_sf_gone(struct mpc *c, struct sf *s, int err, mp_time now)
     pm_sf_failed(c, s, up, now);
     if (c->v.timer[CT_ORPHAN] == MP_NEVER && !conn_nsync(c)) c->v.timer[CT_ORPHAN] = now + MP_SEC(c->st->set.orphan_s);
     if (conn_nlive(c)) return;
-    if (!up && err == ECONNREFUSED) { /* the peer does not know the token any more */
+    /* The peer does not know the token any more. Where a box takes options out, a reset without a reason only says that a SYN
+     * without MP_JOIN came to where nobody listens. */
+    bool believed = s->v.reset_reason || !pm_path_spoils(c, s);
+    if (!up && err == ECONNREFUSED && believed) {
         conn_fail(c, ECONNRESET, now);
         return;
     }

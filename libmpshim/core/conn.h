@@ -43,6 +43,7 @@ struct pm_retry {           /* a (local, remote) pair that failed: when to try a
     struct mp_endpoint remote;
     int fails;
     bool up;                /* was established and died: a re-creation */
+    bool spoils;            /* a middlebox there broke a subflow: what comes over it may not be the peer's word */
     bool barred;            /* the peer reset it for a lasting reason: not again while another path works, RFC 8684 3.6 */
     mp_time not_before;
 };
@@ -235,6 +236,7 @@ void pm_routes_changed(struct mpc *c, mp_time now);
 void pm_local_removed(struct mpc *c, int ifindex, const struct mp_addr *ip, mp_time now);
 void pm_add_addr_in(struct mpc *c, const struct mp_opt_add_addr *a, mp_time now);
 void pm_remove_addr_in(struct mpc *c, uint8_t id, mp_time now);
+bool pm_path_spoils(struct mpc *c, const struct sf *s);
 void pm_sf_failed(struct mpc *c, struct sf *s, bool was_up, mp_time now);
 bool pm_is_barred(struct mpc *c, const struct mp_addr *ip); /* the owner has left this local address */
 uint8_t pm_local_id(struct mpc *c, int ifindex, const struct mp_addr *ip);

@@ -123,7 +123,9 @@ bool pm_is_barred(struct mpc *c, const struct mp_addr *ip) { return barred(c, ip
 static bool pair_usable(struct mpc *c, const struct mp_local *l, const struct pm_remote *r, mp_time *when)
 {
     struct mp_stack *st = c->st;
-    if (!r->used || r->at.ip.family != l->ip.family || pair_in_use(c, l, &r->at) || pm_is_barred(c, &l->ip)) return false;
+    /* An address that the peer took back is tried again when nothing else is left: it may be back, and nobody could say so. */
+    if (!r->used && conn_nlive(c)) return false;
+    if (r->at.ip.family != l->ip.family || pair_in_use(c, l, &r->at) || pm_is_barred(c, &l->ip)) return false;
     if (r->id == 0 && c->v.no_join_initial) return false; /* RFC 8684 3.1 C flag */
     if (!st->ops.route(st->arg, l->ifindex, &l->ip, &r->at.ip)) return false;
     struct pm_retry *t = retry_of(c, &l->ip, l->ifindex, &r->at, false);
@@ -193,6 +195,12 @@ void pm_run(struct mpc *c, mp_time now)
     c->v.timer[CT_PM] = again;
 }
 
+bool pm_path_spoils(struct mpc *c, const struct sf *s)
+{
+    const struct pm_retry *t = retry_of(c, &s->v.local.ip, s->v.ifindex, &s->v.remote, false);
+    return t && t->spoils;
+}
+
 void pm_sf_failed(struct mpc *c, struct sf *s, bool was_up, mp_time now)
 {
     if (c->v.server || s->v.passive) return;
@@ -201,6 +209,7 @@ void pm_sf_failed(struct mpc *c, struct sf *s, bool was_up, mp_time now)
     if (s->v.reset_reason == MP_RST_MIDDLEBOX) t->fails = 2 * t->fails + 2;
     else t->fails = was_up ? 1 : t->fails + 1;
     t->up |= was_up;
+    t->spoils |= was_up && s->v.reset_reason == MP_RST_MIDDLEBOX;
     t->barred |= s->v.barred;
     t->not_before = now + mp_min(MP_MS(100) << mp_min((uint64_t)t->fails, 10), MP_SEC(60));
     if (!conn_nlive(c)) t->not_before = now; /* nothing else is left */

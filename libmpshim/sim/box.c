@@ -332,6 +332,12 @@ static void half_run(struct sim_node *n)
     if (b->kind->forward == box_proxy) box_proxy_run(b, h->dir);
 }
 
+void sim_box_forget(struct sim_box *b)
+{
+    for (struct sim_box_flow *f = b->flows; f; f = f->list)
+        for (int dir = 0; dir < 2; dir++) box_proxy_free(b, &f->proxy[dir]);
+}
+
 static void half_free(struct sim_node *n)
 {
     struct sim_box_half *h = (struct sim_box_half *)n;

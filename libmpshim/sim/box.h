@@ -99,6 +99,7 @@ struct sim_box_kind {
 };
 
 /* Makes a box; packets away from the client leave to out0, those towards it to out1. */
+void sim_box_forget(struct sim_box *b); /* what it keeps for flows whose ends are gone */
 struct sim_box *sim_box_new(struct sim *s, const char *name, const struct sim_box_cfg *cfg, struct sim_node *out0,
                             struct sim_node *out1);
 const char *sim_box_name(enum sim_box_what what);

@@ -591,6 +591,31 @@ TEST(confirmed_data_without_mapping_where_the_peer_sent_twice)
     lab_end(&l);
 }
 
+/* The last subflow was reset for what a box did, and the join that follows comes to where nobody listens for a SYN without
+ * MP_JOIN: only a reset that MPTCP made says that the peer has forgotten the connection. */
+TEST(a_bare_reset_over_a_path_that_spoils_is_not_believed)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    lab_data(&l, P0, 1, 1, 0, 100);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 101, .ack = 1, .len = 100, .o = lab_map(&l, 0, 101, 100, false) });
+    lab_forget(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 201, .ack = 1, .off = 100, .len = 100 });
+    CHECK(lab_expect(&l, P0, MP_RST | MP_ACK, 1, 301, 0));
+    for (int i = 0; i < 2; i++) {
+        CHECK_EQ(mpc_error(l.c), 0);
+        lab_wait(&l, MP_SEC(3));
+        struct peer *p = &l.p[l.np - 1];
+        CHECK_EQ(l.np, i + 2);
+        lab_expect_options(lab_expect(&l, p, MP_SYN, 0, 0, 0), MP_JOIN);
+        lab_forget(&l);
+        struct mp_opts o = { .mp = i ? MP_OPT_HAS(MP_TCPRST) : 0, .tcprst.reason = MP_RST_MPTCP };
+        lab_send(&l, p, (struct seg){ .flags = MP_RST | MP_ACK, .seq = 0, .ack = 1, .o = o });
+    }
+    CHECK_EQ(mpc_error(l.c), ECONNRESET);
+    lab_end(&l);
+}
+
 /* ---- PLAIN ---- */
 
 TEST(mp_fail_is_sent_again_while_the_peer_goes_on_with_mappings)
