@@ -205,6 +205,10 @@ enum io_route_kind io_route_kind(struct io *io, const struct mp_addr *remote, st
     return *err ? IO_ROUTE_OTHER : classify(io, rt);
 }
 
+/* Not "no route", but one that says no: blackhole, prohibit, unreachable, as a VPN has behind its tunnel. IPv6 passes over
+ * it when asked for one interface, and finds the way beside the tunnel. */
+static bool is_refusal(int err) { return err == -EINVAL || err == -EACCES || err == -EHOSTUNREACH; }
+
 bool io_route(void *arg, int ifindex, const struct mp_addr *local, const struct mp_addr *remote)
 {
     struct io *io = arg;
@@ -217,6 +221,7 @@ bool io_route(void *arg, int ifindex, const struct mp_addr *local, const struct 
     kind = io_route_kind(io, remote, &rt, &err);
     if (kind == IO_ROUTE_TUNNEL) return rt.oif == ifindex; /* never beside a VPN */
     if (!err && kind != IO_ROUTE_OK) return false;
+    if (is_refusal(err)) return false;
     if (rtnl_link_is_tunnel(l) && !rtnl_is_named(io, l)) return false;
     return rtnl_route_cached(io->rtnl, remote, local, ifindex, &rt) == 0;
 }
