@@ -410,7 +410,8 @@ static bool send_new(struct mpc *c, struct mp_pkt *out, mp_time now)
         s = w.sf[i];
         if (n < s->v.mss && n < queued && c->v.snd_una < c->v.snd_nxt) return false; /* window sliver */
         if (nagle_holds(c, n, s->v.mss)) return false;
-        len = piece(c, s, w.v.path[i].room, n);
+        int32_t probe = pmtu_probe(s, n, w.v.path[i].room, now);
+        len = probe > 0 ? (uint32_t)probe : probe ? 0 : piece(c, s, w.v.path[i].room, n);
         w.v.path[i].room = 0;
     } while (!len && (i = c->sched->pick(&w.v)) >= 0);
     if (!len) return false;

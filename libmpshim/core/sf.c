@@ -29,7 +29,8 @@ struct sf *sf_new(struct mp_stack *st, struct mpc *c, const struct mp_endpoint *
     s->v.peer_mss = local->ip.family == 4 ? 536 : 1220; /* RFC 9293 3.7.1 */
     s->v.created = s->v.last_recv = now;
     uint32_t mtu = st->ops.mtu ? st->ops.mtu(st->arg, ifindex) : 0;
-    s->v.mtu = mtu ? mtu : 1500;
+    s->v.mtu = s->v.mtu_link = mtu ? mtu : 1500;
+    s->v.mtu_again = MP_NEVER;
     for (int i = 0; i < SFT_COUNT; i++) s->v.timer[i] = MP_NEVER;
     mp_rangemap_init(&s->ooo, st_rand32(st));
     return s;

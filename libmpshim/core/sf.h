@@ -59,6 +59,7 @@ struct sf_seg {
     uint16_t map_len, map_csum; /* len with DATA_FIN; 0: none */
     bool map_fin;
     bool syn, fin, sacked, lost, probed;
+    bool mtu_probe;         /* one packet larger than the MTU in use: pmtu.c */
     bool infinite;          /* carries the infinite mapping, again when sent again */
     bool lent;              /* also sent on another subflow, opportunistically */
     uint8_t sent_count;
@@ -108,8 +109,13 @@ struct sf {
         bool ts_on, sack_on;
         uint32_t mss;         /* payload bytes a segment, options at their largest taken off */
         uint32_t peer_mss, mtu;
-        uint32_t mtu_before;  /* before time-outs made us suspect that large packets vanish; 0: not suspected */
-        mp_time mtu_again;    /* when large ones are tried again, if mtu_before */
+        uint32_t mtu_link;    /* the interface's */
+        uint32_t mtu_before;  /* before time-outs made us suspect that large packets vanish; 0: not suspected, or found true */
+        uint32_t mtu_hi;      /* the most that the path may carry, while that is searched; 0: it is not */
+        uint32_t mtu_probe;   /* size of the probe in flight; 0: none */
+        uint32_t mtu_next;    /* the next data, if it has so many bytes, is a probe */
+        int mtu_fails; bool mtu_whole; /* losses of this size; the next probe is mtu_hi itself */
+        mp_time mtu_wait, mtu_again; /* no probe before; a new search then */
         uint64_t pipe;        /* bytes in flight: sent, not sacked, not lost */
         bool fin_queued, fin_sent, fin_acked, fin_received;
         mp_ssn fin_ssn_in;
@@ -276,6 +282,16 @@ void ecn_mark_new_data(struct sf *s, struct mp_pkt *out);
 void ecn_delivered(struct sf *s);                           /* data that was sent once */
 void ecn_missed(struct sf *s);                              /* what should have arrived has not */
 void ecn_reduced(struct sf *s);                             /* the window was, for a loss */
+
+/* ---- path MTU (pmtu.c) ---- */
+void pmtu_timeout(struct sf *s);
+void pmtu_told(struct sf *s, uint32_t mtu);
+void pmtu_progress(struct sf *s, mp_time now);
+int32_t pmtu_probe(struct sf *s, uint64_t want, uint64_t room, mp_time now); /* > 0: send so many bytes as one segment, a probe */
+void pmtu_sent(struct sf *s, struct sf_seg *g);             /* before its packet is made */
+void pmtu_forget(struct sf *s);
+void pmtu_passed(struct sf *s);
+void pmtu_lost(struct sf *s);
 
 /* ---- pacing (pace.c) ---- */
 bool pace_allows(struct sf *s, mp_time now);

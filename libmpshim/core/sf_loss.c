@@ -33,6 +33,8 @@ void sf_seg_drop(struct sf *s, struct sf_seg *g)
 struct sf_seg *sf_seg_split(struct sf *s, struct sf_seg *g, mp_ssn at)
 {
     if (at <= g->start || at >= g->end) return NULL;
+    if (g->mtu_probe) pmtu_forget(s);
+    g->mtu_probe = false;
     struct sf_seg *b = malloc(sizeof *b);
     if (!b) return NULL;
     *b = *g;
@@ -108,6 +110,8 @@ static void mark_lost(struct sf *s, struct sf_seg *g)
     g->lost = true;
     s->v.pipe -= mp_min(s->v.pipe, seg_bytes(g));
     st_count(s->st, MP_E_seg_lost, 1, s->c);
+    if (g->mtu_probe) pmtu_lost(s);
+    g->mtu_probe = false;
 }
 
 /* True: something was found lost. delivered: what the ACK at hand brought, for PRR. */
@@ -121,8 +125,8 @@ static bool detect_loss(struct sf *s, uint64_t delivered, mp_time now)
         if (g->sent > s->v.rack_xmit || (g->sent == s->v.rack_xmit && g->end >= s->v.rack_end)) continue;
         mp_time at = g->sent + s->v.rack_rtt + wnd;
         if (at <= now) {
+            lost |= !g->mtu_probe;
             mark_lost(s, g);
-            lost = true;
         } else if (at > wait)
             wait = at;
     }
@@ -170,6 +174,8 @@ static void seg_delivered(struct sf *s, struct sf_seg *g, struct ack_facts *f, m
     f->delivered += seg_bytes(g);
     if (g->lost && g->sent_count == 1) f->original = true;
     if (g->len && g->sent_count == 1) ecn_delivered(s);
+    if (g->mtu_probe) pmtu_passed(s);
+    g->mtu_probe = false;
     if (!g->lost) s->v.pipe -= mp_min(s->v.pipe, seg_bytes(g));
     if (g->sent_count == 1) f->rtt = now - g->sent;
     if (g->sent > f->latest) {
@@ -219,15 +225,6 @@ static void resume_recovery(struct sf *s, mp_time now)
         }
 }
 
-/* The path may have changed: large segments again; if they still vanish, it costs two time-outs. */
-static void retry_mtu(struct sf *s)
-{
-    s->v.mtu = s->v.mtu_before;
-    s->v.mtu_before = 0;
-    s->v.mtu_again = MP_NEVER;
-    sf_update_mss(s);
-}
-
 /* Time-outs count from the latest sign of life; a stale subflow that moves again is trusted again. */
 static void progress(struct sf *s, mp_time now)
 {
@@ -236,7 +233,7 @@ static void progress(struct sf *s, mp_time now)
     s->v.syn_tries = 0;
     s->v.probe_out = false;
     sf_arm(s, SFT_STALL, MP_NEVER);
-    if (s->v.mtu_before && now >= s->v.mtu_again) retry_mtu(s);
+    pmtu_progress(s, now);
     if (s->v.stale) {
         s->v.stale = false;
         conn_reinject_cancel(s->c, s->v.id);
@@ -382,29 +379,6 @@ static bool give_up(struct sf *s, mp_time now)
     return true;
 }
 
-/* RFC 4821 7.7: time-outs in a row of a large segment may mean that the path swallows large packets and no ICMP tells.
- * 1280 bytes pass where IPv6 does, and nearly everywhere. If a small one is not answered either, it was not its size. */
-static void suspect_mtu(struct sf *s, mp_time now)
-{
-    uint32_t was = s->v.mtu;
-    if (s->v.state < SF_ESTABLISHED || s->v.backoff < 2) return;
-    if (s->v.mtu_before) {
-        retry_mtu(s);
-        return;
-    }
-    if (was <= 1280) return;
-    s->v.mtu = 1280;
-    sf_update_mss(s);
-    if (s->seg_head->len > s->v.mss) {
-        s->v.mtu_before = was;
-        s->v.mtu_again = now + MP_SEC(600); /* RFC 4821 7.3 */
-        st_count(s->st, MP_E_mtu_lowered, 1, s->c);
-    } else {
-        s->v.mtu = was;
-        sf_update_mss(s);
-    }
-}
-
 void sf_on_rto(struct sf *s, mp_time now)
 {
     if (!s->seg_head || give_up(s, now)) return;
@@ -412,7 +386,7 @@ void sf_on_rto(struct sf *s, mp_time now)
     s->v.backoff++;
     if (s->v.backoff == 1) ecn_missed(s);
     ecn_reduced(s);
-    suspect_mtu(s, now);
+    pmtu_timeout(s);
     rescue_timeout(s, now);
     bool was_recovering = s->v.in_recovery || s->v.in_rto;
     s->v.in_recovery = s->v.cc.in_recovery = false;

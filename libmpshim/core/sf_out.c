@@ -306,7 +306,7 @@ static void emit_seg(struct sf *s, struct mp_pkt *out, struct sf_seg *g, bool fr
     struct mpc *c = s->c;
     struct mp_opts o = { 0 };
     uint8_t flags = (uint8_t)(MP_ACK | (g->fin ? MP_FIN : 0) | ecn_ack_flags(s));
-    uint32_t mss = seg_mss(s, g);
+    uint32_t mss = g->mtu_probe ? g->len : seg_mss(s, g);
     if (g->len && (g->fin || g->dsn + g->len == c->v.snd_end || g->len > mss)) flags |= MP_PSH;
     base(s, out, g->start, flags);
     if (fresh && g->len) ecn_mark_new_data(s, out);
@@ -352,6 +352,8 @@ bool sf_send_data(struct sf *s, struct mp_pkt *out, mp_dsn dsn, struct mp_chunk 
     s->v.snd_nxt += len;
     s->v.pipe += len;
     pace_sent(s, len, now);
+    if (s->v.mtu_next == len) pmtu_sent(s, g);
+    s->v.mtu_next = 0;
     if (s->v.sacked_bytes && !s->v.in_recovery) st_count(s->st, MP_E_limited_transmit, 1, s->c);
     emit_seg(s, out, g, true, data_fin, now);
     if (idle || s->v.timer[SFT_REXMIT] == MP_NEVER)

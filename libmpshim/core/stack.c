@@ -681,10 +681,9 @@ void mp_stack_net_error(struct mp_stack *st, void *flow, int err, uint32_t seq, 
             st_count(st, MP_E_net_error, 1, c);
             mp_ssn at = mp_expand32(s->v.snd_una, seq - s->v.iss);
             if (must_match && (at < s->v.snd_una || at >= s->v.snd_nxt)) return; /* RFC 5927 4: not in flight */
-            if (err == EMSGSIZE && mtu >= 576 && mtu < s->v.mtu) {
-                s->v.mtu = mtu;
-                sf_update_mss(s);
-            } else if (s->v.state == SF_SYN_SENT && err != EMSGSIZE)
+            if (err == EMSGSIZE)
+                pmtu_told(s, mtu);
+            else if (s->v.state == SF_SYN_SENT)
                 sf_die(s, err, now); /* RFC 9293 3.9.2.2: hard while opening, soft afterwards */
             conn_touch(c);
             return;

@@ -455,7 +455,7 @@ static void print_app(FILE *f, const char *who, const struct sim_app_cfg *a)
 
 void sim_scen_print(const struct sim_scen *sc, FILE *f)
 {
-    static const char *const what[] = {"blackhole", "blackhole-up", "blackhole-down", "client-link", "server-link", "rate", "delay", "loss"};
+    static const char *const what[] = {"blackhole", "blackhole-up", "blackhole-down", "client-link", "server-link", "rate", "delay", "loss", "mtu"};
     fprintf(f, "scenario %s: %d paths, %d connections, first by path %d %s, within %.1f s\n", sc->name, sc->npaths,
             sc->nconn ? sc->nconn : 1, sc->conn.path, sc->conn.v6 ? "IPv6" : "IPv4", (double)sc->within / 1e9);
     for (int i = 0; i < sc->npaths; i++) {

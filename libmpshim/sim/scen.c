@@ -224,6 +224,7 @@ static void apply(struct run *r, const struct sim_change *c)
     case SIM_CH_SERVER_LINK: sim_host_iface_up(r->host[1], p->server_iface, c->value); break;
     case SIM_CH_RATE: l[0]->cfg.rate_bps = l[1]->cfg.rate_bps = c->value; break;
     case SIM_CH_DELAY: l[0]->cfg.delay = l[1]->cfg.delay = c->value; break;
+    case SIM_CH_MTU: l[0]->cfg.mtu = l[1]->cfg.mtu = (uint32_t)c->value; break;
     case SIM_CH_LOSS: l[0]->cfg.loss_ppm = l[1]->cfg.loss_ppm = (uint32_t)c->value; break;
     }
 }
@@ -429,6 +430,16 @@ static void note_stall(struct run *r, struct sim_result *res)
         sim_fail(&r->sim, "nothing moved for %.1f s, and every path works", (double)res->calm_stall / 1e9);
 }
 
+static void note_mtu(const struct run *r, struct sim_result *res)
+{
+    for (int side = 0; side < 2; side++) {
+        uint32_t most = 0;
+        for (struct mpc *c = mp_stack_first(r->host[side]->stack); c; c = mp_stack_next(c))
+            for (const struct sf *s = c->sfs; s; s = s->next) most = (uint32_t)mp_max(most, s->v.mtu);
+        if (most) res->mtu[side] = most;
+    }
+}
+
 static void transfer(struct run *r, struct sim_result *res)
 {
     mp_time bound = SIM_START + r->sc->within;
@@ -441,6 +452,7 @@ static void transfer(struct run *r, struct sim_result *res)
         watch_stacks(r);
         settle_unseen(r);
         note_stall(r, res);
+        note_mtu(r, res);
     }
     if (!all_done(r)) fail_unfinished(r);
 }

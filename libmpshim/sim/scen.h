@@ -42,7 +42,8 @@ enum sim_change_what {
     SIM_CH_SERVER_LINK,
     SIM_CH_RATE,        /* bits per second, both directions */
     SIM_CH_DELAY,       /* ns, both */
-    SIM_CH_LOSS         /* ppm, both */
+    SIM_CH_LOSS,        /* ppm, both */
+    SIM_CH_MTU          /* bytes of an IP packet, larger ones vanish; 0: any; both (random scenarios have none) */
 };
 
 struct sim_change {
@@ -116,6 +117,7 @@ struct sim_result {
     uint64_t counter[2][MP_E_COUNT]; /* of the client's stack and the server's */
     uint64_t reinjected;
     int saved;               /* connections that were saved and loaded */
+    uint32_t mtu[2];         /* the largest packet that a subflow of either stack sends, when last looked at (each 50 ms) */
     uint64_t memory_peak[2]; /* of the client's stack and the server's */
     double goodput_bps;      /* bytes of both directions of all connections over took */
 };
