@@ -238,6 +238,7 @@ struct seg {
     const uint8_t *raw;    /* option bytes instead of o */
     uint8_t nraw;
     uint8_t tos;
+    uint16_t urg;
     bool spoil;            /* the payload's first byte is changed after the checksum was made */
 };
 
@@ -248,7 +249,7 @@ LAB static void lab_send(struct lab *l, struct peer *p, struct seg s)
 {
     static uint8_t payload[70000];
     struct mp_pkt k = { .src = p->peer, .dst = p->engine, .ifindex = p->ifindex, .seq = p->iss + s.seq,
-                        .wnd = p->wnd, .flags = s.flags, .tos = s.tos, .len = s.len };
+                        .wnd = p->wnd, .flags = s.flags, .tos = s.tos, .urg = s.urg, .len = s.len };
     if (s.flags & MP_ACK) k.ack = p->irs + s.ack;
     if (p->ts && !s.no_ts && !(s.flags & MP_RST)) {
         s.o.has_ts = true;
