@@ -8,23 +8,7 @@
  * the connection all the same, slowly down again; at most once a round trip of F. */
 #include "core/sched/sched.h"
 
-enum { M_BLOCKED, M_LAMBDA_AT, M_LAMBDA }; /* words of the memory; lambda in hundredths above 1.00 */
-enum { LAMBDA_MAX = 30, LAMBDA_UP = 4, LAMBDA_DOWN = 1 };
-
-static double lambda(const struct mp_sched_view *v, mp_dur rtt)
-{
-    uint64_t *w = v->mem->w;
-
-    if (v->now - w[M_LAMBDA_AT] >= rtt) {
-        if (v->blocked != w[M_BLOCKED])
-            w[M_LAMBDA] = mp_min(w[M_LAMBDA] + LAMBDA_UP, LAMBDA_MAX);
-        else
-            w[M_LAMBDA] -= mp_min(w[M_LAMBDA], LAMBDA_DOWN);
-        w[M_BLOCKED] = v->blocked;
-        w[M_LAMBDA_AT] = v->now;
-    }
-    return 1 + (double)w[M_LAMBDA] / 100;
-}
+#define LAMBDA_MAX 1.30
 
 static bool would_block(const struct mp_sched_view *v, const struct mp_sched_path *f, const struct mp_sched_path *s)
 {
@@ -32,7 +16,7 @@ static bool would_block(const struct mp_sched_view *v, const struct mp_sched_pat
     double x = ((double)f->cwnd + f->mss * (k - 1) / 2) * k;
     double held = (double)s->flight + s->mss;
 
-    return x * lambda(v, f->srtt) > (double)v->window - held;
+    return x * mp_sched_lambda(v, f->srtt, LAMBDA_MAX) > (double)v->window - held;
 }
 
 static int blest_pick(const struct mp_sched_view *v)

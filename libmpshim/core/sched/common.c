@@ -26,3 +26,20 @@ int mp_sched_fastest(const struct mp_sched_view *v, int class, bool with_room)
     }
     return best;
 }
+
+double mp_sched_lambda(const struct mp_sched_view *v, mp_dur rtt, double max)
+{
+    enum { BLOCKED, AT, LAMBDA }; /* words of the memory; lambda in hundredths above 1.00 */
+    enum { UP = 4, DOWN = 1 };
+    uint64_t *w = v->mem->w;
+
+    if (v->now - w[AT] >= rtt) {
+        if (v->blocked != w[BLOCKED])
+            w[LAMBDA] = mp_min(w[LAMBDA] + UP, (uint64_t)((max - 1) * 100 + 0.5));
+        else
+            w[LAMBDA] -= mp_min(w[LAMBDA], DOWN);
+        w[BLOCKED] = v->blocked;
+        w[AT] = v->now;
+    }
+    return 1 + (double)w[LAMBDA] / 100;
+}

@@ -11,23 +11,7 @@
  * the same, slowly down again, at most once a round trip. */
 #include "core/sched/sched.h"
 
-enum { M_BLOCKED, M_LAMBDA_AT, M_LAMBDA }; /* words of the memory; lambda in hundredths above 1.00 */
-enum { LAMBDA_MAX = 200, LAMBDA_UP = 4, LAMBDA_DOWN = 1 };
-
-static double lambda(const struct mp_sched_view *v, mp_dur rtt)
-{
-    uint64_t *w = v->mem->w;
-
-    if (v->now - w[M_LAMBDA_AT] >= rtt) {
-        if (v->blocked != w[M_BLOCKED])
-            w[M_LAMBDA] = mp_min(w[M_LAMBDA] + LAMBDA_UP, LAMBDA_MAX);
-        else
-            w[M_LAMBDA] -= mp_min(w[M_LAMBDA], LAMBDA_DOWN);
-        w[M_BLOCKED] = v->blocked;
-        w[M_LAMBDA_AT] = v->now;
-    }
-    return 1 + (double)w[M_LAMBDA] / 100;
-}
+#define LAMBDA_MAX 3.00
 
 /* Bytes a nanosecond; no path is asked that has no srtt. */
 static double rate_of(const struct mp_sched_path *p)
@@ -57,7 +41,7 @@ static bool worth_waiting(const struct mp_sched_view *v, int class, const struct
     double t = arrival(s, s->mss);
 
     if (arrival(f, v->queued) < t) return true;
-    return sum_of_rates(v, class) * (t + (double)f->min_rtt / 2) * lambda(v, f->srtt) > (double)v->window;
+    return sum_of_rates(v, class) * (t + (double)f->min_rtt / 2) * mp_sched_lambda(v, f->srtt, LAMBDA_MAX) > (double)v->window;
 }
 
 static int fit_pick(const struct mp_sched_view *v)

@@ -48,5 +48,8 @@ int mp_sched_class(const struct mp_sched_path *p);
 int mp_sched_best_class(const struct mp_sched_view *v);
 /* The path of that class with the least smoothed RTT; with room, if that is asked for; -1: none. */
 int mp_sched_fastest(const struct mp_sched_view *v, int class, bool with_room);
+/* BLEST's correction of an estimate that says whether the window will be full: from 1 to max, up when the window blocked the
+ * connection all the same, slowly down again, at most once in rtt. Uses the first three words of the memory. */
+double mp_sched_lambda(const struct mp_sched_view *v, mp_dur rtt, double max);
 
 #endif
