@@ -294,6 +294,7 @@ void conn_sf_established(struct mpc *c, struct sf *s, mp_time now)
     pm_path(c, s);
     if (s->v.passive && !s->v.initial) st_count(c->st, MP_E_join_up, 1, c);
     if (!s->v.initial) {
+        silence_ended(s, now);
         for (struct sf *o = c->sfs; o; o = o->next) {
             if (o == s || o->v.dead) continue;
             o->v.stale |= o->v.backoff >= PM_RESCUE; /* nobody could stand in for it before */
@@ -564,6 +565,7 @@ void conn_tick(struct mpc *c, mp_time now)
     if (fired(c, CT_DATA_FIN, now)) data_fin_tick(c, now);
     if (fired(c, CT_DATA_REXMIT, now)) data_rexmit_tick(c, now);
     if (fired(c, CT_ADD_ADDR, now)) pm_tick_add_addr(c, now);
+    if (fired(c, CT_SILENCE, now)) silence_tick(c, now);
     if (fired(c, CT_PM, now)) pm_run(c, now);
     if (fired(c, CT_RACE, now)) race_tick(c, now);
     if (fired(c, CT_DOUBT, now)) conn_doubt_tick(c, now);

@@ -18,6 +18,7 @@ enum conn_timer {
     CT_ORPHAN,     /* no subflow left: break-before-make ends, RFC 8684 3.5 */
     CT_PM,         /* path manager: try paths again */
     CT_LINGER,     /* the owner left: bound on finishing alone */
+    CT_SILENCE,    /* the stream stands still: is one of its paths dead? (silence.c) */
     CT_RACE,       /* no answer to the first SYN: another path is asked (race.c) */
     CT_DOUBT,      /* a wrong checksum on the only subflow: no other has come (doubt.c) */
     CT_COUNT
@@ -44,6 +45,7 @@ struct pm_retry {           /* a (local, remote) pair that failed: when to try a
     int fails;
     bool up;                /* was established and died: a re-creation */
     bool spoils;            /* a middlebox there broke a subflow: what comes over it may not be the peer's word */
+    bool silent;            /* given up unasked: its SYNs go out often, until it answers again (silence.c) */
     bool barred;            /* the peer reset it for a lasting reason: not again while another path works, RFC 8684 3.6 */
     mp_time not_before;
 };
@@ -118,6 +120,8 @@ struct mpc {
         bool closing;                  /* subflow FINs are on their way */
         uint64_t rcvbuf, sndbuf;       /* limits, bytes */
         uint64_t rcv_space;            /* the window offered now, <= rcvbuf: conn_recv.c autotune */
+        mp_time stuck_since;           /* while data waits behind a hole: when rcv_nxt last moved, or that data came */
+        int hasty;                     /* paths called silent that were not: patience doubles with each */
         uint64_t rx_total, rx_mark;    /* new bytes received ever / at rx_mark_at */
         mp_time rx_mark_at;
         double rx_rate;                /* bytes per ns, the recent maximum */
@@ -226,7 +230,15 @@ void race_over(struct mpc *c, struct sf *s, mp_time now); /* s has an answer: th
 bool race_goes_on(struct mpc *c, const struct sf *s, int err, mp_time now);
 bool race_is_lost(const struct sf *s);
 
+/* ---- silence.c ---- */
+void silence_hole(struct mpc *c, mp_time now);
+void silence_over(struct sf *s, mp_time now);           /* before s's last_recv is set */
+#define SILENCE_KNOCK MP_MS(500)                        /* between SYNs over a path found silent */
+void silence_ended(struct sf *s, mp_time now);
+void silence_tick(struct mpc *c, mp_time now);
+
 /* ---- pm.c ---- */
+void pm_tell_removed(struct mpc *c, uint8_t id);        /* REMOVE_ADDR over all subflows of other addresses */
 void pm_ready(struct mpc *c, mp_time now);              /* fully established: announce, join */
 void pm_run(struct mpc *c, mp_time now);                /* open what is missing */
 enum { PM_RESCUE = 3 }; /* time-outs in a row after which a second subflow is tried over the same path */
@@ -237,6 +249,7 @@ void pm_local_removed(struct mpc *c, int ifindex, const struct mp_addr *ip, mp_t
 void pm_add_addr_in(struct mpc *c, const struct mp_opt_add_addr *a, mp_time now);
 void pm_remove_addr_in(struct mpc *c, uint8_t id, mp_time now);
 bool pm_path_spoils(struct mpc *c, const struct sf *s);
+void pm_tick_removed(struct sf *s, mp_time now);
 void pm_sf_failed(struct mpc *c, struct sf *s, bool was_up, mp_time now);
 bool pm_is_barred(struct mpc *c, const struct mp_addr *ip); /* the owner has left this local address */
 uint8_t pm_local_id(struct mpc *c, int ifindex, const struct mp_addr *ip);

@@ -72,6 +72,8 @@ static void join(struct mpc *c, const struct mp_local *l, const struct pm_remote
     s->v.addr_id_remote = r->id;
     s->v.nonce_local = st_rand32(c->st);
     s->v.backup_local = l->backup;
+    s->v.silent = t->silent;
+    t->silent = false;
     sf_connect(s, now);
     conn_touch(c);
 }
@@ -210,6 +212,7 @@ void pm_sf_failed(struct mpc *c, struct sf *s, bool was_up, mp_time now)
     else t->fails = was_up ? 1 : t->fails + 1;
     t->up |= was_up;
     t->spoils |= was_up && s->v.reset_reason == MP_RST_MIDDLEBOX;
+    t->silent = was_up && s->v.silent;
     t->barred |= s->v.barred;
     t->not_before = now + mp_min(MP_MS(100) << mp_min((uint64_t)t->fails, 10), MP_SEC(60));
     if (!conn_nlive(c)) t->not_before = now; /* nothing else is left */
@@ -343,14 +346,44 @@ void pm_add_addr_in(struct mpc *c, const struct mp_opt_add_addr *a, mp_time now)
     pm_run(c, now);
 }
 
+/* RFC 8684 3.4.2: anybody may say REMOVE_ADDR; a path that answers a keep-alive is not removed. */
+enum { REMOVED_PROBES = 3 };
+static void ask_removed(struct sf *s, mp_time now)
+{
+    s->v.probes = 1;
+    s->v.removed_probes++;
+    sf_arm(s, SFT_REMOVED, now + s->v.rto);
+}
+
 void pm_remove_addr_in(struct mpc *c, uint8_t id, mp_time now)
 {
     for (int i = 0; i < PM_MAX_REMOTE; i++)
         if (c->v.remotes[i].used && c->v.remotes[i].id == id) c->v.remotes[i].used = false;
     for (struct sf *s = c->sfs; s; s = s->next) {
-        if (s->v.dead || s->v.addr_id_remote != id || !conn_any_other(c, s)) continue;
-        sf_abort(s, MP_RST_UNSPECIFIED, true, now);
+        if (s->v.dead || s->v.addr_id_remote != id || s->v.timer[SFT_REMOVED] != MP_NEVER || !conn_any_other(c, s)) continue;
+        if (!sf_can_carry(s)) { /* a join that is not yet one, or it is closing anyway */
+            sf_abort(s, MP_RST_UNSPECIFIED, true, now);
+            continue;
+        }
+        s->v.stale = true; /* its data goes elsewhere at once, whatever the answer */
+        conn_reinject(c, s, now);
+        s->v.removed_at = now;
+        s->v.removed_probes = 0;
+        ask_removed(s, now);
     }
+}
+
+/* SFT_REMOVED. An answer takes a round trip; what comes sooner was on its way. */
+void pm_tick_removed(struct sf *s, mp_time now)
+{
+    if (!sf_can_carry(s)) return;
+    if (s->v.last_recv >= s->v.removed_at + s->v.min_rtt) { /* its owner closes it, or thinks better of it */
+        st_count(s->st, MP_E_remove_addr_alive, 1, s->c);
+        if (!s->seg_head) s->v.stale = false;
+    } else if (s->v.removed_probes < REMOVED_PROBES)
+        ask_removed(s, now);
+    else if (conn_any_other(s->c, s))
+        sf_abort(s, MP_RST_UNSPECIFIED, true, now);
 }
 
 /* ---- own addresses ---- */
@@ -365,7 +398,7 @@ static void kick(struct sf *s, mp_time now)
 }
 
 /* RFC 8684 3.4.2: told over every subflow but those it removes; it has no acknowledgment of its own. */
-static void remove_addr(struct mpc *c, uint8_t id)
+void pm_tell_removed(struct mpc *c, uint8_t id)
 {
     c->v.initial_removed |= id == 0; /* its return is announced, as any other address's */
     for (struct sf *s = c->sfs; s; s = s->next)
@@ -440,11 +473,11 @@ void pm_local_removed(struct mpc *c, int ifindex, const struct mp_addr *ip, mp_t
         else
             sf_die(s, ENETDOWN, now);
     }
-    if (aside) remove_addr(c, pm_local_id(c, ifindex, ip));
+    if (aside) pm_tell_removed(c, pm_local_id(c, ifindex, ip));
     for (int i = 0; i < PM_MAX_REMOTE; i++) {
         struct pm_announce *a = &c->v.announce[i];
         if (!a->at.ip.family || !mp_addr_eq(&a->at.ip, ip)) continue;
-        if (!aside) remove_addr(c, a->id);
+        if (!aside) pm_tell_removed(c, a->id);
         memset(a, 0, sizeof *a);
     }
 }

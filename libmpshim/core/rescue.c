@@ -32,6 +32,7 @@ void rescue_data(struct sf *s, uint32_t len, mp_time now)
 /* A segment that fits arrived: the path knows this subflow. */
 void rescue_heard(struct sf *s, mp_time now)
 {
+    silence_over(s, now);
     s->v.last_recv = now;
     s->v.misfits = 0;
     if (!s->v.rescued) return;

@@ -261,6 +261,7 @@ mp_dur sf_rto_now(const struct sf *s)
         s->v.syn_tries + 1 >= (int)s->st->set.syn_mp_tries)
         return mp_min(r, MP_MS(1100)); /* longer than a lost SYN/ACK of the second takes to come again */
     if (s->v.state == SF_SYN_SENT && s->v.initial && s->c->v.why == MP_WHY_SYN_DROPPED) r /= 2; /* that one did not count */
+    if (s->v.state == SF_SYN_SENT && s->v.silent) return SILENCE_KNOCK;
     /* A path that others stand in for is probed often, so that its return is noticed: one small segment each half second. */
     mp_dur most = s->v.stale ? mp_max(MP_MS(500), s->v.rto) : MP_SEC(60);
     return mp_min(r, most);
@@ -353,6 +354,7 @@ void sf_tick(struct sf *s, mp_time now)
     if (fired(s, SFT_PERSIST, now)) persist_tick(s, now);
     if (fired(s, SFT_KEEPALIVE, now)) keepalive_tick(s, now);
     if (fired(s, SFT_QUIET, now)) rescue_tick(s, now);
+    if (fired(s, SFT_REMOVED, now)) pm_tick_removed(s, now);
     if (fired(s, SFT_JOIN_ACK, now) && !s->v.join_done) {
         if (++s->v.syn_tries > (int)s->st->set.syn_tries)
             sf_abort(s, MP_RST_UNSPECIFIED, true, now);

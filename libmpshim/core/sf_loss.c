@@ -355,6 +355,7 @@ static bool all_silent(const struct mpc *c, mp_time now)
     return c->v.snd_una < c->v.snd_end && now - heard > MP_SEC(15) * c->st->set.data_tries;
 }
 
+enum { KNOCKS = 120 }; /* SYNs over a path that fell silent: a minute */
 static bool give_up(struct sf *s, mp_time now)
 {
     struct mpc *c = s->c;
@@ -363,7 +364,7 @@ static bool give_up(struct sf *s, mp_time now)
             sf_die(s, ECONNREFUSED, now);
             return true;
         }
-        if (++s->v.syn_tries <= (int)s->st->set.syn_tries) return false;
+        if (++s->v.syn_tries <= (int)(s->v.silent ? KNOCKS : s->st->set.syn_tries)) return false;
         st_count(s->st, MP_E_syn_timeout, 1, c);
         sf_die(s, ETIMEDOUT, now);
         return true;

@@ -180,12 +180,66 @@ TEST(a_removed_address_ends_its_subflow)
     CHECK_EQ(lab_info(&l).nsubflows, 2);
     struct mp_opts o = { .mp = MP_OPT_HAS(MP_REMOVE_ADDR), .remove_addr = { 1, { 4 } } };
     say(&l, o);
-    struct got *g = lab_expect(&l, p, MP_RST | MP_ACK, 1, 1, 0);
-    lab_expect_options(g, MP_TCPRST);
+    lab_expect(&l, p, MP_ACK, 0, 1, 0); /* RFC 8684 3.4.2: first it is asked, */
+    lab_wait(&l, MP_MS(300));
+    lab_expect(&l, p, MP_ACK, 0, 1, 0);
+    lab_write(&l, 3000);
+    for (int i = l.qi; i < l.qn; i++) CHECK(l.q[i].p == P0); /* and nothing new is given to it */
+    lab_forget(&l);
+    lab_ack_mp(&l, P0, 1, 3001, 3000);
+    lab_wait(&l, MP_MS(1200));
+    struct got *g = with_option(&l, MP_TCPRST);
+    CHECK(g->p == p && (g->flags & MP_RST));
     lab_expect_counter(&l, remove_addr_in, 1);
     lab_wait(&l, MP_SEC(30));
     for (; l.qi < l.qn; l.qi++) CHECK(!(l.q[l.qi].flags & MP_SYN)); /* and is not joined again */
     CHECK_EQ(lab_info(&l).nsubflows, 1);
+    lab_end(&l);
+}
+
+TEST(a_removed_address_that_answers_is_kept_but_not_joined_again) /* RFC 8684 3.4.2 */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    say(&l, add_addr(&l, 4, 3, 0));
+    struct peer *p = &l.p[l.np - 1];
+    lab_forget(&l);
+    lab_wait(&l, LAB_RTT);
+    lab_synack(&l, p, lab_join_synack(&l, p, 4));
+    lab_ack_mp(&l, p, 1, 1, 0);
+    lab_forget(&l);
+    say(&l, (struct mp_opts){ .mp = MP_OPT_HAS(MP_REMOVE_ADDR), .remove_addr = { 1, { 4 } } });
+    lab_expect(&l, p, MP_ACK, 0, 1, 0);
+    lab_wait(&l, LAB_RTT);
+    lab_ack_mp(&l, p, 1, 1, 0);
+    lab_wait(&l, MP_SEC(5));
+    lab_expect_nothing(&l);
+    lab_expect_counter(&l, remove_addr_alive, 1);
+    CHECK_EQ(lab_info(&l).nsubflows, 2);
+    lab_send(&l, p, (struct seg){ .flags = MP_RST | MP_ACK, .seq = 1, .ack = 1 }); /* "it is the responsibility of the host that sent the REMOVE_ADDR" */
+    lab_wait(&l, MP_SEC(30));
+    for (; l.qi < l.qn; l.qi++) CHECK(!(l.q[l.qi].flags & MP_SYN));
+    lab_end(&l);
+}
+
+TEST(what_was_on_its_way_is_no_answer_to_the_question)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    say(&l, add_addr(&l, 4, 3, 0));
+    struct peer *p = &l.p[l.np - 1];
+    lab_forget(&l);
+    lab_wait(&l, LAB_RTT);
+    lab_synack(&l, p, lab_join_synack(&l, p, 4));
+    lab_ack_mp(&l, p, 1, 1, 0);
+    lab_forget(&l);
+    say(&l, (struct mp_opts){ .mp = MP_OPT_HAS(MP_REMOVE_ADDR), .remove_addr = { 1, { 4 } } });
+    lab_wait(&l, LAB_RTT / 2);
+    lab_data(&l, p, 1, 1, 0, 100);
+    lab_wait(&l, MP_SEC(2));
+    CHECK_EQ(lab_read(&l), 100);
+    CHECK_EQ(lab_info(&l).nsubflows, 1);
+    lab_forget(&l);
     lab_end(&l);
 }
 
