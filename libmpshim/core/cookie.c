@@ -73,7 +73,8 @@ void cookie_answer(struct mp_stack *st, const struct mp_pkt *p, const struct mp_
     if (st_offer_ok(o)) {
         a.mp = MP_OPT_HAS(MP_CAPABLE);
         a.capable = (struct mp_opt_capable){ .version = o->capable.version ? 1 : 0, .hmac_sha256 = true, .nkeys = 1, .key_snd = k.key,
-                                             .csum_req = o->capable.csum_req || st->set.checksum };
+                                             .csum_req = o->capable.csum_req || st->set.checksum,
+                                             .no_join_initial = o->capable.version && st->set.no_join_initial };
     }
     r->optlen = (uint8_t)mp_opts_len(&a, r->flags);
     mp_opts_emit(r->opt, &a, r->flags);

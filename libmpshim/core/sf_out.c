@@ -102,6 +102,7 @@ static void syn_capable(struct sf *s, struct mp_opts *o)
     o->mp |= MP_OPT_HAS(MP_CAPABLE);
     o->capable = (struct mp_opt_capable){ .version = c->v.version, .hmac_sha256 = true };
     o->capable.csum_req = s->v.passive ? c->v.csum : s->st->set.checksum;
+    o->capable.no_join_initial = c->v.version && s->st->set.no_join_initial;
     if (s->v.passive || !c->v.version) { /* RFC 6824 3.1: the client's key is in its SYN */
         o->capable.nkeys = 1;
         o->capable.key_snd = c->v.key_local;
@@ -262,8 +263,8 @@ static void add_mapping(struct sf *s, struct mp_opts *o, const struct sf_seg *g)
     if (c->v.version && !c->v.server && s->v.initial && g->map_ssn == 1 && c->v.fb == FB_UNCONFIRMED && !g->map_fin) {
         o->mp = MP_OPT_HAS(MP_CAPABLE);
         memset(&o->dss, 0, sizeof o->dss);
-        o->capable = (struct mp_opt_capable){ .version = c->v.version, .hmac_sha256 = true, .csum_req = c->v.csum, .nkeys = 2,
-            .key_snd = c->v.key_local, .key_rcv = c->v.key_remote, .has_data_len = true, .data_len = g->map_len,
+        o->capable = (struct mp_opt_capable){ .version = c->v.version, .hmac_sha256 = true, .csum_req = c->v.csum,
+            .no_join_initial = s->st->set.no_join_initial, .nkeys = 2, .key_snd = c->v.key_local, .key_rcv = c->v.key_remote, .has_data_len = true, .data_len = g->map_len,
             .has_csum = c->v.csum, .csum = g->map_csum };
         return;
     }
@@ -496,7 +497,8 @@ static void ack_options(struct sf *s, struct mp_opts *o, uint8_t flags, mp_time 
     }
     if (s->v.send_capable_ack && c->v.fb == FB_UNCONFIRMED && !s->v.data_fin_now) {
         o->mp |= MP_OPT_HAS(MP_CAPABLE);
-        o->capable = (struct mp_opt_capable){ .version = c->v.version, .hmac_sha256 = true, .csum_req = c->v.csum, .nkeys = 2, .key_snd = c->v.key_local, .key_rcv = c->v.key_remote };
+        o->capable = (struct mp_opt_capable){ .version = c->v.version, .hmac_sha256 = true, .csum_req = c->v.csum,
+            .no_join_initial = c->v.version && s->st->set.no_join_initial, .nkeys = 2, .key_snd = c->v.key_local, .key_rcv = c->v.key_remote };
         add_sack(s, o, flags, 40);
         return;
     }

@@ -212,6 +212,162 @@ TEST(the_c_flag_forbids_joins_to_the_initial_address)
     lab_end(&l);
 }
 
+TEST(the_c_flag_in_the_syn_is_obeyed_by_a_server_too) /* of its own joins there are none; it is remembered for the address */
+{
+    struct lab l = { 0 };
+    lab_listen(&l);
+    struct mp_opts o = lab_capable(&l, 0);
+    o.capable.no_join_initial = true;
+    lab_syn(&l, 1, 5001, o);
+    struct got *g = lab_expect(&l, P0, MP_SYN | MP_ACK, 0, 1, 0);
+    lab_expect_options(g, MP_CAPABLE);
+    CHECK(!g->o.capable.no_join_initial); /* each side speaks for itself */
+    lab_end(&l);
+}
+
+static void behind_a_balancer(struct mp_settings *s) { s->no_join_initial = 1; }
+
+TEST(the_c_flag_is_set_by_a_server_behind_a_load_balancer) /* RFC 8684 3.1 */
+{
+    struct lab l = { .tune = behind_a_balancer };
+    lab_listen(&l);
+    lab_syn(&l, 1, 5001, lab_capable(&l, 0));
+    struct got *g = lab_expect(&l, P0, MP_SYN | MP_ACK, 0, 1, 0);
+    CHECK(g->o.capable.no_join_initial);
+    CHECK(g->o.capable.hmac_sha256 && !g->o.capable.bflag);
+    lab_end(&l);
+}
+
+static void cookies_behind_a_balancer(struct mp_settings *s) { s->no_join_initial = 1, s->syn_backlog = 0; }
+
+TEST(the_c_flag_is_in_a_stateless_answer_as_well)
+{
+    struct lab l = { .tune = cookies_behind_a_balancer };
+    lab_listen(&l);
+    lab_syn(&l, 1, 5001, lab_capable(&l, 0));
+    struct got *g = lab_expect(&l, P0, MP_SYN | MP_ACK, 0, 1, 0);
+    CHECK(g->o.capable.no_join_initial);
+    lab_end(&l);
+}
+
+TEST(the_c_flag_is_set_by_a_client_in_all_three_steps)
+{
+    struct lab l = { .tune = behind_a_balancer };
+    lab_connect(&l);
+    CHECK(lab_expect(&l, P0, MP_SYN, 0, 0, 0)->o.capable.no_join_initial);
+    lab_synack(&l, P0, lab_capable(&l, 1));
+    CHECK(lab_expect(&l, P0, MP_ACK, 1, 1, 0)->o.capable.no_join_initial);
+    lab_write(&l, 100); /* the first data repeats the option */
+    struct got *g = lab_expect(&l, P0, MP_ACK, 1, 1, 100);
+    CHECK(g->o.capable.no_join_initial && g->o.capable.has_data_len);
+    lab_end(&l);
+}
+
+TEST(with_the_c_flag_other_addresses_are_joined) /* RFC 8684 3.1: only the initial one is out */
+{
+    struct lab l = { 0 };
+    lab_connect(&l);
+    lab_expect(&l, P0, MP_SYN, 0, 0, 0);
+    struct mp_opts o = lab_capable(&l, 1);
+    o.capable.no_join_initial = true;
+    lab_synack(&l, P0, o);
+    lab_learn_key(&l, lab_expect(&l, P0, MP_ACK, 1, 1, 0)->o.capable.key_snd);
+    lab_ack_mp(&l, P0, 1, 1, 0);
+    struct mp_opts a = { .mp = MP_OPT_HAS(MP_ADD_ADDR), .add_addr = { .addr_id = 5, .ip = lab_ep(2, 2, 0).ip } };
+    a.add_addr.hmac = mp_add_addr_hmac(LAB_PEER_KEY, l.key_engine, 5, &a.add_addr.ip, 0);
+    struct mp_local m = lab_local(2);
+    mp_stack_local_add(l.st, &m, l.now);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = a });
+    bool join = false;
+    for (int i = l.qi; i < l.qn; i++) {
+        bool syn = l.q[i].o.mp & MP_OPT_HAS(MP_JOIN);
+        join |= syn && lab_at(&l.q[i].k.dst.ip, 2, 2);
+        CHECK(!syn || !lab_at(&l.q[i].k.dst.ip, 1, 2));
+    }
+    CHECK(join);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+/* An option given byte by byte, padded; the rest of a SYN's options before it. */
+static void raw_syn(struct lab *l, const uint8_t *opt, size_t n)
+{
+    uint8_t b[40] = { 2, 4, 1028 >> 8, 1028 & 255, 4, 2, 1, 3, 3, 0, 1, 1 };
+    struct mp_endpoint e = lab_ep(1, 1, 80), f = lab_ep(1, 2, 5001);
+    struct peer *p = lab_peer_new(l, &e, &f, 1);
+    memset(b + 12, 1, 28);
+    memcpy(b + 12, opt, n);
+    lab_send(l, p, (struct seg){ .flags = MP_SYN, .raw = b, .nraw = (uint8_t)(12 + (n + 3) / 4 * 4) });
+}
+
+TEST(the_reserved_bits_of_mp_capable_are_ignored) /* RFC 8684 3.1: D to G "MUST be ignored" when not understood */
+{
+    for (int bit = 1; bit < 5; bit++) {
+        struct lab l = { .no_ts = true };
+        ROW("bit %d", bit);
+        lab_listen(&l);
+        raw_syn(&l, (uint8_t[]){ 30, 4, 0x01, (uint8_t)(1 | 1 << bit) }, 4);
+        struct got *g = lab_expect(&l, P0, MP_SYN | MP_ACK, 0, 1, 0);
+        lab_expect_options(g, MP_CAPABLE);
+        CHECK(g->o.capable.hmac_sha256 && g->o.capable.nkeys == 1);
+        lab_end(&l);
+    }
+    ROW("%s", "");
+}
+
+TEST(a_syn_with_a_reserved_subtype_is_a_syn_without_mptcp) /* RFC 8684 8.1: 9 to e unassigned, f private */
+{
+    for (unsigned t = 9; t < 16; t++) {
+        struct lab l = { .no_ts = true };
+        ROW("subtype %x", t);
+        lab_listen(&l);
+        raw_syn(&l, (uint8_t[]){ 30, 4, (uint8_t)(t << 4 | 1), 1 }, 4);
+        lab_expect_no_options(lab_expect(&l, P0, MP_SYN | MP_ACK, 0, 1, 0));
+        lab_end(&l);
+    }
+    ROW("%s", "");
+}
+
+TEST(a_reserved_subtype_beside_a_known_option_changes_nothing)
+{
+    for (unsigned t = 9; t < 16; t++) {
+        struct lab l = { .no_ts = true };
+        ROW("subtype %x", t);
+        lab_client(&l);
+        struct mp_opts o = lab_map(&l, 0, 1, 100, false);
+        uint8_t b[40] = { 30, 4, (uint8_t)(t << 4), 0 };
+        size_t n = mp_opts_len(&o, MP_ACK);
+        mp_opts_emit(b + 4, &o, MP_ACK);
+        lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100, .raw = b, .nraw = (uint8_t)(4 + n) });
+        CHECK_EQ(lab_read(&l), 100);
+        CHECK(lab_info(&l).multipath);
+        lab_forget(&l);
+        lab_end(&l);
+    }
+    ROW("%s", "");
+}
+
+TEST(the_reserved_bits_of_a_dss_are_ignored) /* RFC 8684 3.3: flags beyond F, m, M, a, A */
+{
+    for (int bit = 5; bit < 8; bit++) {
+        struct lab l = { .no_ts = true };
+        ROW("bit %d", bit);
+        lab_client(&l);
+        struct mp_opts o = lab_map(&l, 0, 1, 100, false);
+        uint8_t b[40];
+        size_t n = mp_opts_len(&o, MP_ACK);
+        mp_opts_emit(b, &o, MP_ACK);
+        size_t at = 0;
+        while (b[at] != 30) at += b[at] == 1 ? 1 : b[at + 1];
+        b[at + 3] |= (uint8_t)(1 << bit);
+        lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100, .raw = b, .nraw = (uint8_t)n });
+        CHECK_EQ(lab_read(&l), 100);
+        lab_forget(&l);
+        lab_end(&l);
+    }
+    ROW("%s", "");
+}
+
 TEST(after_two_silent_syns_one_without_the_option)
 {
     struct lab l = { 0 };
