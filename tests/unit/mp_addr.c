@@ -354,3 +354,90 @@ TEST(without_subflows_a_connection_waits_a_while) /* RFC 8684 3.5: break before 
     lab_expect_counter(&l, orphan_timeout, 1);
     lab_end(&l);
 }
+
+static void five_seconds(struct mp_settings *s) { s->orphan_s = 5; }
+
+TEST(the_time_without_subflows_is_a_setting) /* RFC 6182 2.2, RFC 8684 3.5: break before make */
+{
+    struct lab l = { .tune = five_seconds };
+    lab_server(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_RST, .seq = 1, .o = { .mp = MP_OPT_HAS(MP_TCPRST), .tcprst = { .transient = true } } });
+    lab_wait(&l, MP_MS(4900));
+    CHECK_EQ(mpc_error(l.c), 0);
+    lab_wait(&l, MP_MS(200));
+    CHECK_EQ(mpc_error(l.c), ETIMEDOUT);
+    lab_end(&l);
+}
+
+TEST(a_join_in_time_makes_what_was_broken) /* and what was written meanwhile goes over it */
+{
+    struct lab l = { .tune = five_seconds };
+    lab_server(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_RST, .seq = 1, .o = { .mp = MP_OPT_HAS(MP_TCPRST), .tcprst = { .transient = true } } });
+    lab_wait(&l, MP_SEC(4));
+    lab_write(&l, 1500);
+    lab_expect_nothing(&l);
+    struct mp_opts o = { .mp = MP_OPT_HAS(MP_JOIN), .join = { .form = MP_JOIN_SYN, .addr_id = 5, .token = l.token_engine, .nonce = 0x0a0b0c0d } };
+    struct peer *p = lab_syn(&l, 2, 5003, o);
+    lab_forget(&l);
+    lab_wait(&l, LAB_RTT);
+    uint8_t h[32];
+    lab_join_hmac(&l, p, h);
+    o = (struct mp_opts){ .mp = MP_OPT_HAS(MP_JOIN), .join = { .form = MP_JOIN_ACK } };
+    memcpy(o.join.hmac, h, 20);
+    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = o });
+    CHECK_EQ(lab_next_data(&l, p)->len, 1000);
+    lab_ack_mp(&l, p, 1, 1001, 1000);
+    CHECK_EQ(lab_next_data(&l, p)->len, 500);
+    lab_ack_mp(&l, p, 1, 1501, 1500);
+    lab_wait(&l, MP_SEC(10));
+    CHECK_EQ(mpc_error(l.c), 0);
+    CHECK(mpc_send_done(l.c));
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+/* An ADD_ADDR with IPv6 and port takes 30 bytes of the 40: none are left for timestamps. */
+TEST(an_ipv6_address_with_port_comes_without_timestamps_and_is_echoed_whole)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct mp_opts o = { .mp = MP_OPT_HAS(MP_ADD_ADDR), .add_addr = { .addr_id = 4, .ip = { 6, { 0x20, 1, 0xd, 0xb8, [15] = 2 } }, .port = 8080 } };
+    o.add_addr.hmac = mp_add_addr_hmac(LAB_PEER_KEY, l.key_engine, 4, &o.add_addr.ip, 8080);
+    CHECK(mp_opts_len(&o, MP_ACK) > 40 - 12);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = o, .no_ts = true }); /* RFC 7323 3.2 would have it dropped; Linux sends it so */
+    struct got *g = with_option(&l, MP_ADD_ADDR);
+    CHECK(g->o.add_addr.echo && g->o.add_addr.port == 8080 && mp_addr_eq(&g->o.add_addr.ip, &o.add_addr.ip));
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(a_link_that_becomes_metered_is_told_as_backup_and_back) /* RFC 8684 3.3.8: MP_PRIO on the subflow itself */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct peer *p = lab_join(&l, 2);
+    for (int backup = 1; backup >= 0; backup--) {
+        struct mp_local m = lab_local(2);
+        m.backup = backup;
+        mp_stack_local_add(l.st, &m, l.now);
+        struct got *g = lab_expect(&l, p, MP_ACK, 1, 1, 0);
+        CHECK(g->o.mp & MP_OPT_HAS(MP_PRIO));
+        CHECK_EQ(g->o.prio.backup, backup);
+        lab_expect_nothing(&l);
+        lab_write(&l, 30000);
+        bool used = false;
+        for (int i = l.qi; i < l.qn; i++) used |= l.q[i].p == p && l.q[i].len;
+        CHECK_EQ(used, !backup);
+        lab_forget(&l);
+        if (backup) lab_ack_mp(&l, P0, 1, 10001, 10000);
+        for (int i = 0; backup && i < 5; i++) {
+            lab_wait(&l, LAB_RTT);
+            lab_ack_mp(&l, P0, 1, 1 + 10000 + 5000u * (unsigned)i, 10000 + 5000u * (unsigned)i);
+        }
+        lab_forget(&l);
+    }
+    lab_expect_counter(&l, prio_out, 2);
+    lab_forget(&l);
+    lab_end(&l);
+}

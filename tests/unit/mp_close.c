@@ -109,6 +109,23 @@ TEST(an_abort_is_a_fast_close) /* 3.5 */
     lab_end(&l);
 }
 
+TEST(an_abort_with_no_subflow_left_ends_in_silence) /* 3.5: there is nothing to send it on */
+{
+    struct lab l = { 0 };
+    lab_server(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_RST, .seq = 1, .o = { .mp = MP_OPT_HAS(MP_TCPRST), .tcprst = { .transient = true } } });
+    CHECK_EQ(mpc_error(l.c), 0); /* break before make */
+    lab_wait(&l, MP_SEC(1));
+    mpc_abort(l.c, l.now);
+    lab_expect_nothing(&l);
+    CHECK_EQ(mpc_error(l.c), ECONNABORTED);
+    lab_expect_counter(&l, fastclose_out, 0);
+    mpc_release(l.c, 0, l.now);
+    lab_wait(&l, MP_SEC(61));
+    CHECK_EQ(mp_stack_live(l.st), 0);
+    lab_end(&l);
+}
+
 TEST(what_still_comes_after_a_fast_close_gets_it_again)
 {
     struct lab l = { 0 };

@@ -361,3 +361,40 @@ TEST(subflows_that_come_up_and_die_without_use_are_not_opened_for_ever)
     lab_forget(&l);
     lab_end(&l);
 }
+
+/* RFC 3135 3.1.2: a proxy's ACKs come sooner than any of the peer's could, without options. */
+TEST(a_proxy_that_acknowledges_early_is_no_fallback)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    for (uint32_t i = 0; i < 8; i++) {
+        lab_write(&l, 1000);
+        lab_wait(&l, MP_MS(1)); /* the handshake took ten */
+        lab_ack(&l, P0, 1, 1 + 1000 * (i + 1));
+    }
+    CHECK(lab_info(&l).multipath);
+    CHECK(!mpc_send_done(l.c)); /* it is the DATA_ACK that counts (RFC 8684 3.3.2) */
+    lab_expect_counter(&l, fallback, 0);
+    lab_ack_mp(&l, P0, 1, 8001, 8000);
+    CHECK(mpc_send_done(l.c));
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(what_only_a_proxy_acknowledged_is_kept_and_sent_again) /* RFC 8684 3.3.6 */
+{
+    struct lab l = { 0 };
+    two(&l);
+    lab_write(&l, 1000);
+    struct peer *p = l.q[l.qi].p;
+    lab_wait(&l, MP_MS(1));
+    lab_ack(&l, p, 1, 1001);
+    lab_forget(&l);
+    lab_wait(&l, MP_SEC(2)); /* the peer says nothing: the connection's own timer */
+    struct got *g = &l.q[l.qi];
+    CHECK(l.qi < l.qn && g->len == 1000 && off_of(&l, g) == 0 && lab_payload_is(g, 0));
+    CHECK(mp_stack_counter(l.st, MP_E_conn_rexmit) > 0);
+    lab_expect_counter(&l, fallback, 0);
+    lab_forget(&l);
+    lab_end(&l);
+}

@@ -426,3 +426,26 @@ TEST(a_path_is_tried_again_when_its_link_returns_whatever_the_reason_was)
     CHECK(joins_again(&l) > 0);
     lab_end(&l);
 }
+
+TEST(a_join_on_its_way_is_given_up_by_a_fallback_and_the_peer_is_told) /* sf_give_up_join */
+{
+    struct lab l = { .csum = true };
+    lab_client(&l);
+    struct peer *p = join_syn(&l);
+    struct mp_opts o = lab_map(&l, 0, 1, 100, false);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100, .o = o, .spoil = true }); /* the only subflow: plain TCP from here on */
+    CHECK(!lab_info(&l).multipath);
+    const struct got *rst = NULL;
+    for (; l.qi < l.qn; l.qi++)
+        if (l.q[l.qi].p == p) rst = &l.q[l.qi];
+    CHECK(rst && rst->flags == MP_RST && rst->seq == 1); /* if the SYN is there, this ends it */
+    lab_wait(&l, LAB_RTT);
+    lab_synack(&l, p, lab_join_synack(&l, p, 0)); /* it was not: the answer is answered */
+    CHECK_EQ(lab_waiting(&l), 1);
+    struct got *g = &l.q[l.qi++];
+    CHECK(g->p == p && (g->flags & MP_RST) && g->seq == 1);
+    lab_wait(&l, MP_SEC(2));
+    lab_expect_nothing(&l); /* and no SYN of it comes again */
+    CHECK_EQ(lab_info(&l).nsubflows, 1);
+    lab_end(&l);
+}

@@ -174,6 +174,34 @@ TEST(an_old_timestamp_is_refused_with_an_ack) /* PAWS, RFC 7323 5.3 */
     lab_end(&l);
 }
 
+TEST(a_timestamp_that_wraps_is_no_old_one) /* RFC 7323 5.2: compared modulo 2^32 */
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    uint32_t step = 1u << 30;
+    for (uint32_t i = 0; i < 6; i++) /* in steps of a quarter, once round and a half */
+        lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1 + 10 * i, .ack = 1, .len = 10, .off = 10 * i, .ts_back = (int)(0u - step * i) });
+    lab_expect_counter(&l, paws, 0);
+    CHECK_EQ(lab_read(&l), 60);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(a_timestamp_never_sent_gives_no_round_trip) /* an echo from the future, or none */
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    mp_dur srtt = lab_sf(&l, 0).srtt;
+    lab_write(&l, 1000);
+    lab_wait(&l, MP_SEC(1)); /* sent again: only timestamps can tell the round trip now */
+    lab_forget(&l);
+    P0->ts_echo += 100000;
+    lab_ack(&l, P0, 1, 1001);
+    CHECK(lab_sf(&l, 0).srtt <= 2 * srtt);
+    CHECK(mpc_send_done(l.c));
+    lab_end(&l);
+}
+
 TEST(many_holes_are_told_as_space_allows)
 {
     struct lab l = { .plain = true };

@@ -362,3 +362,32 @@ TEST(the_congestion_control_of_a_connection_changes_on_the_way) /* TCP_CONGESTIO
     CHECK(reno > 0.45 && reno < 0.55);
     CHECK(cubic > 0.65 && cubic < 0.75);
 }
+
+TEST(what_was_sacked_and_is_given_up_again_comes_after_a_timeout) /* reneging, RFC 2018 8 */
+{
+    struct lab l = { .plain = true };
+    uint32_t s = grown(&l);
+    lab_write(&l, 3000);
+    sent(&l, s, 3);
+    lab_wait(&l, LAB_RTT);
+    sack(&l, s, s + 1000, s + 3000);
+    lab_wait(&l, MP_MS(5));
+    sent(&l, s, 1);
+    lab_ack(&l, P0, 1, s + 1000); /* the hole is filled, and nothing more: what was told to be behind it is gone */
+    lab_wait(&l, MP_SEC(3));
+    struct got *g = &lab_none;
+    uint32_t end = s + 1000;
+    for (; l.qi < l.qn; l.qi++) {
+        g = &l.q[l.qi];
+        if (g->len && g->seq <= end && g->seq + g->len > end) end = g->seq + g->len, lab_ack(&l, P0, 1, end);
+    }
+    lab_wait(&l, MP_SEC(1));
+    for (; l.qi < l.qn; l.qi++) {
+        g = &l.q[l.qi];
+        if (g->len && g->seq <= end && g->seq + g->len > end) end = g->seq + g->len, lab_ack(&l, P0, 1, end);
+    }
+    CHECK_EQ(end, s + 3000);
+    CHECK(mpc_send_done(l.c));
+    lab_forget(&l);
+    lab_end(&l);
+}
