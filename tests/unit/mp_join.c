@@ -429,11 +429,13 @@ TEST(a_path_is_tried_again_when_its_link_returns_whatever_the_reason_was)
 
 TEST(a_join_on_its_way_is_given_up_by_a_fallback_and_the_peer_is_told) /* sf_give_up_join */
 {
-    struct lab l = { .csum = true };
+    struct lab l = { 0 };
     lab_client(&l);
     struct peer *p = join_syn(&l);
-    struct mp_opts o = lab_map(&l, 0, 1, 100, false);
-    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100, .o = o, .spoil = true }); /* the only subflow: plain TCP from here on */
+    struct mp_opts o = lab_dack(&l);
+    o.mp |= MP_OPT_HAS(MP_FAIL);
+    o.fail_dsn = l.idsn_engine + 1;
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = o }); /* the peer goes on as plain TCP */
     CHECK(!lab_info(&l).multipath);
     const struct got *rst = NULL;
     for (; l.qi < l.qn; l.qi++)
