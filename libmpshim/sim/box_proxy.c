@@ -73,13 +73,17 @@ static void send_kept(struct sim_box *b, int dir, const struct sim_box_proxy *x,
 
 static void send_more(struct sim_box *b, int dir, struct sim_box_proxy *x)
 {
-    for (const struct sim_box_copy *k = x->kept; k; k = k->next) {
+    for (const struct sim_box_copy *k = x->kept; k;) {
         uint32_t end = k->p->h.seq + k->p->h.len;
-        if (!seq_after(end, x->out)) continue;
+        if (!seq_after(end, x->out)) {
+            k = k->next;
+            continue;
+        }
         if (end - x->una > OUT_WINDOW) break;
         x->out = end;
         if (x->again == MP_NEVER) x->again = b->sim->now + x->rto;
         send_kept(b, dir, x, sim_pkt_dup(b->sim, k->p));
+        k = x->kept; /* a proxy behind this one may have acknowledged it at once */
     }
 }
 
