@@ -637,7 +637,10 @@ int mpc_setopt(struct mpc *c, enum mpc_opt opt, uint64_t v, mp_time now)
     case MPC_KEEPINTVL_S: c->v.keepintvl_s = (uint32_t)v; break;
     case MPC_KEEPCNT: c->v.keepcnt = (uint32_t)v; break;
     case MPC_USER_TIMEOUT_MS: c->v.user_timeout_ms = (uint32_t)v; break;
-    case MPC_RCVBUF: c->v.rcvbuf = mp_max(16384, mp_min(v, 1u << 30)); break;
+    case MPC_RCVBUF:
+        c->v.rcvbuf = mp_max(16384, mp_min(v, 1u << 30));
+        hol_buffer_changed(c);
+        break;
     case MPC_SNDBUF: c->v.sndbuf = mp_max(16384, mp_min(v, 1u << 30)); break;
     case MPC_STRICT: c->v.strict = v; break;
     case MPC_TOS: c->v.tos = (uint8_t)v & 0xfc; break; /* the ECN bits are the transport's */

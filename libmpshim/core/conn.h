@@ -125,6 +125,13 @@ struct mpc {
         uint64_t rx_total, rx_mark;    /* new bytes received ever / at rx_mark_at */
         mp_time rx_mark_at;
         double rx_rate;                /* bytes per ns, the recent maximum */
+        struct {                       /* a slow path that holds the stream up: hol.c */
+            int state, spans, score;
+            bool edge_hit;             /* the window was filled behind a hole in this span */
+            uint64_t bytes; mp_time at;/* received since */
+            mp_dur rtt;                /* of the slow path */
+            double before, after;      /* bytes per ns */
+        } hol;
         uint32_t max_seg;              /* TCP_MAXSEG: bytes of options and payload, offered and used at most; 0: the path's */
         uint8_t tos, ttl;              /* of our packets; ttl 0: the host's default */
         uint8_t families;              /* server: of addresses where the listener can be reached, 1 v4, 2 v6; 0: only its own */
@@ -217,6 +224,9 @@ void conn_flush_held(struct mpc *c, struct sf *s, mp_time now); /* what waited f
 bool conn_doubt(struct mpc *c, struct sf *s, mp_time now); /* true: a mapping whose checksum is wrong waits for another path */
 void conn_doubt_look(struct mpc *c, mp_time now);         /* a join came up or ended */
 void conn_doubt_tick(struct mpc *c, mp_time now);
+/* ---- hol.c ---- */
+void hol_data(struct mpc *c, mp_dsn end, uint32_t bytes, mp_time now); /* new bytes that end there, before they are taken */
+void hol_buffer_changed(struct mpc *c);
 
 /* ---- conn_opt.c ---- */
 bool conn_options_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now); /* false: subflow ended */

@@ -56,7 +56,7 @@ int mpc_get_subflows(const struct mpc *c, struct mpc_subflow_info *v, int max)
         if (s->v.dead || s->v.mute) continue;
         struct mpc_subflow_info *i = &v[n++];
         *i = (struct mpc_subflow_info){ .local = s->v.local, .remote = s->v.remote, .ifindex = s->v.ifindex,
-            .state = sf_state_name(s->v.state), .backup = s->v.backup_local || s->v.backup_remote, .stale = s->v.stale,
+            .state = sf_state_name(s->v.state), .backup = s->v.backup_local || s->v.backup_remote || s->v.backup_asked, .stale = s->v.stale,
             .initial = s->v.initial, .addr_id_local = s->v.addr_id_local, .addr_id_remote = s->v.addr_id_remote,
             .srtt = s->v.srtt, .rttvar = s->v.rttvar, .min_rtt = s->v.min_rtt, .cwnd = s->v.cc.cwnd,
             .ssthresh = s->v.cc.ssthresh, .flight = s->v.pipe, .bytes_sent = s->v.bytes_sent, .bytes_acked = s->v.bytes_acked,

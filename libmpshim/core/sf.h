@@ -99,6 +99,7 @@ struct sf {
         bool passive, initial;
         bool mute;            /* its SYN was raced by another: it only waits to reset a late answer */
         bool backup_local, backup_remote;
+        bool backup_asked;    /* the peer is to keep off it, not we: hol.c */
         uint8_t addr_id_local, addr_id_remote;
         bool dead;            /* to be freed: no packet goes in or out */
         /* send */

@@ -523,7 +523,7 @@ static void ack_options(struct sf *s, struct mp_opts *o, uint8_t flags, mp_time 
         s->v.data_fin_now = false;
     } else if (s->v.prio_now) {
         o->mp |= MP_OPT_HAS(MP_PRIO);
-        o->prio = (struct mp_opt_prio){ .backup = s->v.backup_local };
+        o->prio = (struct mp_opt_prio){ .backup = s->v.backup_local || s->v.backup_asked };
         s->v.prio_now = false;
         st_count(s->st, MP_E_prio_out, 1, c);
     } else if (s->v.fully && !take_remove_addr(s, o))
