@@ -269,7 +269,6 @@ void mpc_release(struct mpc *c, mp_dur l, mp_time now) { (void)l, (void)now; c->
 int mpc_error(const struct mpc *c) { return c->err; }
 bool mpc_send_done(const struct mpc *c) { return !c->peer || c->peer->rx.len == 0; }
 int mpc_setopt(struct mpc *c, enum mpc_opt o, uint64_t v, mp_time now) { (void)c, (void)o, (void)v, (void)now; return 0; }
-int mpc_use_local(struct mpc *c, const struct mp_addr *ip, bool use, mp_time now) { (void)c, (void)ip, (void)use, (void)now; return -EOPNOTSUPP; }
 const char *mp_plain_why_text(enum mp_plain_why w) { (void)w; return "no option"; }
 void mpc_get_info(const struct mpc *c, struct mpc_info *i)
 {
