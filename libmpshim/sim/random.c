@@ -150,6 +150,21 @@ static void random_ifaces(struct sim_rng *r, struct sim_scen *sc)
     sc->conn.v6 = sc->client_iface[0].families == 2 || (sc->client_iface[0].families == 3 && chance(r, 50));
 }
 
+/* RFC 8684 3.7: a connection that may have two subflows cannot fall back. When the path that carried it begins to take the
+ * options out, and another one lets a join's SYNs pass and takes out the rest, no path is left that MPTCP could use. */
+static bool options_may_die(const struct sim_scen *sc)
+{
+    int strip = 0, late = 0;
+    for (int i = 0; i < sc->npaths; i++)
+        for (int k = 0; k < sc->path[i].nbox; k++) {
+            const struct sim_box_cfg *b = &sc->path[i].box[k];
+            if (b->what != SIM_BOX_STRIP_NONSYN && b->what != SIM_BOX_STRIP_ALL) continue;
+            strip++;
+            late += b->from > 0;
+        }
+    return late && strip > 1;
+}
+
 /* ---- what happens ---- */
 
 static void add_change(struct sim_scen *sc, struct sim_change c)
@@ -404,6 +419,7 @@ struct sim_scen sim_scen_random(uint64_t seed)
     random_ifaces(&r, &sc);
     for (int i = 0; i < sc.npaths; i++) random_path(&r, &sc, i);
     random_conn(&r, &sc);
+    if (options_may_die(&sc)) may_fail(&sc);
     random_settings(&r, &sc);
     random_ecn(seed, &sc);
     mp_time last = sim_rng_range(&r, MP_MS(100), MP_SEC(8));
