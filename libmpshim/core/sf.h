@@ -150,6 +150,8 @@ struct sf {
         mp_ssn fack;          /* highest sacked or acked */
         mp_ssn recovery_point;/* recovery ends when snd_una reaches it */
         bool in_recovery, in_rto;
+        int dup_acks;         /* in a row, that tell of no SACK */
+        bool by_dup_acks;     /* this recovery goes by them: NewReno, RFC 6582 */
         uint64_t sacked_bytes;
         mp_ssn round_end;     /* a new round trip begins when this is acked */
         bool probe_out;       /* TLP in flight */

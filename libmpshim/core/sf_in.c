@@ -399,6 +399,16 @@ static void time_wait_in(struct sf *s, const struct mp_pkt *p, mp_time now)
     if (p->flags & MP_FIN) sf_arm(s, SFT_TIME_WAIT, now + MP_SEC(s->st->set.time_wait_s));
 }
 
+/* RFC 5681 2: it acknowledges what was acknowledged before, while data is on its way, and has no other purpose. With SACK
+ * it would say what has arrived (RFC 2018 4); without, or where a box takes the blocks out, it is all that tells of a
+ * hole. ACKs that are sent for another option's sake than DSS are no sign of loss (RFC 8684). */
+static bool is_duplicate(const struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_ssn ack)
+{
+    bool signals = (o->mp & ~MP_OPT_HAS(MP_DSS)) || ((o->mp & MP_OPT_HAS(MP_DSS)) && o->dss.has_map);
+    return ack == s->v.snd_una && s->seg_head && !p->data.len && !(p->flags & MP_FIN) && !o->nsack && !signals &&
+           (uint64_t)p->wnd << s->v.snd_wscale == s->v.snd_wnd;
+}
+
 static bool ack_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_ssn ssn, mp_time now)
 {
     mp_ssn ack = mp_expand32(s->v.snd_una, p->ack - s->v.iss);
@@ -411,6 +421,7 @@ static bool ack_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o
     if (s->v.state == SF_SYN_RCVD) {
         if (ack < 1 || !syn_rcvd_ack(s, p, o, ssn, now)) return false;
     }
+    s->v.dup_acks = is_duplicate(s, p, o, ack) ? s->v.dup_acks + 1 : ack > s->v.snd_una || o->nsack ? 0 : s->v.dup_acks;
     if (ssn > s->v.snd_wl1 || (ssn == s->v.snd_wl1 && ack >= s->v.snd_wl2)) { /* RFC 9293 3.10.7.4 fifth */
         s->v.snd_wnd = (uint64_t)p->wnd << s->v.snd_wscale;
         s->v.snd_wl1 = ssn;

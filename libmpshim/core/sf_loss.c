@@ -135,6 +135,22 @@ static bool detect_loss(struct sf *s, uint64_t delivered, mp_time now)
     return lost;
 }
 
+/* RFC 6582 3.2, for who gets no SACK: the third duplicate ACK tells that the oldest segment is lost, and in the recovery that
+ * follows an ACK of a part tells the same of the next. Without this each loss costs a time-out (a stream behind a box that
+ * takes SACK-permitted out got no further than 5 KB a second: simulation seed 15784). */
+static bool newreno(struct sf *s, bool advanced, mp_time now)
+{
+    struct sf_seg *g = s->seg_head;
+    bool first = s->v.dup_acks == 3 && !s->v.in_recovery && !s->v.in_rto;
+    bool next = advanced && s->v.in_recovery && s->v.by_dup_acks;
+    if (!g || g->lost || g->sacked || !(first || next)) return false;
+    if (next && g->sent_count > 1 && now - g->sent < s->v.srtt) return false; /* on its way again */
+    mark_lost(s, g);
+    sf_enter_recovery(s, 0, now);
+    s->v.by_dup_acks = true;
+    return true;
+}
+
 void sf_on_reorder_timer(struct sf *s, mp_time now)
 {
     if (detect_loss(s, 0, now)) sf_prr(s, 0, false);
@@ -308,13 +324,17 @@ void sf_on_ack(struct sf *s, mp_ssn ack, const struct mp_opts *o, mp_time now)
     for (int i = dsack; i < o->nsack; i++)
         sack_block(s, mp_expand32(s->v.snd_una, o->sack[i].left - s->v.iss), mp_expand32(s->v.snd_una, o->sack[i].right - s->v.iss), &f, now);
     time_round_trip(s, &f, advanced, now);
-    if (!advanced && !f.delivered && !dsack) return;
+    if (!advanced && !f.delivered && !dsack) {
+        newreno(s, false, now);
+        return;
+    }
     if (advanced || f.delivered) progress(s, now);
     sf_undo_check(s, o, advanced, f.original, now);
     sf_probe_acked(s, ack, dsack, now);
     bool left = sf_leave_recovery(s), lost = false;
     if (o->nsack || s->v.sacked_bytes || s->v.in_recovery) lost = detect_loss(s, f.delivered, now);
     if (left) resume_recovery(s, now);
+    if (newreno(s, advanced, now)) lost = true;
     note_rate(s, f.delivered, now);
     if (s->v.in_recovery) sf_prr(s, f.delivered, advanced && !lost);
     congestion(s, &f, flight, now);
@@ -390,7 +410,8 @@ void sf_on_rto(struct sf *s, mp_time now)
     pmtu_timeout(s);
     rescue_timeout(s, now);
     bool was_recovering = s->v.in_recovery || s->v.in_rto;
-    s->v.in_recovery = s->v.cc.in_recovery = false;
+    s->v.in_recovery = s->v.cc.in_recovery = s->v.by_dup_acks = false;
+    s->v.dup_acks = 0;
     uint64_t flight = s->v.snd_nxt - s->v.snd_una; /* what was lost before counts: it was sent too */
     if (s->seg_head->sacked) { /* RFC 2018 8: told to be there, and not acknowledged in all this time: given up again */
         for (struct sf_seg *g = s->seg_head; g; g = g->next) g->sacked = false;

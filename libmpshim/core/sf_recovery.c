@@ -51,7 +51,7 @@ void sf_enter_recovery(struct sf *s, uint64_t delivered, mp_time now)
 
 static void end_recovery(struct sf *s)
 {
-    s->v.in_recovery = s->v.in_rto = s->v.cc.in_recovery = false;
+    s->v.in_recovery = s->v.in_rto = s->v.cc.in_recovery = s->v.by_dup_acks = false;
     s->v.rexmit_ts = 0;
     s->v.frto = SF_FRTO_OFF;
 }

@@ -248,6 +248,46 @@ TEST(rtt_is_not_taken_from_retransmissions_without_timestamps) /* Karn, RFC 6298
     lab_end(&l);
 }
 
+TEST(without_sack_the_third_duplicate_ack_tells_of_a_loss) /* NewReno, RFC 6582 */
+{
+    struct lab l = { .plain = true, .no_sack = true };
+    uint32_t s = grown(&l);
+    lab_write(&l, 8000);
+    sent(&l, s, 8); /* the first and the fourth get lost */
+    for (int i = 0; i < 2; i++) lab_ack(&l, P0, 1, s);
+    lab_expect_nothing(&l);
+    lab_ack(&l, P0, 1, s);
+    sent(&l, s, 1);
+    for (int i = 0; i < 3; i++) lab_ack(&l, P0, 1, s);
+    lab_expect_nothing(&l);
+    lab_wait(&l, LAB_RTT);
+    lab_ack(&l, P0, 1, s + 3000); /* a part */
+    sent(&l, s + 3000, 1);
+    lab_expect_nothing(&l);
+    lab_wait(&l, LAB_RTT);
+    lab_ack(&l, P0, 1, s + 8000);
+    lab_expect_counter(&l, recovery, 1);
+    lab_expect_counter(&l, rto, 0);
+    lab_wait(&l, MP_SEC(2));
+    lab_end(&l);
+}
+
+TEST(window_updates_are_no_duplicate_acks) /* RFC 5681 2 */
+{
+    struct lab l = { .plain = true, .no_sack = true };
+    uint32_t s = grown(&l);
+    lab_write(&l, 8000);
+    sent(&l, s, 8);
+    for (int i = 0; i < 6; i++) {
+        P0->wnd--;
+        lab_ack(&l, P0, 1, s);
+    }
+    lab_expect_nothing(&l);
+    lab_ack(&l, P0, 1, s + 8000);
+    lab_expect_counter(&l, recovery, 0);
+    lab_end(&l);
+}
+
 TEST(an_outage_is_no_round_trip) /* the peer sends on its own, and echoes what it saw before */
 {
     struct lab l = { .plain = true };
