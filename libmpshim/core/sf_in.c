@@ -104,6 +104,7 @@ static void syn_sent_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o,
         return;
     }
     if (!(p->flags & MP_SYN)) return;
+    if (!ack_ok && !s->v.initial) return; /* nobody joins a port that he joins from: RFC 8684 3.2 knows no simultaneous open */
     s->v.last_recv = now;
     if (s->v.initial) race_over(s->c, s, now);
     sf_synack_in(s, p, o, now);

@@ -133,6 +133,20 @@ TEST(a_synack_without_mp_join_resets_the_subflow)
     lab_end(&l);
 }
 
+TEST(a_join_is_not_opened_from_both_ends) /* a bare SYN is no answer to one: there is no MP_JOIN for it (found by fuzzing) */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct mp_local m = lab_local(2);
+    mp_stack_local_add(l.st, &m, l.now);
+    lab_expect_options(lab_expect(&l, P1, MP_SYN, 0, 0, 0), MP_JOIN);
+    lab_send(&l, P1, (struct seg){ .flags = MP_SYN, .seq = 0 });
+    lab_expect_nothing(&l);
+    lab_synack(&l, P1, lab_join_synack(&l, P1, 1)); /* the real one */
+    lab_expect_options(lab_expect(&l, P1, MP_ACK, 1, 1, 0), MP_JOIN);
+    lab_end(&l);
+}
+
 TEST(a_refused_join_is_tried_again_later)
 {
     struct lab l = { 0 };
