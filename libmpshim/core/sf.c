@@ -341,8 +341,12 @@ void sf_tick(struct sf *s, mp_time now)
 {
     if (s->v.dead) return;
     if (fired(s, SFT_TIME_WAIT, now)) {
-        sf_die(s, 0, now);
-        return;
+        bool last = s->v.aside && s->v.state < SF_TIME_WAIT && !s->c->v.closing && !conn_any_other(s->c, s);
+        if (!last) {
+            sf_die(s, 0, now);
+            return;
+        }
+        sf_arm(s, SFT_TIME_WAIT, now + MP_SEC(2 * s->st->set.orphan_s)); /* its link is gone: nothing else would wait for it */
     }
     if (fired(s, SFT_DELACK, now)) s->v.ack_now = true;
     fired(s, SFT_PACE, now); /* being asked again is all it takes */

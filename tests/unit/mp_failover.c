@@ -215,6 +215,23 @@ TEST(the_only_link_may_be_away_for_a_minute) /* as TCP waits for it; and its ret
     lab_end(&l);
 }
 
+TEST(an_idle_connection_outlives_its_only_link_by_far) /* as TCP's does */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct mp_local m = lab_local(1);
+    mp_stack_local_del(l.st, 1, &m.ip, l.now);
+    lab_wait(&l, MP_SEC(1800));
+    lab_forget(&l);
+    CHECK_EQ(mpc_error(l.c), 0);
+    mp_stack_local_add(l.st, &m, l.now);
+    lab_forget(&l);
+    lab_data(&l, P0, 1, 1, 0, 100);
+    CHECK_EQ(lab_read(&l), 100);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(a_join_under_way_ends_with_its_link)
 {
     struct lab l = { 0 };
