@@ -8,7 +8,7 @@
 
 #include "report.h"
 
-enum { RATE = 50000000, SEEDS = 3 };
+enum { RATE = 50000000, SEEDS = 12 };
 
 struct rough {
     const char *name;

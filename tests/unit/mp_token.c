@@ -160,7 +160,7 @@ TEST(a_half_open_connection_costs_at_most_8_kb_and_a_cookie_nothing)
     lab_stack(&l);
     CHECK_EQ(mp_stack_listen(l.st, &at, 3, 1000, &l), 0);
     size_t before = heap();
-    if (!before) return; /* a sanitizer's allocator does not tell */
+    bool tells = before > 0; /* a sanitizer's allocator does not */
     size_t kept = 0;
     for (uint16_t i = 0; i < 5000; i++) {
         l.np = 0;
@@ -169,12 +169,12 @@ TEST(a_half_open_connection_costs_at_most_8_kb_and_a_cookie_nothing)
         if (i == 63) kept = heap();
     }
     CHECK_EQ(mp_stack_live(l.st), 64);
-    CHECK((kept - before) / 64 <= 8192);
-    CHECK(heap() <= kept + 4096);
+    CHECK(!tells || (kept - before) / 64 <= 8192);
+    CHECK(!tells || heap() <= kept + 4096);
     lab_wait(&l, MP_SEC(300));
     forget_all(&l);
     CHECK_EQ(mp_stack_live(l.st), 0);
-    CHECK(heap() <= before + 16384); /* the deadline heap keeps its room */
+    CHECK(!tells || heap() <= before + 16384); /* the deadline heap keeps its room */
     lab_end(&l);
 }
 
