@@ -2,13 +2,14 @@
  * As Linux does: twice the window a round trip in slow start, 1.2 times it afterwards, so that the window stays the limit.
  *
  * In quanta of a millisecond, which is what the host's timers can do: until a quantum ahead of its time a subflow may send,
- * then it waits for all of it. Paths whose round trip is not much longer are not paced, nor are the first ten segments in
- * flight: an initial window goes at once (RFC 6928), and so does every short answer. */
+ * then it waits for all of it. Paths whose round trip is not much longer are not paced, nor are the first 24 segments in
+ * flight: an initial window goes at once (RFC 6928), so does every short answer, and a window that loss keeps small only
+ * fills later (sim_rough, loss-1-late-10, 24 seeds: 7.67 Mbit/s with ten, 8.07 with 24, 8.10 unpaced). */
 #include "core/stack_int.h"
 
 #define QUANTUM MP_MS(1)
 #define SHORT_RTT MP_MS(4)
-enum { FREE_SEGMENTS = 10 };
+enum { FREE_SEGMENTS = 24 };
 
 /* Bytes a second; 0: not paced. */
 static double pace_rate(const struct sf *s)

@@ -8,7 +8,7 @@
 
 #include "report.h"
 
-enum { RATE = 50000000, SEEDS = 12 };
+enum { RATE = 50000000, SEEDS = 24 };
 
 struct rough {
     const char *name;
