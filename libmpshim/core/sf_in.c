@@ -225,12 +225,19 @@ static bool join_never_was(const struct sf *s, const struct mp_pkt *p, const str
     return !(p->flags & MP_ACK) || (s->c->v.version && !o->mp && !s->v.ack_seen);
 }
 
+/* RFC 5961 3.2: the exact next number; or the end of the last SACK block, as Linux takes it too: one who answers our challenge
+ * on behalf of a peer that is gone, and acknowledges ahead of us (a proxy), never gets to the first. */
+static bool exact(const struct sf *s, mp_ssn ssn)
+{
+    return ssn == s->v.rcv_nxt || (s->ooo.n && ssn == mp_rangemap_max(&s->ooo));
+}
+
 static void rst_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_ssn ssn, mp_time now)
 {
     struct mpc *c = s->c;
     /* The key proves the peer, wherever the reset falls: it may have overtaken data. */
     bool proven = (o->mp & MP_OPT_HAS(MP_FASTCLOSE)) && conn_mp(c) && c->v.peer_key_known && o->fastclose_key == c->v.key_local;
-    if (ssn != s->v.rcv_nxt && !proven) { /* RFC 5961 3.2 */
+    if (!exact(s, ssn) && !proven) {
         if (!seq_ok(s, ssn, 0)) return;
         challenge(s);
         return;

@@ -16,6 +16,21 @@ TEST(a_reset_in_the_window_but_not_exact_is_challenged) /* 3.2 */
     lab_end(&l);
 }
 
+TEST(a_reset_at_the_end_of_the_last_sack_block_is_exact) /* of a peer that a proxy stands in front of */
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1001, .ack = 1, .len = 100 });
+    lab_forget(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_RST, .seq = 1100 });
+    CHECK_EQ(mpc_error(l.c), 0);
+    lab_expect_counter(&l, challenge_ack, 1);
+    lab_forget(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_RST, .seq = 1101 });
+    CHECK_EQ(mpc_error(l.c), ECONNRESET);
+    lab_end(&l);
+}
+
 TEST(a_reset_outside_the_window_is_dropped) /* 3.2: silently */
 {
     struct lab l = { .plain = true };
