@@ -222,6 +222,7 @@ static void go_plain(struct mpc *c, struct sf *s, enum mp_plain_why why)
     /* One subflow carried everything, so data and subflow numbers differ by a constant. */
     c->v.tx_plain_off = c->v.snd_nxt - mp_max(s->v.snd_nxt - s->v.fin_sent, 1);
     c->v.fin_sent = c->v.fin_acked = s->v.data_fin_now = false;
+    c->v.peer_fin &= c->v.fin_consumed; /* where a DATA_FIN would be no byte need stand now: the FIN ends it (an ALG made it longer) */
     c->v.snd_edge = UINT64_MAX; /* the subflow's window is the window now */
     drop_reinj(c);              /* what waits to be sent again would be new bytes to a plain receiver */
     for (int i = 0; i < CT_COUNT; i++)

@@ -210,6 +210,37 @@ TEST(unconfirmed_bad_checksum)
     lab_end(&l);
 }
 
+TEST(a_data_fin_from_before_the_fallback_cuts_nothing_off) /* the box put a byte in: the FIN is behind it */
+{
+    struct lab l = { .csum = true };
+    lab_server_syn(&l);
+    struct mp_opts o = lab_capable(&l, 2), fin = { .mp = MP_OPT_HAS(MP_DSS) };
+    o.capable.has_data_len = o.capable.has_csum = true;
+    o.capable.data_len = 100;
+    o.capable.csum = lab_csum(&l, 0, 1, 100, 100) ^ 0xff;
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 101, .o = o });
+    fin.dss.has_map = fin.dss.dsn64 = fin.dss.data_fin = true;
+    fin.dss.dsn = l.idsn_peer + 1 + 100;
+    fin.dss.len = 1;
+    fin.dss.has_csum = true;
+    fin.dss.csum = lab_csum(&l, 100, 0, 1, 0);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 102, .ack = 1, .o = fin });
+    lab_expect_counter(&l, data_fin_in, 1);
+    lab_wait(&l, MP_MS(500));
+    CHECK_EQ(lab_info(&l).why, MP_WHY_CHECKSUM);
+    lab_forget(&l);
+    uint64_t got = lab_read(&l);
+    CHECK(!mpc_eof(l.c));
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1 + (uint32_t)got, .ack = 1, .off = got, .len = 101 - (uint32_t)got });
+    got += lab_read(&l);
+    CHECK_EQ(got, 101);
+    CHECK(!mpc_eof(l.c));
+    lab_send(&l, P0, (struct seg){ .flags = MP_FIN | MP_ACK, .seq = 102, .ack = 1 });
+    CHECK(mpc_eof(l.c));
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(unconfirmed_peer_fail)
 {
     struct lab l = { .csum = true };
