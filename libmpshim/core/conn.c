@@ -157,7 +157,7 @@ int conn_nlive(const struct mpc *c)
     return n;
 }
 
-static int conn_nsync(const struct mpc *c)
+int conn_nsync(const struct mpc *c)
 {
     int n = 0;
     for (const struct sf *s = c->sfs; s; s = s->next) n += sf_is_open(s) && s->v.join_done;

@@ -181,6 +181,7 @@ void conn_sf_established(struct mpc *c, struct sf *s, mp_time now);
 void conn_sf_gone(struct mpc *c, struct sf *s, int err, mp_time now);
 bool conn_finished(const struct mpc *c);
 int conn_nlive(const struct mpc *c);                    /* subflows that are synchronised or opening */
+int conn_nsync(const struct mpc *c);                    /* synchronised ones */
 struct mp_cc_group conn_cc_group(struct mpc *c, struct sf *self);
 /* Of the version that this connection speaks: SHA-256, or version 0's SHA-1. */
 void conn_key_derive(const struct mpc *c, uint64_t key, uint32_t *token, uint64_t *idsn);

@@ -203,6 +203,12 @@ bool pm_path_spoils(struct mpc *c, const struct sf *s)
     return t && t->spoils;
 }
 
+/* Only joins are left, and one of them may never come up: no path waits for long. */
+static void hurry(struct mpc *c, mp_time now)
+{
+    for (int i = 0; i < PM_MAX_PATHS; i++) c->v.retry[i].not_before = mp_min(c->v.retry[i].not_before, now + MP_SEC(2));
+}
+
 void pm_sf_failed(struct mpc *c, struct sf *s, bool was_up, mp_time now)
 {
     if (c->v.server || s->v.passive) return;
@@ -217,6 +223,7 @@ void pm_sf_failed(struct mpc *c, struct sf *s, bool was_up, mp_time now)
     t->not_before = now + mp_min(MP_MS(100) << mp_min((uint64_t)t->fails, 10), MP_SEC(60));
     if (!conn_nlive(c)) t->not_before = now; /* nothing else is left */
     if (!conn_nlive(c) && !was_up && t->fails > 1) t->not_before = now + MP_SEC(1);
+    if (!conn_nsync(c)) hurry(c, now);
     if (c->v.barren > 3) t->not_before = now + mp_min(MP_MS(100) << mp_min((uint64_t)c->v.barren, 10), MP_SEC(10));
     c->v.timer[CT_PM] = mp_min(c->v.timer[CT_PM], t->not_before);
 }
