@@ -607,6 +607,15 @@ LAB static struct mp_opts lab_join_synack(const struct lab *l, const struct peer
     return o;
 }
 
+LAB static struct mp_opts lab_join_ack(const struct lab *l, const struct peer *p) /* the third step, by a peer that joins */
+{
+    struct mp_opts o = { .mp = MP_OPT_HAS(MP_JOIN), .join = { .form = MP_JOIN_ACK } };
+    uint8_t h[32];
+    lab_join_hmac(l, p, h);
+    memcpy(o.join.hmac, h, 20);
+    return o;
+}
+
 /* A second subflow of a confirmed client, from the engine's address in subnet n; its far end is p[np - 1]. */
 LAB static struct peer *lab_join(struct lab *l, int subnet)
 {

@@ -19,15 +19,6 @@ static struct mp_opts join_opt(const struct lab *l, const struct peer *p) /* pee
     return (struct mp_opts){ .mp = MP_OPT_HAS(MP_JOIN), .join = { .form = MP_JOIN_SYN, .addr_id = 5, .token = l->token_engine, .nonce = p ? p->nonce : 0x0a0b0c0d } };
 }
 
-static struct mp_opts join_ack(const struct lab *l, const struct peer *p)
-{
-    struct mp_opts o = { .mp = MP_OPT_HAS(MP_JOIN), .join = { .form = MP_JOIN_ACK } };
-    uint8_t h[32];
-    lab_join_hmac(l, p, h);
-    memcpy(o.join.hmac, h, 20);
-    return o;
-}
-
 TEST(a_second_address_joins_once_mptcp_is_confirmed)
 {
     struct lab l = { 0 };
@@ -175,14 +166,14 @@ TEST(a_server_takes_a_join)
     mp_join_hmac(l.key_engine, LAB_PEER_KEY, g->o.join.nonce, p->nonce, h);
     CHECK_MEM(g->o.join.hmac, h, 8);
     lab_wait(&l, LAB_RTT);
-    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = join_ack(&l, p) });
+    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_join_ack(&l, p) });
     g = lab_expect(&l, p, MP_ACK, 1, 1, 0); /* the fourth */
     lab_expect_counter(&l, join_up, 1);
     lab_data(&l, p, 1, 1, 0, 100);
     g = lab_expect(&l, p, MP_ACK, 1, 101, 0);
     CHECK_EQ(g->o.dss.data_ack, l.idsn_peer + 1 + 100);
     CHECK_EQ(lab_read(&l), 100);
-    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 101, .ack = 1, .o = join_ack(&l, p) }); /* again: our ACK was lost */
+    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 101, .ack = 1, .o = lab_join_ack(&l, p) }); /* again: our ACK was lost */
     lab_expect(&l, p, MP_ACK, 1, 101, 0);
     lab_end(&l);
 }
@@ -213,7 +204,7 @@ TEST(a_wrong_hmac_in_the_third_ack_resets_the_subflow)
     lab_server(&l);
     struct peer *p = lab_syn(&l, 2, 5002, join_opt(&l, NULL));
     lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0);
-    struct mp_opts o = join_ack(&l, p);
+    struct mp_opts o = lab_join_ack(&l, p);
     o.join.hmac[19] ^= 1;
     lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = o });
     struct got *g = lab_expect(&l, p, MP_RST | MP_ACK, 1, 1, 0);
@@ -259,7 +250,7 @@ TEST(joins_beyond_the_limit_are_refused)
     lab_server(&l);
     struct peer *p = lab_syn(&l, 2, 5002, join_opt(&l, NULL));
     lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0);
-    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = join_ack(&l, p) });
+    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_join_ack(&l, p) });
     lab_expect(&l, p, MP_ACK, 1, 1, 0);
     struct peer *q = lab_syn(&l, 2, 5003, join_opt(&l, NULL));
     struct got *g = lab_expect(&l, q, MP_RST | MP_ACK, (uint32_t)-q->irs, 1, 0);
@@ -281,7 +272,7 @@ TEST(half_open_joins_do_not_keep_others_out) /* RFC 8684 5: whoever has seen a t
     CHECK_EQ(l.flows, 2); /* nothing piles up */
     struct peer *p = lab_syn(&l, 2, 5002, join_opt(&l, NULL));
     lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0);
-    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = join_ack(&l, p) });
+    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_join_ack(&l, p) });
     lab_expect(&l, p, MP_ACK, 1, 1, 0);
     CHECK_EQ(lab_info(&l).nsubflows, 2);
     lab_expect_counter(&l, join_dropped, 20);

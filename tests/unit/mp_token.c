@@ -10,15 +10,6 @@ static struct mp_opts join_syn(uint32_t token, uint32_t nonce)
     return (struct mp_opts){ .mp = MP_OPT_HAS(MP_JOIN), .join = { .form = MP_JOIN_SYN, .addr_id = 5, .token = token, .nonce = nonce } };
 }
 
-static struct mp_opts join_ack(const struct lab *l, const struct peer *p)
-{
-    struct mp_opts o = { .mp = MP_OPT_HAS(MP_JOIN), .join = { .form = MP_JOIN_ACK } };
-    uint8_t h[32];
-    lab_join_hmac(l, p, h);
-    memcpy(o.join.hmac, h, 20);
-    return o;
-}
-
 TEST(a_key_whose_token_is_taken_is_drawn_again)
 {
     struct lab l = { 0 };
@@ -74,7 +65,7 @@ TEST(two_peers_with_one_key_do_not_disturb_each_other) /* theirs need only be un
     struct peer *q = lab_syn(&l, 2, 5003, join_syn(token, 0x0a0b0c0d));
     lab_expect(&l, q, MP_SYN | MP_ACK, 0, 1, 0);
     lab_wait(&l, LAB_RTT);
-    lab_send(&l, q, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = join_ack(&l, q) });
+    lab_send(&l, q, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_join_ack(&l, q) });
     lab_expect(&l, q, MP_ACK, 1, 1, 0);
     struct mpc_info i;
     mpc_get_info(first, &i);
@@ -119,7 +110,7 @@ TEST(a_join_that_overtakes_the_third_ack_is_refused_and_may_come_again)
     struct peer *r = lab_syn(&l, 2, 5003, join_syn(l.token_engine, 0x0a0b0c0d));
     lab_expect_options(lab_expect(&l, r, MP_SYN | MP_ACK, 0, 1, 0), MP_JOIN);
     lab_wait(&l, LAB_RTT);
-    lab_send(&l, r, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = join_ack(&l, r) });
+    lab_send(&l, r, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_join_ack(&l, r) });
     CHECK_EQ(lab_info(&l).nsubflows, 2);
     lab_forget(&l);
     lab_end(&l);
@@ -133,7 +124,7 @@ TEST(a_join_right_behind_the_third_ack_is_taken_before_the_program_accepts)
     struct peer *q = lab_syn(&l, 2, 5003, join_syn(l.token_engine, 0x0a0b0c0d));
     lab_forget(&l);
     lab_wait(&l, LAB_RTT);
-    lab_send(&l, q, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = join_ack(&l, q) });
+    lab_send(&l, q, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_join_ack(&l, q) });
     lab_data(&l, q, 1, 1, 0, 100); /* and data over it, before any over the first */
     CHECK_EQ(lab_read(&l), 100);
     CHECK_EQ(lab_info(&l).nsubflows, 2);
