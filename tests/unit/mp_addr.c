@@ -166,17 +166,24 @@ TEST(an_ipv6_address_is_announced_in_a_segment_of_its_own) /* protocol-notes 1: 
     lab_end(&l);
 }
 
+/* A client that has joined the address which the peer announced as number 4. */
+static struct peer *joined_at_address_4(struct lab *l)
+{
+    lab_client(l);
+    say(l, add_addr(l, 4, 3, 0));
+    struct peer *p = &l->p[l->np - 1];
+    lab_forget(l);
+    lab_wait(l, LAB_RTT);
+    lab_synack(l, p, lab_join_synack(l, p, 4));
+    lab_ack_mp(l, p, 1, 1, 0);
+    lab_forget(l);
+    return p;
+}
+
 TEST(a_removed_address_ends_its_subflow)
 {
     struct lab l = { 0 };
-    lab_client(&l);
-    say(&l, add_addr(&l, 4, 3, 0));
-    struct peer *p = &l.p[l.np - 1];
-    lab_forget(&l);
-    lab_wait(&l, LAB_RTT);
-    lab_synack(&l, p, lab_join_synack(&l, p, 4));
-    lab_ack_mp(&l, p, 1, 1, 0);
-    lab_forget(&l);
+    struct peer *p = joined_at_address_4(&l);
     CHECK_EQ(lab_info(&l).nsubflows, 2);
     struct mp_opts o = { .mp = MP_OPT_HAS(MP_REMOVE_ADDR), .remove_addr = { 1, { 4 } } };
     say(&l, o);
@@ -200,14 +207,7 @@ TEST(a_removed_address_ends_its_subflow)
 TEST(a_removed_address_that_answers_is_kept_but_not_joined_again) /* RFC 8684 3.4.2 */
 {
     struct lab l = { 0 };
-    lab_client(&l);
-    say(&l, add_addr(&l, 4, 3, 0));
-    struct peer *p = &l.p[l.np - 1];
-    lab_forget(&l);
-    lab_wait(&l, LAB_RTT);
-    lab_synack(&l, p, lab_join_synack(&l, p, 4));
-    lab_ack_mp(&l, p, 1, 1, 0);
-    lab_forget(&l);
+    struct peer *p = joined_at_address_4(&l);
     say(&l, (struct mp_opts){ .mp = MP_OPT_HAS(MP_REMOVE_ADDR), .remove_addr = { 1, { 4 } } });
     lab_expect(&l, p, MP_ACK, 0, 1, 0);
     lab_wait(&l, LAB_RTT);
@@ -225,14 +225,7 @@ TEST(a_removed_address_that_answers_is_kept_but_not_joined_again) /* RFC 8684 3.
 TEST(what_was_on_its_way_is_no_answer_to_the_question)
 {
     struct lab l = { 0 };
-    lab_client(&l);
-    say(&l, add_addr(&l, 4, 3, 0));
-    struct peer *p = &l.p[l.np - 1];
-    lab_forget(&l);
-    lab_wait(&l, LAB_RTT);
-    lab_synack(&l, p, lab_join_synack(&l, p, 4));
-    lab_ack_mp(&l, p, 1, 1, 0);
-    lab_forget(&l);
+    struct peer *p = joined_at_address_4(&l);
     say(&l, (struct mp_opts){ .mp = MP_OPT_HAS(MP_REMOVE_ADDR), .remove_addr = { 1, { 4 } } });
     lab_wait(&l, LAB_RTT / 2);
     lab_data(&l, p, 1, 1, 0, 100);
