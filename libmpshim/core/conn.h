@@ -1,7 +1,8 @@
 /* core/conn.h: one MPTCP connection (RFC 8684). Inside core/ only; the owner's view is stack.h.
  *
- * Files: conn.c life, conn_send.c send queue and scheduling, conn_recv.c mappings and reassembly,
- * conn_opt.c MPTCP options in, conn_info.c facts, pm.c path management. */
+ * Files: conn.c life, conn_key.c keys and numbers, conn_queue.c send queue, conn_send.c what goes next and where,
+ * conn_reinject.c what goes once more, conn_recv.c mappings and reassembly, conn_opt.c MPTCP options in, conn_timer.c,
+ * conn_fallback.c, conn_close.c; conn_info.c facts and options for the owner, pm.c path management. */
 #ifndef MP_CONN_H
 #define MP_CONN_H
 
@@ -161,31 +162,11 @@ struct mpc {
 /* ---- conn.c ---- */
 struct mpc *conn_new(struct mp_stack *st, bool server, mp_time now);
 void conn_free(struct mpc *c);
-void conn_touch(struct mpc *c);                         /* something changed: poll and deadline again */
-void conn_event(struct mpc *c, unsigned bits);
-void conn_tick(struct mpc *c, mp_time now);
-mp_time conn_deadline(const struct mpc *c);
-void conn_close_check(struct mpc *c, mp_time now);      /* moves the closing along */
-void conn_fail(struct mpc *c, int err, mp_time now);    /* the connection ends in error; subflows are reset */
-void conn_reap(struct mpc *c, mp_time now);             /* frees dead subflows, and the connection when it is over */
-enum fb_action conn_fallback(struct mpc *c, struct sf *s, enum fb_event e, enum mp_plain_why why, mp_time now);
-void conn_new_keys(struct mpc *c);                      /* draws key_local until its token is free */
-bool conn_use_key(struct mpc *c, uint64_t key);          /* this one; false: its token is taken */
-/* Data sequence numbers wrap at 2^64 (RFC 8684 3.3.1) and an IDSN may lie anywhere. Inside core/ a connection's numbers
- * begin below 2^63 and never wrap: the IDSN's top bit is kept aside, and goes off and on again at the options. */
-#define DSN_TOP ((uint64_t)1 << 63)
-void conn_dsn_in(const struct mpc *c, struct mp_opts *o);
-void conn_dsn_out(const struct mpc *c, struct mp_opts *o);
-void conn_set_peer_key(struct mpc *c, uint64_t key);
 void conn_sf_established(struct mpc *c, struct sf *s, mp_time now);
 void conn_sf_gone(struct mpc *c, struct sf *s, int err, mp_time now);
-bool conn_finished(const struct mpc *c);
 int conn_nlive(const struct mpc *c);                    /* subflows that are synchronised or opening */
 int conn_nsync(const struct mpc *c);                    /* synchronised ones */
 struct mp_cc_group conn_cc_group(struct mpc *c, struct sf *self);
-/* Of the version that this connection speaks: SHA-256, or version 0's SHA-1. */
-void conn_key_derive(const struct mpc *c, uint64_t key, uint32_t *token, uint64_t *idsn);
-void conn_join_hmac(const struct mpc *c, bool ours, uint32_t nonce_own, uint32_t nonce_peer, uint8_t out[32]); /* 20 bytes count */
 #define conn_mp(c) ((c)->v.offered && (c)->v.fb != FB_PLAIN)
 bool conn_single(const struct mpc *c);                   /* one subflow ever at either end, nothing sent twice: it could be plain TCP */
 bool conn_may_send_twice(const struct mpc *c);           /* the peer cannot fall back any more, and take it for new */
@@ -193,21 +174,57 @@ bool conn_join_open(const struct mpc *c);                /* a join is answered a
 bool conn_unheard(const struct mpc *c);                  /* no DATA_ACK for data of ours has ever come */
 bool conn_any_other(const struct mpc *c, const struct sf *s); /* another subflow works */
 
-/* ---- conn_send.c ---- */
-bool conn_poll(struct mpc *c, struct mp_pkt *out, mp_time now);
+/* ---- conn_key.c ---- */
+void conn_new_keys(struct mpc *c);                      /* draws key_local until its token is free */
+bool conn_use_key(struct mpc *c, uint64_t key);          /* this one; false: its token is taken */
+void conn_set_peer_key(struct mpc *c, uint64_t key);
+/* Of the version that this connection speaks: SHA-256, or version 0's SHA-1. */
+void conn_key_derive(const struct mpc *c, uint64_t key, uint32_t *token, uint64_t *idsn);
+void conn_join_hmac(const struct mpc *c, bool ours, uint32_t nonce_own, uint32_t nonce_peer, uint8_t out[32]); /* 20 bytes count */
+/* Data sequence numbers wrap at 2^64 (RFC 8684 3.3.1) and an IDSN may lie anywhere. Inside core/ a connection's numbers
+ * begin below 2^63 and never wrap: the IDSN's top bit is kept aside, and goes off and on again at the options. */
+#define DSN_TOP ((uint64_t)1 << 63)
+void conn_dsn_in(const struct mpc *c, struct mp_opts *o);
+void conn_dsn_out(const struct mpc *c, struct mp_opts *o);
+
+/* ---- conn_fallback.c ---- */
+enum fb_action conn_fallback(struct mpc *c, struct sf *s, enum fb_event e, enum mp_plain_why why, mp_time now);
+
+/* ---- conn_close.c ---- */
+bool conn_finished(const struct mpc *c);
+void conn_close_check(struct mpc *c, mp_time now);      /* moves the closing along */
+void conn_fail(struct mpc *c, int err, mp_time now);    /* the connection ends in error; subflows are reset */
+void conn_reap(struct mpc *c, mp_time now);             /* frees dead subflows, and the connection when it is over */
+
+/* ---- conn_timer.c ---- */
+void conn_tick(struct mpc *c, mp_time now);
+mp_time conn_deadline(const struct mpc *c);
+void conn_arm_data_timer(struct mpc *c, mp_time now);
+
+/* ---- conn_queue.c ---- */
+uint64_t conn_queued(const struct mpc *c);              /* bytes not yet sent once */
+struct mp_chunk *conn_chunk_at(struct mpc *c, mp_dsn dsn);
 void conn_data_ack(struct mpc *c, struct sf *s, uint64_t ack, bool is64, mp_time now);
 void conn_plain_ack(struct mpc *c, struct sf *s, mp_time now);
 void conn_set_edge(struct mpc *c, mp_dsn edge);
-void conn_reinject(struct mpc *c, struct sf *s, mp_time now); /* queue all of its unacknowledged data for others */
-void conn_reinject_cancel(struct mpc *c, int from);     /* that subflow delivers again: what has not gone out stays with it */
-void conn_reinject_range(struct mpc *c, mp_dsn start, mp_dsn end, int from);
-void conn_reinject_gaps(struct mpc *c, int from);       /* conn_gaps.c: what no subflow holds any more */
-struct mp_chunk *conn_chunk_at(struct mpc *c, mp_dsn dsn);
-void conn_send_data_fin(struct mpc *c);                 /* a bare DATA_FIN on every subflow: one of them may be dead */
-void conn_arm_data_timer(struct mpc *c, mp_time now);
-void chunk_put(struct mp_stack *st, struct mp_chunk *k);
-uint64_t conn_queued(const struct mpc *c);              /* bytes not yet sent once */
+
+/* ---- conn_send.c ---- */
+bool conn_poll(struct mpc *c, struct mp_pkt *out, mp_time now);
 bool conn_fin_due(const struct mpc *c);
+void conn_send_data_fin(struct mpc *c);                 /* a bare DATA_FIN on every subflow: one of them may be dead */
+
+/* ---- conn_reinject.c ---- */
+void conn_reinject(struct mpc *c, struct sf *s, mp_time now); /* queue all of its unacknowledged data for others */
+void conn_reinject_range(struct mpc *c, mp_dsn start, mp_dsn end, int from);
+void conn_reinject_cancel(struct mpc *c, int from);     /* that subflow delivers again: what has not gone out stays with it */
+void conn_reinject_drop(struct mpc *c);                  /* all that waits */
+void conn_reinject_gaps(struct mpc *c, int from);       /* what no subflow holds any more */
+struct reinj *conn_reinject_next(struct mpc *c);         /* the first that is still of use; NULL: none */
+mp_dsn conn_needed_from(const struct mpc *c, const struct sf_seg *g); /* where g must begin to be of use elsewhere */
+
+/* ---- stack_table.c ---- */
+void conn_touch(struct mpc *c);                         /* something changed: poll and deadline again */
+void conn_event(struct mpc *c, unsigned bits);
 
 /* ---- conn_recv.c ---- */
 bool conn_sf_mapping(struct mpc *c, struct sf *s, const struct mp_opts *o, uint32_t paylen, mp_ssn ssn, mp_time now); /* false: take no bytes of this segment */

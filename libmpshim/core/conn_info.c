@@ -1,5 +1,7 @@
-/* Facts about a connection for people and for getsockopt. */
+/* What the owner asks and sets: facts about a connection for people and for getsockopt, options. */
 #include "core/stack_int.h"
+
+#include <errno.h>
 
 const char *mp_plain_why_text(enum mp_plain_why w)
 {
@@ -83,4 +85,53 @@ int mpc_get_paths(const struct mpc *c, struct mpc_path_info *v, int max)
             }
     }
     return n;
+}
+
+void *mpc_owner(const struct mpc *c) { return c->owner; }
+void mpc_set_owner(struct mpc *c, void *owner) { c->owner = owner; }
+
+static int use_cc(struct mpc *c, uint64_t number, mp_time now)
+{
+    const struct mp_cc *cc = number ? NULL : mp_cc_find(c->st->set.cc);
+    for (uint64_t i = 0; mp_cc_all[i]; i++)
+        if (i + 1 == number) cc = mp_cc_all[i];
+    if (!cc) return -ENOENT;
+    if (cc == c->cc) return 0;
+    c->cc = cc;
+    for (struct sf *s = c->sfs; s; s = s->next) { /* windows stay; what the other one kept for itself does not */
+        memset(s->v.cc.priv, 0, sizeof s->v.cc.priv);
+        s->v.cc.acked_since_grow = 0;
+        if (cc->init && s->v.cc.cwnd) cc->init(&s->v.cc, now);
+    }
+    return 0;
+}
+
+int mpc_setopt(struct mpc *c, enum mpc_opt opt, uint64_t v, mp_time now)
+{
+    switch (opt) {
+    case MPC_NODELAY: c->v.nodelay = v; break;
+    case MPC_CORK: c->v.cork = v; break;
+    case MPC_KEEPALIVE: c->v.keepalive = v; break;
+    case MPC_KEEPIDLE_S: c->v.keepidle_s = (uint32_t)v; break;
+    case MPC_KEEPINTVL_S: c->v.keepintvl_s = (uint32_t)v; break;
+    case MPC_KEEPCNT: c->v.keepcnt = (uint32_t)v; break;
+    case MPC_USER_TIMEOUT_MS: c->v.user_timeout_ms = (uint32_t)v; break;
+    case MPC_RCVBUF:
+        c->v.rcvbuf = mp_max(16384, mp_min(v, 1u << 30));
+        hol_buffer_changed(c);
+        break;
+    case MPC_SNDBUF: c->v.sndbuf = mp_max(16384, mp_min(v, 1u << 30)); break;
+    case MPC_STRICT: c->v.strict = v; break;
+    case MPC_TOS: c->v.tos = (uint8_t)v & 0xfc; break; /* the ECN bits are the transport's */
+    case MPC_MAXSEG: c->v.max_seg = (uint32_t)mp_max(88, mp_min(v, 65535)); break; /* of subflows that open from now on */
+    case MPC_TTL: c->v.ttl = (uint8_t)v; break;
+    case MPC_CC: return use_cc(c, v, now);
+    default: return -EINVAL;
+    }
+    if (opt == MPC_KEEPALIVE || opt == MPC_KEEPIDLE_S)
+        for (struct sf *s = c->sfs; s; s = s->next)
+            sf_arm(s, SFT_KEEPALIVE, c->v.keepalive && sf_is_open(s) ? s->v.last_recv + MP_SEC(c->v.keepidle_s ? c->v.keepidle_s : 7200) : MP_NEVER);
+    (void)now;
+    conn_touch(c);
+    return 0;
 }

@@ -11,6 +11,8 @@
  * dropped at connection level, if need be: without a DATA_ACK it comes again (RFC 8684 3.3.6). */
 #include "core/stack_int.h"
 
+#include <stdlib.h>
+
 enum { LEAST_WINDOW = 16 * 1024, LEAST_QUEUE = MP_CHUNK_SIZE, SLICE_OVERHEAD = sizeof(struct mp_slice) + sizeof(struct mp_buf) };
 
 static uint64_t waiting(const struct mpc *c) /* out of order, or for a checksum */
@@ -66,4 +68,42 @@ uint64_t mp_stack_memory(const struct mp_stack *st, uint64_t *peak)
 {
     if (peak) *peak = st->mem_peak;
     return st->mem;
+}
+
+/* ---- chunks of send queues ---- */
+
+struct mp_chunk *st_chunk_new(struct mp_stack *st)
+{
+    struct mp_chunk *k = st->chunk_free;
+    if (k) {
+        st->chunk_free = k->next;
+        st->chunk_nfree--;
+    } else {
+        k = malloc(sizeof *k);
+        if (!k) return NULL;
+        k->data = malloc(MP_CHUNK_SIZE);
+        if (!k->data) {
+            free(k);
+            return NULL;
+        }
+    }
+    mem_add(st, MP_CHUNK_SIZE);
+    k->refs = 1;
+    k->len = 0;
+    k->next = NULL;
+    return k;
+}
+
+void chunk_put(struct mp_stack *st, struct mp_chunk *k)
+{
+    if (!k || --k->refs) return;
+    mem_sub(st, MP_CHUNK_SIZE);
+    if (st->chunk_nfree < 64) { /* 4 MB kept for the next burst */
+        k->next = st->chunk_free;
+        st->chunk_free = k;
+        st->chunk_nfree++;
+        return;
+    }
+    free(k->data);
+    free(k);
 }

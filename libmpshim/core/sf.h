@@ -1,7 +1,7 @@
 /* core/sf.h: one TCP subflow (RFC 9293) of a connection. Inside core/ only.
  *
  * Files: sf.c life and timers, sf_in.c a segment in, sf_loss.c scoreboard and loss, sf_recovery.c what follows a loss,
- * sf_ecn.c ECN, sf_out.c segments out.
+ * sf_ecn.c ECN, sf_out.c segments out, of which sf_data.c those with data and sf_ack.c pure ACKs.
  * Sequence numbers are mp_ssn (base.h): expanded, relative to the initial one, compared with "<". */
 #ifndef MP_SF_H
 #define MP_SF_H
@@ -306,7 +306,7 @@ bool pace_allows(struct sf *s, mp_time now);
 uint32_t pace_slice(const struct sf *s, uint32_t most);
 void pace_sent(struct sf *s, uint32_t len, mp_time now);
 
-/* ---- segments out (sf_out.c) ---- */
+/* ---- segments out (sf_out.c, sf_data.c) ---- */
 bool sf_poll(struct sf *s, struct mp_pkt *out, mp_time now); /* control, retransmissions, ACKs; not new data */
 /* RFC 8684 3.3.1: the checksum over pseudo-header (64-bit DSN, SSN, length with DATA_FIN, zero) and data, whose sum is given. */
 uint16_t mp_dss_csum(uint64_t sum, mp_dsn dsn, uint32_t ssn, uint16_t len);

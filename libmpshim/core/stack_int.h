@@ -43,14 +43,31 @@ struct mp_stack {
 };
 #define ST_TIME_WAIT_MANY 4096  /* more of them, and each waits a shorter time: sf.c */
 
+/* ---- stack.c ---- */
 void st_count(struct mp_stack *st, enum mp_event_id e, uint64_t n, const struct mpc *c);
 uint32_t st_rand32(struct mp_stack *st);
+
+/* ---- stack_table.c ---- */
 void st_hash_add(struct mp_stack *st, struct sf *s);
 void st_hash_del(struct mp_stack *st, struct sf *s);
 struct sf *st_find(struct mp_stack *st, const struct mp_endpoint *local, const struct mp_endpoint *remote);
+struct mpc *st_token_find(struct mp_stack *st, uint32_t token);
+void st_token_add(struct mp_stack *st, struct mpc *c);
+void st_token_del(struct mp_stack *st, struct mpc *c);
+void st_deadline_moved(struct mpc *c);                     /* to its place among the deadlines */
+struct mpc *conn_link(struct mp_stack *st, struct mpc *c); /* into all lists; NULL: no memory */
+void st_conn_gone(struct mpc *c);                          /* out of all lists */
+
+/* ---- stack_open.c ---- */
+bool st_has_local(const struct mp_stack *st, int ifindex, const struct mp_addr *ip);
+struct sf *st_sf_make(struct mpc *c, int ifindex, const struct mp_endpoint *local, const struct mp_endpoint *remote, bool passive, mp_time now);
+/* An outgoing subflow of c: port, flow, struct; NULL with *err. Not yet in SYN_SENT. */
+struct sf *st_sf_open(struct mpc *c, int ifindex, const struct mp_addr *local, const struct mp_endpoint *remote, mp_time now, int *err);
+void st_accepted(struct mpc *c);                           /* one less waits at its listener */
+
+/* ---- stack_in.c ---- */
 struct mp_pkt *st_stray(struct mp_stack *st, const struct mp_pkt *p); /* an answer to p that belongs to no subflow; NULL: too many wait */
 void st_stray_rst(struct mp_stack *st, const struct mp_pkt *p, int reason); /* reason < 0: without MP_TCPRST */
-struct sf *st_sf_make(struct mpc *c, int ifindex, const struct mp_endpoint *local, const struct mp_endpoint *remote, bool passive, mp_time now);
 
 /* ---- accept.c ---- */
 void st_syn_in(struct mp_stack *st, struct mp_pkt *p, const struct mp_opts *o, mp_time now);
@@ -66,12 +83,6 @@ uint32_t isn_new(struct mp_stack *st, const struct mp_endpoint *local, const str
 uint32_t isn_end(const struct sf *s);                      /* wire number after all that s has used */
 void isn_follow(struct sf *s, uint32_t end);               /* s, of which nothing is sent yet, begins past it */
 
-bool st_has_local(const struct mp_stack *st, int ifindex, const struct mp_addr *ip);
-struct mpc *st_token_find(struct mp_stack *st, uint32_t token);
-void st_token_add(struct mp_stack *st, struct mpc *c);
-void st_token_del(struct mp_stack *st, struct mpc *c);
-struct mp_chunk *st_chunk_new(struct mp_stack *st);
-
 /* ---- mem.c ---- */
 void mem_account(struct mpc *c);                           /* counts anew what c has received and holds */
 void mem_add(struct mp_stack *st, uint64_t bytes);
@@ -82,14 +93,10 @@ uint64_t mem_queue(const struct mpc *c);
 bool mem_has_room_for_holes(const struct mpc *c);          /* for data out of order */
 bool mem_has_room_for_more(const struct mpc *c);           /* for data in order */
 bool mem_refuses(const struct mpc *c, bool hole);          /* a segment, in order on its subflow or not, before it is acknowledged */
+struct mp_chunk *st_chunk_new(struct mp_stack *st);        /* NULL: no memory */
+void chunk_put(struct mp_stack *st, struct mp_chunk *k);
 
-struct mpc *conn_link(struct mp_stack *st, struct mpc *c); /* into all lists; NULL: no memory */
-void st_conn_gone(struct mpc *c);                          /* out of all lists */
-void st_accepted(struct mpc *c);                           /* one less waits at its listener */
-/* An outgoing subflow of c: port, flow, struct; NULL with *err. Not yet in SYN_SENT. */
-struct sf *st_sf_open(struct mpc *c, int ifindex, const struct mp_addr *local, const struct mp_endpoint *remote, mp_time now, int *err);
-
-/* A subflow that gave its place to another has no flow any more (stack.c). */
+/* A subflow that gave its place to another has no flow any more (stack_open.c). */
 static inline bool sf_writable(const struct sf *s) { return s->flow && s->st->ops.writable(s->st->arg, s->flow); }
 
 #endif

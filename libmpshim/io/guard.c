@@ -5,7 +5,7 @@
  * for a block: small ones at first, large ones for a host with many connections.
  *
  * Which port is given: one that rests, the longest at rest first, once GUARD_MIN exist; else a new one, up to GUARD_SOFT;
- * then one that others use, in turn: 4-tuples differ by peer or path, and one in TIME_WAIT may be used again (core/stack.c).
+ * then one that others use, in turn: 4-tuples differ by peer or path, and one in TIME_WAIT may be used again (core/stack_open.c).
  * Where that does not do, the core asks for a fresh one: up to GUARD_MAX. */
 #include <errno.h>
 #include <netinet/tcp.h>

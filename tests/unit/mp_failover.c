@@ -60,7 +60,7 @@ TEST(data_of_a_silent_subflow_goes_to_the_other_within_150_ms)
     lab_end(&l);
 }
 
-TEST(what_a_reset_subflow_acknowledged_and_nobody_holds_goes_to_the_other) /* core/conn_gaps.c */
+TEST(what_a_reset_subflow_acknowledged_and_nobody_holds_goes_to_the_other) /* core/conn_reinject.c */
 {
     struct lab l = { 0 };
     two(&l);
