@@ -59,60 +59,81 @@ static void hand_back_add_addr(struct mpc *c, struct mp_opts *o)
 
 static bool fits(const struct mp_opts *o) { return mp_opts_len(o, MP_ACK) <= 40; }
 
-/* The options that ride on one pure ACK, with what must give way for room: SACK is added last, a DATA_ACK and the
- * timestamps are left out of an ADD_ADDR that would not fit (IPv6 with port needs all of it). */
-static void ack_options(struct sf *s, struct mp_opts *o, uint8_t flags, mp_time now)
+/* Plain TCP's: at most the MP_FAIL that ends MPTCP. */
+static void add_pending_fail(struct sf *s, struct mp_opts *o)
+{
+    struct mpc *c = s->c;
+    if (!c->v.mp_fail_pending || c->v.fb != FB_PLAIN || !c->v.offered) return;
+    o->mp |= MP_OPT_HAS(MP_FAIL);
+    o->fail_dsn = c->v.mp_fail_dsn;
+    c->v.mp_fail_pending = false;
+    st_count(s->st, MP_E_fail_out, 1, c);
+}
+
+static void add_capable_ack(const struct sf *s, struct mp_opts *o)
+{
+    const struct mpc *c = s->c;
+    o->mp |= MP_OPT_HAS(MP_CAPABLE);
+    o->capable = (struct mp_opt_capable){ .version = c->v.version, .hmac_sha256 = true, .csum_req = c->v.csum,
+        .no_join_initial = c->v.version && s->st->set.no_join_initial, .nkeys = 2, .key_snd = c->v.key_local, .key_rcv = c->v.key_remote };
+}
+
+static void add_join_ack(const struct sf *s, struct mp_opts *o)
+{
+    uint8_t h[32];
+    o->mp |= MP_OPT_HAS(MP_JOIN);
+    o->join.form = MP_JOIN_ACK;
+    conn_join_hmac(s->c, true, s->v.nonce_local, s->v.nonce_remote, h);
+    memcpy(o->join.hmac, h, 20);
+}
+
+/* RFC 8684 3.3.3: a bare DATA_FIN has SSN 0 and length 1. */
+static void take_data_fin(struct sf *s, struct mp_opts *o)
+{
+    const struct mpc *c = s->c;
+    o->dss.has_map = o->dss.dsn64 = o->dss.data_fin = true;
+    o->dss.dsn = c->v.snd_end;
+    o->dss.len = 1;
+    o->dss.has_csum = c->v.csum;
+    o->mp |= MP_OPT_HAS(MP_DSS);
+    if (c->v.csum) o->dss.csum = mp_dss_csum(0, c->v.snd_end + c->v.tx_off, 0, 1);
+    s->v.data_fin_now = false;
+}
+
+static void take_prio(struct sf *s, struct mp_opts *o)
+{
+    o->mp |= MP_OPT_HAS(MP_PRIO);
+    o->prio = (struct mp_opt_prio){ .backup = s->v.backup_local || s->v.backup_asked };
+    s->v.prio_now = false;
+    st_count(s->st, MP_E_prio_out, 1, s->c);
+}
+
+/* A confirmed subflow's: a DATA_ACK and one control option. What must give way for room: SACK is added last, a DATA_ACK
+ * and the timestamps are left out of an ADD_ADDR that would not fit (IPv6 with port needs all of it). */
+static void add_control(struct sf *s, struct mp_opts *o)
+{
+    out_data_ack(s->c, o);
+    if (s->v.data_fin_now && s->v.fully) take_data_fin(s, o);
+    else if (s->v.prio_now) take_prio(s, o);
+    else if (s->v.fully && !take_remove_addr(s, o)) take_add_addr(s, o);
+    /* An ACK of something new keeps its DATA_ACK, or the peer would think that options die on the way. */
+    if (!fits(o) && s->v.last_ack_sent != s->v.rcv_nxt) hand_back_add_addr(s->c, o);
+    if (!fits(o)) o->mp &= ~MP_OPT_HAS(MP_DSS);
+    if (!fits(o)) o->has_ts = false;
+}
+
+/* The options that ride on one pure ACK. */
+static void ack_options(struct sf *s, struct mp_opts *o, mp_time now)
 {
     struct mpc *c = s->c;
     out_timestamps(s, o, now);
-    if (!conn_mp(c) || !c->v.peer_key_known) {
-        if (c->v.mp_fail_pending && c->v.fb == FB_PLAIN && c->v.offered) {
-            o->mp |= MP_OPT_HAS(MP_FAIL);
-            o->fail_dsn = c->v.mp_fail_dsn;
-            c->v.mp_fail_pending = false;
-            st_count(s->st, MP_E_fail_out, 1, c);
-        }
-        out_sack(s, o, flags, 40);
+    if (!conn_mp(c) || !c->v.peer_key_known) add_pending_fail(s, o);
+    else if (s->v.send_capable_ack && c->v.fb == FB_UNCONFIRMED && !s->v.data_fin_now) add_capable_ack(s, o);
+    else if (!s->v.initial && !s->v.passive && !s->v.join_done) {
+        add_join_ack(s, o); /* with nothing beside it */
         return;
-    }
-    if (s->v.send_capable_ack && c->v.fb == FB_UNCONFIRMED && !s->v.data_fin_now) {
-        o->mp |= MP_OPT_HAS(MP_CAPABLE);
-        o->capable = (struct mp_opt_capable){ .version = c->v.version, .hmac_sha256 = true, .csum_req = c->v.csum,
-            .no_join_initial = c->v.version && s->st->set.no_join_initial, .nkeys = 2, .key_snd = c->v.key_local, .key_rcv = c->v.key_remote };
-        out_sack(s, o, flags, 40);
-        return;
-    }
-    if (!s->v.initial && !s->v.passive && !s->v.join_done) {
-        o->mp |= MP_OPT_HAS(MP_JOIN);
-        o->join.form = MP_JOIN_ACK;
-        uint8_t h[32];
-        conn_join_hmac(c, true, s->v.nonce_local, s->v.nonce_remote, h);
-        memcpy(o->join.hmac, h, 20);
-        return;
-    }
-    out_data_ack(c, o);
-    if (s->v.data_fin_now && s->v.fully) {
-        o->dss.has_map = o->dss.dsn64 = o->dss.data_fin = true; /* RFC 8684 3.3.3: bare DATA_FIN: SSN 0, length 1 */
-        o->dss.dsn = c->v.snd_end;
-        o->dss.len = 1;
-        o->dss.has_csum = c->v.csum;
-        o->mp |= MP_OPT_HAS(MP_DSS);
-        if (c->v.csum) {
-            o->dss.csum = mp_dss_csum(0, c->v.snd_end + c->v.tx_off, 0, 1);
-        }
-        s->v.data_fin_now = false;
-    } else if (s->v.prio_now) {
-        o->mp |= MP_OPT_HAS(MP_PRIO);
-        o->prio = (struct mp_opt_prio){ .backup = s->v.backup_local || s->v.backup_asked };
-        s->v.prio_now = false;
-        st_count(s->st, MP_E_prio_out, 1, c);
-    } else if (s->v.fully && !take_remove_addr(s, o))
-        take_add_addr(s, o);
-    /* An ACK of something new keeps its DATA_ACK, or the peer would think that options die on the way. */
-    if (!fits(o) && s->v.last_ack_sent != s->v.rcv_nxt) hand_back_add_addr(c, o);
-    if (!fits(o)) o->mp &= ~MP_OPT_HAS(MP_DSS);
-    if (!fits(o)) o->has_ts = false;
-    out_sack(s, o, flags, 40);
+    } else add_control(s, o);
+    out_sack(s, o, MP_ACK, 40);
 }
 
 bool sf_emit_ack(struct sf *s, struct mp_pkt *out, mp_time now)
@@ -125,7 +146,7 @@ bool sf_emit_ack(struct sf *s, struct mp_pkt *out, mp_time now)
         ssn = s->v.snd_una - 1;
     }
     out_begin(s, out, ssn, (uint8_t)(MP_ACK | ecn_ack_flags(s)));
-    ack_options(s, &o, MP_ACK, now);
+    ack_options(s, &o, now);
     bool no_room = conn_mp(c) && c->v.fb != FB_OFFERED && (o.mp & MP_OPT_HAS(MP_ADD_ADDR)) && !(o.mp & MP_OPT_HAS(MP_DSS));
     out_finish(s, out, &o, now);
     s->v.ack_now = no_room; /* the DATA_ACK that gave way follows */

@@ -441,34 +441,69 @@ static bool ack_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o
     return !s->v.dead;
 }
 
+/* In a synchronised state: a repeated SYN of the peer, which our answer did not reach, or RFC 5961 4. */
+static void syn_again_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_ssn ssn, mp_time now)
+{
+    if (s->v.state != SF_SYN_RCVD || ssn != 0) {
+        challenge(s);
+        return;
+    }
+    if (s->v.passive && s->v.initial && conn_mp(s->c) && !(o->mp & MP_OPT_HAS(MP_CAPABLE)))
+        conn_fallback(s->c, s, FB_SYN_WITHOUT_OPTION, MP_WHY_SYN_DROPPED, now); /* asked again without it */
+    ecn_syn_again(s, p);
+    if (s->seg_head) s->seg_head->lost = true;
+}
+
+/* Outside of the window, or older than what came before. An old duplicate may still be the peer asking for a lost ACK of
+ * ours; its ACK field is not used. */
+static void misfit_in(struct sf *s, const struct mp_pkt *p, mp_ssn ssn, uint32_t seglen, mp_time now)
+{
+    if (seglen) st_count(s->st, MP_E_out_of_window, 1, s->c);
+    if (seglen && ssn + p->data.len <= s->v.rcv_nxt && s->v.sack_on && p->data.len) {
+        s->v.dsack = true;
+        s->v.dsack_l = ssn;
+        s->v.dsack_r = ssn + p->data.len;
+    }
+    answer_misfit(s, seglen, now);
+}
+
+/* The fourth ACK: RFC 8684 3.2. false: the join is not wanted any more. */
+static bool join_confirmed(struct sf *s, mp_time now)
+{
+    s->v.join_done = s->v.fully = true;
+    sf_arm(s, SFT_JOIN_ACK, MP_NEVER);
+    st_count(s->st, MP_E_join_up, 1, s->c);
+    s->c->v.timer[CT_ORPHAN] = MP_NEVER;
+    conn_doubt_look(s->c, now);
+    return rescue_established(s, now);
+}
+
+/* false: nothing more of the segment counts. */
+static bool payload_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, mp_ssn ssn, mp_time now)
+{
+    bool ends = s->v.fin_received && ssn + p->data.len > s->v.fin_ssn_in;
+    if (ends || s->v.state == SF_TIME_WAIT) return false;
+    s->v.bytes_received += p->data.len;
+    rescue_data(s, p->data.len, now);
+    ecn_data_in(s, p);
+    if (!conn_sf_mapping(s->c, s, o, p->data.len, ssn, now) || s->v.dead || s->v.reset_pending) return false;
+    return data_in(s, p, ssn, now) && !s->v.dead && !s->v.reset_pending;
+}
+
 static void synced_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, mp_time now)
 {
-    struct mpc *c = s->c;
     mp_ssn ssn = mp_expand32(s->v.rcv_nxt, p->seq - s->v.irs);
     uint32_t seglen = p->data.len + !!(p->flags & MP_SYN) + !!(p->flags & MP_FIN);
     if (p->flags & MP_RST) {
         rst_in(s, p, o, ssn, now);
         return;
     }
-    if (p->flags & MP_SYN) { /* a repeated SYN of ours to answer again, or RFC 5961 4 */
-        if (s->v.state == SF_SYN_RCVD && ssn == 0) {
-            if (s->v.passive && s->v.initial && conn_mp(c) && !(o->mp & MP_OPT_HAS(MP_CAPABLE)))
-                conn_fallback(c, s, FB_SYN_WITHOUT_OPTION, MP_WHY_SYN_DROPPED, now); /* asked again without it */
-            ecn_syn_again(s, p);
-            if (s->seg_head) s->seg_head->lost = true;
-        } else
-            challenge(s);
+    if (p->flags & MP_SYN) {
+        syn_again_in(s, p, o, ssn, now);
         return;
     }
     if (!paws_ok(s, p, o, now) || !seq_ok(s, ssn, seglen)) {
-        if (seglen) st_count(s->st, MP_E_out_of_window, 1, c);
-        if (seglen && ssn + p->data.len <= s->v.rcv_nxt && s->v.sack_on && p->data.len) {
-            s->v.dsack = true;
-            s->v.dsack_l = ssn;
-            s->v.dsack_r = ssn + p->data.len;
-        }
-        answer_misfit(s, seglen, now);
-        /* An old duplicate may still be the peer asking for a lost ACK of ours; its ACK field is not used. */
+        misfit_in(s, p, ssn, seglen, now);
         return;
     }
     if (!(p->flags & MP_ACK)) return;
@@ -480,24 +515,9 @@ static void synced_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, m
     }
     if (!ack_in(s, p, o, ssn, now)) return;
     rescue_heard(s, now); /* only now: numbers that do not fit ours are no sign of life for this subflow */
-    if (!s->v.join_done) { /* the fourth ACK: RFC 8684 3.2 */
-        s->v.join_done = s->v.fully = true;
-        sf_arm(s, SFT_JOIN_ACK, MP_NEVER);
-        st_count(s->st, MP_E_join_up, 1, c);
-        c->v.timer[CT_ORPHAN] = MP_NEVER;
-        conn_doubt_look(c, now);
-        if (!rescue_established(s, now)) return;
-    }
-    if (!conn_options_in(c, s, p, o, now)) return;
-    if (p->data.len) {
-        bool ends = s->v.fin_received && ssn + p->data.len > s->v.fin_ssn_in;
-        if (ends || s->v.state == SF_TIME_WAIT) return;
-        s->v.bytes_received += p->data.len;
-        rescue_data(s, p->data.len, now);
-        ecn_data_in(s, p);
-        if (!conn_sf_mapping(c, s, o, p->data.len, ssn, now) || s->v.dead || s->v.reset_pending) return;
-        if (!data_in(s, p, ssn, now) || s->v.dead || s->v.reset_pending) return;
-    }
+    if (!s->v.join_done && !join_confirmed(s, now)) return;
+    if (!conn_options_in(s->c, s, p, o, now)) return;
+    if (p->data.len && !payload_in(s, p, o, ssn, now)) return;
     if ((p->flags & MP_FIN) && !s->v.fin_received) {
         s->v.fin_received = true;
         s->v.fin_bare = !o->mp;
@@ -505,7 +525,7 @@ static void synced_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, m
     }
     if ((p->flags & MP_FIN) && s->v.fin_ssn_in < s->v.rcv_nxt) s->v.ack_now = true; /* sent again: our ACK was lost */
     fin_in(s, now);
-    if (!s->v.dead) conn_dss_finish(c, now);
+    if (!s->v.dead) conn_dss_finish(s->c, now);
 }
 
 void sf_input(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, mp_time now)
