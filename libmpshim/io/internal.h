@@ -1,8 +1,9 @@
 /* io/internal.h: what the files of io/ share. Nothing outside io/ includes it (tests/io excepted).
  *
- * io.c flows and their way to the fast path, sock.c one socket's queues, raw.c and packet.c the two kinds of socket,
- * filter.c cBPF, rtnl.c and route.c rtnetlink, guard.c local ports, move.c another engine's sockets, host.c facts about this
- * host, doctor.c --check. */
+ * io.c life, flow.c flows, traffic.c segments in and out by the raw or the fast path, listen.c ports that programs listen
+ * on, sock.c one socket's queues, raw.c and packet.c the two kinds of socket, hdr.c headers, filter.c cBPF, rtnl.c and
+ * route.c rtnetlink, eligible.c what may be a path, guard.c local ports, move.c another engine's sockets, host.c facts
+ * about this host, doctor.c --check. */
 #ifndef IO_INTERNAL_H
 #define IO_INTERNAL_H
 
@@ -165,14 +166,23 @@ mp_time io_now(void); /* CLOCK_MONOTONIC */
 enum io_privilege { IO_MAY_RAW /* CAP_NET_RAW */, IO_MAY_FILTER /* filters on TCP sockets: CAP_NET_ADMIN, or nothing */ };
 int io_may(enum io_privilege what); /* 0 or -EPERM and the like */
 void io_set_tidy(struct io *io);
-struct io_flow *io_flow_find(struct io *io, int ifindex, const struct mp_endpoint *local, const struct mp_endpoint *remote);
-/* A segment from a socket: demultiplexed, counted, given to the stack. false: the socket died of it. */
-bool io_deliver(struct io_sock *s, struct mp_pkt *p, mp_time now);
 void io_kick(struct io *io);
 void io_link_gone(struct io *io, int ifindex);
-void io_hops_failed(struct io *io); /* the kernel gave up looking for neighbours marked so */
 void io_link_changed(struct io *io, const struct rtnl_link *l); /* its hardware address, perhaps */
+
+/* ---- flow.c ---- */
+struct io_flow *io_flow_find(struct io *io, int ifindex, const struct mp_endpoint *local, const struct mp_endpoint *remote);
+
+/* ---- traffic.c ---- */
+/* A segment from a socket: demultiplexed, counted, given to the stack. false: the socket died of it. */
+bool io_deliver(struct io_sock *s, struct mp_pkt *p, mp_time now);
+uint64_t io_first_try(const struct io *io, int ifindex); /* bytes that a flow sends before it thinks of the fast path */
+void io_hops_failed(struct io *io); /* the kernel gave up looking for neighbours marked so */
+
+/* ---- listen.c ---- */
+bool io_is_listening(const struct io *io, uint8_t family, uint16_t port);
 void io_listen_refresh(struct io *io);
+void io_stop_listening(struct io *io, struct io_sock *s);
 
 /* ---- sock.c ---- */
 /* One received packet: where it lies and what the kernel says about it. Valid during the call. */
@@ -244,12 +254,6 @@ const struct rtnl_link *rtnl_link(const struct rtnl *r, int ifindex); /* NULL: n
 const struct rtnl_link *rtnl_link_at(const struct rtnl *r, int i);    /* i-th; NULL past the end */
 const struct rtnl_addr *rtnl_addr_at(const struct rtnl *r, int i);
 bool rtnl_is_local(const struct rtnl *r, const struct mp_addr *a);
-bool rtnl_link_is_up(const struct rtnl_link *l);
-bool rtnl_link_is_tunnel(const struct rtnl_link *l);
-bool rtnl_is_named(const struct io *io, const struct rtnl_link *l); /* by the user, to be used */
-/* May this interface be a path? NULL: yes, else why not (static text). */
-const char *rtnl_link_refused(const struct io *io, const struct rtnl_link *l);
-const char *rtnl_addr_refused(const struct io *io, const struct rtnl_addr *a);
 void rtnl_paths_start(struct rtnl *r);
 uint32_t rtnl_generation(const struct rtnl *r); /* changes with every route, rule, address or link event */
 struct io_hop *rtnl_hop_get(struct rtnl *r, int ifindex, const struct mp_addr *ip); /* asks the kernel; counted */
@@ -258,6 +262,15 @@ void rtnl_hop_put(struct rtnl *r, struct io_hop *h);
 /* One request to the kernel; each reply message goes to cb (libmnl's contract). 0 or -errno. */
 struct nlmsghdr;
 int rtnl_request(struct rtnl *r, struct nlmsghdr *nlh, int (*cb)(const struct nlmsghdr *, void *), void *data);
+
+/* ---- eligible.c ---- */
+bool rtnl_link_is_up(const struct rtnl_link *l);
+bool rtnl_link_is_tunnel(const struct rtnl_link *l);
+bool rtnl_is_named(const struct io *io, const struct rtnl_link *l); /* by the user, to be used */
+bool rtnl_is_backup(const struct io *io, const struct rtnl_link *l); /* by the user, for when no other works */
+/* May this interface be a path? NULL: yes, else why not (static text). */
+const char *rtnl_link_refused(const struct io *io, const struct rtnl_link *l);
+const char *rtnl_addr_refused(const struct io *io, const struct rtnl_addr *a);
 
 /* ---- route.c: questions to the kernel's routing ---- */
 struct rtnl_route {

@@ -1,5 +1,5 @@
 /* io/packet.c: packet sockets. Sending: the fast path, with segmentation and checksums left to the card. Receiving: only
- * for flows whose packets strict rp_filter would hide (io.c); no SYN is taken from here.
+ * for flows whose packets strict rp_filter would hide (flow.c); no SYN is taken from here.
  *
  * Everything else is received from raw sockets: they get the same GRO-merged packets at the same cost, since a frame goes up
  * the host's IP path in any case, and the host's INPUT rules hold for each of them (docs/io.md).

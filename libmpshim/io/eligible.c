@@ -1,0 +1,91 @@
+/* io/eligible.c: which links and addresses may be paths: by the user's word, by what they are, by their state. */
+#include <linux/if_addr.h>
+#include <linux/rtnetlink.h>
+#include <net/if_arp.h>
+
+#include "io/internal.h"
+
+static bool has_prefix(const char *name, const char *const *v)
+{
+    for (; *v; v++)
+        if (!strncmp(name, *v, strlen(*v))) return true;
+    return false;
+}
+
+static bool is_one_of(const char *word, const char *const *v)
+{
+    for (; *v; v++)
+        if (!strcmp(word, *v)) return true;
+    return false;
+}
+
+/* Is `name` (with a leading '-' if `minus`) in the comma list? *others: the list has entries without '-'. */
+static bool in_list(const char *list, const char *name, bool minus, bool *others)
+{
+    size_t n = strlen(name);
+    bool found = false;
+
+    for (const char *at = list; at && *at; at += strcspn(at, ","), at += *at == ',') {
+        bool is_minus = *at == '-';
+        const char *word = at + is_minus;
+
+        if (!is_minus && others) *others = true;
+        if (is_minus == minus && !strncmp(word, name, n) && (word[n] == ',' || !word[n])) found = true;
+    }
+    return found;
+}
+
+bool rtnl_is_named(const struct io *io, const struct rtnl_link *l)
+{
+    return in_list(io->cfg.interfaces, l->name, false, NULL);
+}
+
+bool rtnl_is_backup(const struct io *io, const struct rtnl_link *l)
+{
+    return in_list(io->cfg.backup, l->name, false, NULL);
+}
+
+bool rtnl_link_is_up(const struct rtnl_link *l) { return l->flags & IFF_UP && l->flags & IFF_RUNNING; }
+
+bool rtnl_link_is_tunnel(const struct rtnl_link *l)
+{
+    static const char *const kinds[] = { "tun", "wireguard", "ppp", "ipip", "gre", "gretap", "sit", "ip6tnl", "ip6gre",
+                                         "ip6gretap", "vti", "vti6", "xfrm", "l2tp", NULL };
+
+    return is_one_of(l->kind, kinds) || l->arptype == ARPHRD_PPP || l->arptype == ARPHRD_TUNNEL ||
+           l->arptype == ARPHRD_TUNNEL6 || l->arptype == ARPHRD_SIT || l->arptype == ARPHRD_IPGRE;
+}
+
+/* Networks of containers and virtual machines inside this host. By name: a veth pair's end inside a container is that
+ * container's real interface. */
+static bool is_host_internal(const struct rtnl_link *l)
+{
+    static const char *const names[] = { "docker", "veth", "br-", "virbr", "lxcbr", "lxdbr", "cni", "podman", "vnet", "vmnet",
+                                         "vboxnet", "cali", "flannel", "dummy", "ifb", NULL };
+
+    return has_prefix(l->name, names);
+}
+
+const char *rtnl_link_refused(const struct io *io, const struct rtnl_link *l)
+{
+    bool only_named = false, named = in_list(io->cfg.interfaces, l->name, false, &only_named);
+
+    if (l->flags & IFF_LOOPBACK) return "loopback";
+    if (in_list(io->cfg.interfaces, l->name, true, NULL)) return "excluded by the user";
+    if (only_named && !named) return "not among the interfaces the user named";
+    if (!named && !io->cfg.virtual_ok && l->master) return "part of a bridge, bond or VRF";
+    if (!named && !io->cfg.virtual_ok && is_host_internal(l)) return "inside this host (containers, virtual machines)";
+    if (!(l->flags & IFF_UP)) return "down";
+    return rtnl_link_is_up(l) ? NULL : "no carrier";
+}
+
+const char *rtnl_addr_refused(const struct io *io, const struct rtnl_addr *a)
+{
+    (void)io;
+    if (a->scope != RT_SCOPE_UNIVERSE) return "link-local";
+    if (a->ip.family == 4 && (a->ip.b[0] == 127 || (a->ip.b[0] == 169 && a->ip.b[1] == 254))) return "link-local";
+    if (a->flags & IFA_F_DADFAILED) return "duplicate";
+    if (a->flags & IFA_F_TENTATIVE && !(a->flags & IFA_F_OPTIMISTIC)) return "tentative";
+    if (a->flags & IFA_F_DEPRECATED) return "deprecated";
+    return NULL;
+}
