@@ -1,5 +1,5 @@
 /* sim/table.c: named scenarios, each asserting a virtual completion time and more. The bounds follow from rates and
- * delays where the comment does not say otherwise; published ones are named (docs/protocol-notes.md section 4). */
+ * delays where the comment does not say otherwise; published ones are named. */
 #include "sim/scen.h"
 
 #define MB(n) ((uint64_t)(n) * 1000000)

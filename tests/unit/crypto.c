@@ -3,10 +3,25 @@
 
 #include "test.h"
 
+struct key_row { uint64_t key; uint32_t token; uint64_t idsn; };
+
+static void derives(void (*derive)(uint64_t key, uint32_t *token, uint64_t *idsn), const struct key_row *row, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t token;
+        uint64_t idsn;
+
+        ROW("key %016" PRIx64, row[i].key);
+        derive(row[i].key, &token, &idsn);
+        CHECK_EQ(token, row[i].token);
+        CHECK_EQ(idsn, row[i].idsn);
+    }
+}
+
 /* Python: d = hashlib.sha256(key.to_bytes(8,'big')).digest(); d[:4].hex(), d[24:].hex() */
 TEST(token_and_idsn_of_known_keys)
 {
-    static const struct { uint64_t key; uint32_t token; uint64_t idsn; } row[] = {
+    static const struct key_row row[] = {
         { 0x0000000000000000, 0xaf5570f5, 0xe5b2328de0e83dfc },
         { 0x0000000000000001, 0xcd266215, 0x19ec509083d00a50 },
         { 0x0123456789abcdef, 0x55c53f5d, 0x570762cd38be9818 },
@@ -14,15 +29,7 @@ TEST(token_and_idsn_of_known_keys)
         { 0xffffffffffffffff, 0x12a3ae44, 0x57fb595bbbacf0ca },
     };
 
-    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
-        uint32_t token;
-        uint64_t idsn;
-
-        ROW("key %016" PRIx64, row[i].key);
-        mp_key_derive(row[i].key, &token, &idsn);
-        CHECK_EQ(token, row[i].token);
-        CHECK_EQ(idsn, row[i].idsn);
-    }
+    derives(mp_key_derive, row, sizeof row / sizeof *row);
 }
 
 /* hmac.new(a.to_bytes(8,'big')+b.to_bytes(8,'big'), na.to_bytes(4,'big')+nb.to_bytes(4,'big'), 'sha256') */
@@ -100,7 +107,7 @@ TEST(kernel_tokens_and_hmacs)
 /* Version 0. Python: d = hashlib.sha1(key.to_bytes(8,'big')).digest(); d[:4].hex(), d[12:].hex() */
 TEST(token_and_idsn_of_known_keys_in_version_0)
 {
-    static const struct { uint64_t key; uint32_t token; uint64_t idsn; } row[] = {
+    static const struct key_row row[] = {
         { 0x0000000000000000, 0x05fe4057, 0xac558654f107c7e9 },
         { 0x0000000000000001, 0xcb473678, 0x38f11011007ad27d },
         { 0x0123456789abcdef, 0x0ca2eadb, 0xe3df8ee121f10547 },
@@ -108,15 +115,7 @@ TEST(token_and_idsn_of_known_keys_in_version_0)
         { 0xffffffffffffffff, 0xbe673e8a, 0x866701c11ef8e089 },
     };
 
-    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
-        uint32_t token;
-        uint64_t idsn;
-
-        ROW("key %016" PRIx64, row[i].key);
-        mp_key_derive0(row[i].key, &token, &idsn);
-        CHECK_EQ(token, row[i].token);
-        CHECK_EQ(idsn, row[i].idsn);
-    }
+    derives(mp_key_derive0, row, sizeof row / sizeof *row);
 }
 
 /* hmac.new(a.to_bytes(8,'big')+b.to_bytes(8,'big'), na.to_bytes(4,'big')+nb.to_bytes(4,'big'), 'sha1') */

@@ -29,6 +29,7 @@
 #define LAB_MSS 1000
 #define LAB_RTT MP_MS(10) /* between the engine's SYN and the peer's answer in lab_client, and the other way in lab_server */
 #define LAB_PEER_KEY 0x1122334455667788u
+#define LAB_NONCE 0x0a0b0c0du /* of the peer's joins */
 #define LAB_MAX_PEERS 8
 #define LAB_QUEUE 2048
 
@@ -161,7 +162,7 @@ LAB static struct peer *lab_peer_new(struct lab *l, const struct mp_endpoint *en
     if (l->np == LAB_MAX_PEERS) abort();
     struct peer *p = &l->p[l->np++];
     *p = (struct peer){ .engine = *engine, .peer = *peer, .ifindex = ifindex, .iss = (uint32_t)test_random(&l->seed),
-                        .wnd = l->wnd0 ? l->wnd0 : 65535, .nonce = 0x0a0b0c0d };
+                        .wnd = l->wnd0 ? l->wnd0 : 65535, .nonce = LAB_NONCE };
     return p;
 }
 
@@ -326,6 +327,17 @@ LAB static struct mp_opts lab_sack(const struct lab *l, const struct peer *p, st
     return o;
 }
 
+/* Of a client's first data, in place of a mapping (RFC 8684 3.1). */
+LAB static struct mp_opts lab_capable_data(const struct lab *l, uint16_t len)
+{
+    struct mp_opts o = lab_capable(l, 2);
+    o.capable.has_data_len = true;
+    o.capable.data_len = len;
+    o.capable.has_csum = l->csum;
+    if (l->csum) o.capable.csum = lab_csum(l, 0, 1, len, len);
+    return o;
+}
+
 /* ---- plain verbs of the peer ---- */
 
 LAB static void lab_ack(struct lab *l, struct peer *p, uint32_t seq, uint32_t ack) /* an ACK without MPTCP options */
@@ -393,6 +405,17 @@ LAB static struct got *lab_next_data(struct lab *l, struct peer *p)
         if (g->p == p && g->len) return g;
     }
     return &lab_none;
+}
+
+/* Of all that waits, the last segment on p (NULL: on any) with these flags and options; lab_none if there is none. */
+LAB static const struct got *lab_said(struct lab *l, const struct peer *p, uint8_t flags, uint32_t mp)
+{
+    const struct got *said = &lab_none;
+    for (lab_pump(l); l->qi < l->qn; l->qi++) {
+        const struct got *g = &l->q[l->qi];
+        if ((!p || g->p == p) && (g->flags & flags) == flags && (g->o.mp & mp) == mp) said = g;
+    }
+    return said;
 }
 
 /* ---- the program ---- */
@@ -513,6 +536,14 @@ LAB static void lab_synack(struct lab *l, struct peer *p, struct mp_opts o)
     lab_send(l, p, (struct seg){ .flags = MP_SYN | MP_ACK, .seq = 0, .ack = 1, .o = lab_syn_options(l, o) });
 }
 
+/* A client's SYN is answered by a SYN/ACK with these options; the engine's ACK waits. */
+LAB static void lab_connect_answered(struct lab *l, struct mp_opts o)
+{
+    lab_connect(l);
+    lab_expect(l, &l->p[0], MP_SYN, 0, 0, 0);
+    lab_synack(l, &l->p[0], o);
+}
+
 /* A client's connection: handshake done; with MPTCP not yet confirmed by a DSS. */
 LAB static void lab_client_unconfirmed(struct lab *l)
 {
@@ -596,6 +627,11 @@ LAB static void lab_server(struct lab *l)
 LAB static void lab_join_hmac(const struct lab *l, const struct peer *p, uint8_t h[32])
 {
     mp_join_hmac(LAB_PEER_KEY, l->key_engine, p->nonce, p->nonce_engine, h);
+}
+
+LAB static struct mp_opts lab_join_syn(const struct lab *l) /* the first step, by a peer that joins from its address 5 */
+{
+    return (struct mp_opts){ .mp = MP_OPT_HAS(MP_JOIN), .join = { .form = MP_JOIN_SYN, .addr_id = 5, .token = l->token_engine, .nonce = LAB_NONCE } };
 }
 
 LAB static struct mp_opts lab_join_synack(const struct lab *l, const struct peer *p, uint8_t id)

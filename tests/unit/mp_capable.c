@@ -81,11 +81,9 @@ TEST(the_first_data_has_a_checksum_when_agreed)
 TEST(either_side_asks_for_checksums)
 {
     struct lab l = { 0 };
-    lab_connect(&l);
-    lab_expect(&l, P0, MP_SYN, 0, 0, 0);
     struct mp_opts o = lab_capable(&l, 1);
     o.capable.csum_req = true;
-    lab_synack(&l, P0, o);
+    lab_connect_answered(&l, o);
     lab_expect(&l, P0, MP_ACK, 1, 1, 0);
     CHECK(lab_info(&l).csum);
     lab_end(&l);
@@ -108,10 +106,7 @@ TEST(the_server_takes_the_keys_from_the_first_data)
 {
     struct lab l = { 0 };
     lab_server_syn(&l);
-    struct mp_opts o = lab_capable(&l, 2);
-    o.capable.has_data_len = true;
-    o.capable.data_len = 100;
-    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100, .o = o });
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100, .o = lab_capable_data(&l, 100) });
     CHECK(l.events & MP_EV_ACCEPT);
     struct got *g = lab_expect(&l, P0, MP_ACK, 1, 101, 0);
     lab_expect_options(g, MP_DSS);
@@ -127,10 +122,7 @@ TEST(data_that_overtook_the_keys_waits_for_them)
     lab_data(&l, P0, 101, 1, 100, 100);
     lab_forget(&l);
     CHECK(!(l.events & MP_EV_ACCEPT));
-    struct mp_opts o = lab_capable(&l, 2);
-    o.capable.has_data_len = true;
-    o.capable.data_len = 100;
-    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100, .o = o });
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100, .o = lab_capable_data(&l, 100) });
     lab_forget(&l);
     lab_data(&l, P0, 101, 1, 100, 100);
     lab_forget(&l);
@@ -154,11 +146,9 @@ TEST(a_third_ack_with_foreign_keys_is_not_for_this_handshake)
 TEST(an_unknown_version_in_the_synack_is_plain_tcp)
 {
     struct lab l = { 0 };
-    lab_connect(&l);
-    lab_expect(&l, P0, MP_SYN, 0, 0, 0);
     struct mp_opts o = lab_capable(&l, 1);
     o.capable.version = 3;
-    lab_synack(&l, P0, o);
+    lab_connect_answered(&l, o);
     lab_expect_no_options(lab_expect(&l, P0, MP_ACK, 1, 1, 0));
     CHECK_EQ(lab_info(&l).why, MP_WHY_VERSION);
     lab_expect_counter(&l, capable_version, 1);
@@ -196,16 +186,20 @@ TEST(a_higher_version_is_answered_with_ours)
     lab_end(&l);
 }
 
+/* A client, confirmed, whose peer sets flag C. */
+static void client_of_a_balancer(struct lab *l)
+{
+    struct mp_opts o = lab_capable(l, 1);
+    o.capable.no_join_initial = true;
+    lab_connect_answered(l, o);
+    lab_learn_key(l, lab_expect(l, &l->p[0], MP_ACK, 1, 1, 0)->o.capable.key_snd);
+    lab_ack_mp(l, &l->p[0], 1, 1, 0);
+}
+
 TEST(the_c_flag_forbids_joins_to_the_initial_address)
 {
     struct lab l = { 0 };
-    lab_connect(&l);
-    lab_expect(&l, P0, MP_SYN, 0, 0, 0);
-    struct mp_opts o = lab_capable(&l, 1);
-    o.capable.no_join_initial = true;
-    lab_synack(&l, P0, o);
-    lab_learn_key(&l, lab_expect(&l, P0, MP_ACK, 1, 1, 0)->o.capable.key_snd);
-    lab_ack_mp(&l, P0, 1, 1, 0);
+    client_of_a_balancer(&l);
     struct mp_local m = lab_local(2);
     mp_stack_local_add(l.st, &m, l.now);
     lab_expect_nothing(&l);
@@ -266,13 +260,7 @@ TEST(the_c_flag_is_set_by_a_client_in_all_three_steps)
 TEST(with_the_c_flag_other_addresses_are_joined) /* RFC 8684 3.1: only the initial one is out */
 {
     struct lab l = { 0 };
-    lab_connect(&l);
-    lab_expect(&l, P0, MP_SYN, 0, 0, 0);
-    struct mp_opts o = lab_capable(&l, 1);
-    o.capable.no_join_initial = true;
-    lab_synack(&l, P0, o);
-    lab_learn_key(&l, lab_expect(&l, P0, MP_ACK, 1, 1, 0)->o.capable.key_snd);
-    lab_ack_mp(&l, P0, 1, 1, 0);
+    client_of_a_balancer(&l);
     struct mp_opts a = { .mp = MP_OPT_HAS(MP_ADD_ADDR), .add_addr = { .addr_id = 5, .ip = lab_ep(2, 2, 0).ip } };
     a.add_addr.hmac = mp_add_addr_hmac(LAB_PEER_KEY, l.key_engine, 5, &a.add_addr.ip, 0);
     struct mp_local m = lab_local(2);

@@ -67,11 +67,7 @@ TEST(mptcp_comes_back_with_data_and_checksum)
 {
     struct lab l = { .csum = true, .tune = always };
     syn(&l, lab_offer(&l, 0));
-    struct mp_opts o = lab_offer(&l, 2);
-    o.capable.has_data_len = o.capable.has_csum = true;
-    o.capable.data_len = 300;
-    o.capable.csum = lab_csum(&l, 0, 1, 300, 300);
-    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 300, .o = o, .no_ts = true });
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 300, .o = lab_capable_data(&l, 300), .no_ts = true });
     CHECK_EQ(lab_read(&l), 300);
     CHECK(lab_info(&l).multipath && lab_info(&l).csum);
     lab_forget(&l);

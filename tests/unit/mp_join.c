@@ -14,11 +14,6 @@ static struct peer *join_syn(struct lab *l) /* client: the engine's MP_JOIN SYN 
     return &l->p[1];
 }
 
-static struct mp_opts join_opt(const struct lab *l, const struct peer *p) /* peer's SYN */
-{
-    return (struct mp_opts){ .mp = MP_OPT_HAS(MP_JOIN), .join = { .form = MP_JOIN_SYN, .addr_id = 5, .token = l->token_engine, .nonce = p ? p->nonce : 0x0a0b0c0d } };
-}
-
 TEST(a_second_address_joins_once_mptcp_is_confirmed)
 {
     struct lab l = { 0 };
@@ -159,7 +154,7 @@ TEST(a_server_takes_a_join)
     lab_server(&l);
     struct mp_local m = lab_local(2);
     mp_stack_local_add(l.st, &m, l.now);
-    struct peer *p = lab_syn(&l, 2, 5002, join_opt(&l, NULL));
+    struct peer *p = lab_syn(&l, 2, 5002, lab_join_syn(&l));
     struct got *g = lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0);
     lab_expect_options(g, MP_JOIN);
     uint8_t h[32];
@@ -186,13 +181,13 @@ TEST(a_join_to_an_address_that_the_owner_left_is_refused) /* RFC 6897 5.3.1 */
     mp_stack_local_add(l.st, &m, l.now);
     CHECK_EQ(mpc_use_local(l.c, &m.ip, false, l.now), 0);
     lab_forget(&l);
-    struct peer *p = lab_syn(&l, 2, 5002, join_opt(&l, NULL));
+    struct peer *p = lab_syn(&l, 2, 5002, lab_join_syn(&l));
     struct got *g = lab_expect(&l, p, MP_RST | MP_ACK, (uint32_t)-p->irs, 1, 0);
     lab_expect_options(g, MP_TCPRST);
     CHECK_EQ(g->o.tcprst.reason, MP_RST_PROHIBITED);
     CHECK_EQ(mpc_use_local(l.c, &m.ip, true, l.now), 0);
     lab_forget(&l);
-    p = lab_syn(&l, 2, 5003, join_opt(&l, NULL));
+    p = lab_syn(&l, 2, 5003, lab_join_syn(&l));
     lab_expect_options(lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0), MP_JOIN);
     lab_forget(&l);
     lab_end(&l);
@@ -202,7 +197,7 @@ TEST(a_wrong_hmac_in_the_third_ack_resets_the_subflow)
 {
     struct lab l = { 0 };
     lab_server(&l);
-    struct peer *p = lab_syn(&l, 2, 5002, join_opt(&l, NULL));
+    struct peer *p = lab_syn(&l, 2, 5002, lab_join_syn(&l));
     lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0);
     struct mp_opts o = lab_join_ack(&l, p);
     o.join.hmac[19] ^= 1;
@@ -218,7 +213,7 @@ TEST(a_third_ack_without_hmac_opens_nothing)
 {
     struct lab l = { 0 };
     lab_server(&l);
-    struct peer *p = lab_syn(&l, 2, 5002, join_opt(&l, NULL));
+    struct peer *p = lab_syn(&l, 2, 5002, lab_join_syn(&l));
     lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0);
     lab_ack(&l, p, 1, 1);
     lab_data(&l, p, 1, 1, 0, 100);
@@ -232,7 +227,7 @@ TEST(join_with_unknown_token_is_reset)
 {
     struct lab l = { 0 };
     lab_server(&l);
-    struct mp_opts o = join_opt(&l, NULL);
+    struct mp_opts o = lab_join_syn(&l);
     o.join.token ^= 1;
     struct peer *p = lab_syn(&l, 2, 5002, o);
     struct got *g = lab_expect(&l, p, MP_RST | MP_ACK, (uint32_t)-p->irs, 1, 0);
@@ -248,11 +243,11 @@ TEST(joins_beyond_the_limit_are_refused)
 {
     struct lab l = { .tune = two_subflows };
     lab_server(&l);
-    struct peer *p = lab_syn(&l, 2, 5002, join_opt(&l, NULL));
+    struct peer *p = lab_syn(&l, 2, 5002, lab_join_syn(&l));
     lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0);
     lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_join_ack(&l, p) });
     lab_expect(&l, p, MP_ACK, 1, 1, 0);
-    struct peer *q = lab_syn(&l, 2, 5003, join_opt(&l, NULL));
+    struct peer *q = lab_syn(&l, 2, 5003, lab_join_syn(&l));
     struct got *g = lab_expect(&l, q, MP_RST | MP_ACK, (uint32_t)-q->irs, 1, 0);
     lab_expect_options(g, MP_TCPRST);
     CHECK_EQ(g->o.tcprst.reason, MP_RST_PROHIBITED);
@@ -266,11 +261,11 @@ TEST(half_open_joins_do_not_keep_others_out) /* RFC 8684 5: whoever has seen a t
     lab_server(&l);
     for (uint16_t i = 0; i < 20; i++) {
         l.np = 1;
-        lab_syn(&l, 3, (uint16_t)(7000 + i), join_opt(&l, NULL));
+        lab_syn(&l, 3, (uint16_t)(7000 + i), lab_join_syn(&l));
     }
     lab_forget(&l);
     CHECK_EQ(l.flows, 2); /* nothing piles up */
-    struct peer *p = lab_syn(&l, 2, 5002, join_opt(&l, NULL));
+    struct peer *p = lab_syn(&l, 2, 5002, lab_join_syn(&l));
     lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0);
     lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_join_ack(&l, p) });
     lab_expect(&l, p, MP_ACK, 1, 1, 0);
@@ -283,7 +278,7 @@ TEST(a_join_before_the_keys_are_known_is_refused)
 {
     struct lab l = { 0 };
     lab_server_syn(&l);
-    struct peer *q = lab_syn(&l, 2, 5003, join_opt(&l, NULL));
+    struct peer *q = lab_syn(&l, 2, 5003, lab_join_syn(&l));
     struct got *g = lab_expect(&l, q, MP_RST | MP_ACK, (uint32_t)-q->irs, 1, 0);
     lab_expect_options(g, MP_TCPRST);
     lab_end(&l);

@@ -102,15 +102,11 @@ TEST(a_server_lets_the_fresh_subflow_replace_one_in_trouble)
     lab_write(&l, 5000);
     lab_wait(&l, MP_SEC(2));
     lab_forget(&l);
-    struct mp_opts o = { .mp = MP_OPT_HAS(MP_JOIN), .join = { .form = MP_JOIN_SYN, .token = l.token_engine, .nonce = 0x0a0b0c0d } };
+    struct mp_opts o = lab_join_syn(&l);
+    o.join.addr_id = 0; /* over the same path */
     struct peer *p = lab_syn(&l, 1, 5002, o);
-    struct got *g = lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0);
-    p->nonce_engine = g->o.join.nonce;
-    uint8_t h[32];
-    lab_join_hmac(&l, p, h);
-    o = (struct mp_opts){ .mp = MP_OPT_HAS(MP_JOIN), .join = { .form = MP_JOIN_ACK } };
-    memcpy(o.join.hmac, h, 20);
-    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = o });
+    lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0);
+    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_join_ack(&l, p) });
     uint64_t carried = 0;
     for (lab_wait(&l, MP_MS(100)); l.qi < l.qn; l.qi++)
         if (l.q[l.qi].p == p) carried += l.q[l.qi].len;

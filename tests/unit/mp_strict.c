@@ -3,16 +3,9 @@
 
 #include <errno.h>
 
-static bool rst_came(struct lab *l)
-{
-    bool rst = false;
-    for (; l->qi < l->qn; l->qi++) rst |= !!(l->q[l->qi].flags & MP_RST);
-    return rst;
-}
-
 static void ended(struct lab *l, enum mp_plain_why why)
 {
-    CHECK(rst_came(l));
+    CHECK(lab_said(l, NULL, MP_RST, 0)->flags);
     CHECK_EQ(mpc_error(l->c), EPROTONOSUPPORT);
     CHECK_EQ(lab_info(l).why, why);
     CHECK(l->events & MP_EV_CLOSED);

@@ -62,7 +62,7 @@ TEST(two_peers_with_one_key_do_not_disturb_each_other) /* theirs need only be un
     CHECK(l.c != first && l.token_engine != token);
     lab_forget(&l);
     lab_learn_key(&l, key); /* a join to the first one is one to the first one */
-    struct peer *q = lab_syn(&l, 2, 5003, join_syn(token, 0x0a0b0c0d));
+    struct peer *q = lab_syn(&l, 2, 5003, join_syn(token, LAB_NONCE));
     lab_expect(&l, q, MP_SYN | MP_ACK, 0, 1, 0);
     lab_wait(&l, LAB_RTT);
     lab_send(&l, q, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_join_ack(&l, q) });
@@ -100,14 +100,14 @@ TEST(a_join_that_overtakes_the_third_ack_is_refused_and_may_come_again)
 {
     struct lab l = { 0 };
     lab_server_syn(&l);
-    struct peer *q = lab_syn(&l, 2, 5003, join_syn(l.token_engine, 0x0a0b0c0d));
+    struct peer *q = lab_syn(&l, 2, 5003, join_syn(l.token_engine, LAB_NONCE));
     CHECK(lab_expect(&l, q, MP_RST | MP_ACK, (uint32_t)-q->irs, 1, 0)->o.mp & MP_OPT_HAS(MP_TCPRST));
     lab_expect_counter(&l, join_refused, 1);
     lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_offer(&l, 2) });
     CHECK(l.events & MP_EV_ACCEPT);
     lab_ack_mp(&l, P0, 1, 1, 0);
     lab_forget(&l);
-    struct peer *r = lab_syn(&l, 2, 5003, join_syn(l.token_engine, 0x0a0b0c0d));
+    struct peer *r = lab_syn(&l, 2, 5003, join_syn(l.token_engine, LAB_NONCE));
     lab_expect_options(lab_expect(&l, r, MP_SYN | MP_ACK, 0, 1, 0), MP_JOIN);
     lab_wait(&l, LAB_RTT);
     lab_send(&l, r, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_join_ack(&l, r) });
@@ -121,7 +121,7 @@ TEST(a_join_right_behind_the_third_ack_is_taken_before_the_program_accepts)
     struct lab l = { 0 };
     lab_server_syn(&l);
     lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_offer(&l, 2) }); /* nobody has taken the event's connection up */
-    struct peer *q = lab_syn(&l, 2, 5003, join_syn(l.token_engine, 0x0a0b0c0d));
+    struct peer *q = lab_syn(&l, 2, 5003, join_syn(l.token_engine, LAB_NONCE));
     lab_forget(&l);
     lab_wait(&l, LAB_RTT);
     lab_send(&l, q, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_join_ack(&l, q) });

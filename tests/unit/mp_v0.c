@@ -175,7 +175,7 @@ static struct got *joined_syn(struct lab *l, struct peer **p) /* the peer joins;
     struct mp_local m = lab_local(2);
     mp_stack_local_add(l->st, &m, l->now);
     lab_forget(l); /* ADD_ADDR */
-    *p = lab_syn(l, 2, 6001, (struct mp_opts){ .mp = MP_OPT_HAS(MP_JOIN), .join = { .form = MP_JOIN_SYN, .addr_id = 5, .token = l->token_engine, .nonce = 0x0a0b0c0d } });
+    *p = lab_syn(l, 2, 6001, lab_join_syn(l));
     struct got *g = lab_expect(l, *p, MP_SYN | MP_ACK, 0, 1, 0);
     lab_expect_options(g, MP_JOIN);
     return g;
@@ -188,10 +188,10 @@ TEST(a_v0_join_is_authenticated_by_sha1)
     server(&l);
     struct got *g = joined_syn(&l, &p);
     uint8_t h[20];
-    join_hmac(l.key_engine, LAB_PEER_KEY, g->o.join.nonce, 0x0a0b0c0d, h);
+    join_hmac(l.key_engine, LAB_PEER_KEY, g->o.join.nonce, LAB_NONCE, h);
     CHECK_MEM(g->o.join.hmac, h, 8);
     struct mp_opts o = { .mp = MP_OPT_HAS(MP_JOIN), .join = { .form = MP_JOIN_ACK } };
-    join_hmac(LAB_PEER_KEY, l.key_engine, 0x0a0b0c0d, g->o.join.nonce, o.join.hmac);
+    join_hmac(LAB_PEER_KEY, l.key_engine, LAB_NONCE, g->o.join.nonce, o.join.hmac);
     lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = o });
     lab_expect_options(lab_expect(&l, p, MP_ACK, 1, 1, 0), MP_DSS); /* the fourth */
     CHECK_EQ(lab_info(&l).nsubflows, 2);

@@ -10,6 +10,24 @@ static void fin(struct lab *l, uint32_t seq, uint32_t ack)
     lab_send(l, &l->p[0], (struct seg){ .flags = FIN, .seq = seq, .ack = ack });
 }
 
+#define is_in(l, name) CHECK(!strcmp(lab_sf(l, 0).state, name))
+
+/* A client ends its stream; its FIN is out. */
+static void client_closes(struct lab *l)
+{
+    lab_client(l);
+    mpc_shutdown(l->c, l->now);
+    lab_expect(l, &l->p[0], FIN, 1, 1, 0);
+}
+
+/* And will read no more. */
+static void client_leaves(struct lab *l)
+{
+    lab_client(l);
+    mpc_release(l->c, 0, l->now);
+    lab_expect(l, &l->p[0], FIN, 1, 1, 0);
+}
+
 TEST(our_close_first)
 {
     struct lab l = { .plain = true };
@@ -18,9 +36,9 @@ TEST(our_close_first)
     mpc_shutdown(l.c, l.now);
     lab_expect(&l, P0, MP_ACK, 1, 1, 100);
     lab_expect(&l, P0, FIN, 101, 1, 0);
-    CHECK(!strcmp(lab_sf(&l, 0).state, "FIN-WAIT-1"));
+    is_in(&l, "FIN-WAIT-1");
     lab_ack(&l, P0, 1, 102);
-    CHECK(!strcmp(lab_sf(&l, 0).state, "FIN-WAIT-2"));
+    is_in(&l, "FIN-WAIT-2");
     CHECK(mpc_send_done(l.c));
     lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 102, .len = 50 }); /* half-closed: the peer goes on */
     lab_expect(&l, P0, MP_ACK, 102, 51, 0);
@@ -29,7 +47,7 @@ TEST(our_close_first)
     fin(&l, 51, 102);
     lab_expect(&l, P0, MP_ACK, 102, 52, 0);
     CHECK(mpc_eof(l.c));
-    CHECK(!strcmp(lab_sf(&l, 0).state, "TIME-WAIT"));
+    is_in(&l, "TIME-WAIT");
     CHECK(l.events & MP_EV_CLOSED);
     CHECK_EQ(mpc_error(l.c), 0);
     lab_end(&l);
@@ -42,7 +60,7 @@ TEST(the_peer_closes_first)
     fin(&l, 1, 1);
     lab_expect(&l, P0, MP_ACK, 1, 2, 0);
     CHECK(mpc_eof(l.c) && (l.events & MP_EV_READABLE));
-    CHECK(!strcmp(lab_sf(&l, 0).state, "CLOSE-WAIT"));
+    is_in(&l, "CLOSE-WAIT");
     lab_write(&l, 10);
     lab_expect(&l, P0, MP_ACK, 1, 2, 10);
     lab_ack(&l, P0, 2, 11);
@@ -56,28 +74,24 @@ TEST(the_peer_closes_first)
 TEST(both_close_at_once) /* RFC 9293 3.6 figure 13 */
 {
     struct lab l = { .plain = true };
-    lab_client(&l);
-    mpc_shutdown(l.c, l.now);
-    lab_expect(&l, P0, FIN, 1, 1, 0);
+    client_closes(&l);
     fin(&l, 1, 1);
     lab_expect(&l, P0, MP_ACK, 2, 2, 0);
-    CHECK(!strcmp(lab_sf(&l, 0).state, "CLOSING"));
+    is_in(&l, "CLOSING");
     lab_ack(&l, P0, 2, 2);
-    CHECK(!strcmp(lab_sf(&l, 0).state, "TIME-WAIT"));
+    is_in(&l, "TIME-WAIT");
     lab_end(&l);
 }
 
 TEST(a_fin_with_data_and_our_ack_in_one)
 {
     struct lab l = { .plain = true };
-    lab_client(&l);
-    mpc_shutdown(l.c, l.now);
-    lab_expect(&l, P0, FIN, 1, 1, 0);
+    client_closes(&l);
     lab_send(&l, P0, (struct seg){ .flags = FIN, .seq = 1, .ack = 2, .len = 10 });
     lab_expect(&l, P0, MP_ACK, 2, 12, 0);
     CHECK_EQ(lab_read(&l), 10);
     CHECK(mpc_eof(l.c));
-    CHECK(!strcmp(lab_sf(&l, 0).state, "TIME-WAIT"));
+    is_in(&l, "TIME-WAIT");
     lab_end(&l);
 }
 
@@ -98,9 +112,7 @@ TEST(a_fin_that_is_early_waits_for_the_data)
 TEST(a_lost_fin_is_sent_again)
 {
     struct lab l = { .plain = true };
-    lab_client(&l);
-    mpc_shutdown(l.c, l.now);
-    lab_expect(&l, P0, FIN, 1, 1, 0);
+    client_closes(&l);
     lab_wait(&l, MP_SEC(1));
     CHECK(lab_waiting(&l) >= 1);
     lab_expect(&l, P0, FIN, 1, 1, 0);
@@ -113,9 +125,7 @@ TEST(a_lost_fin_is_sent_again)
 TEST(time_wait_answers_a_repeated_fin_and_ends)
 {
     struct lab l = { .plain = true };
-    lab_client(&l);
-    mpc_release(l.c, 0, l.now);
-    lab_expect(&l, P0, FIN, 1, 1, 0);
+    client_leaves(&l);
     fin(&l, 1, 2);
     lab_expect(&l, P0, MP_ACK, 2, 2, 0);
     lab_wait(&l, MP_SEC(30));
@@ -132,13 +142,11 @@ TEST(time_wait_answers_a_repeated_fin_and_ends)
 TEST(time_wait_does_not_answer_an_ack) /* both may be in it, and would go on for a minute */
 {
     struct lab l = { .plain = true };
-    lab_client(&l);
-    mpc_shutdown(l.c, l.now);
-    lab_expect(&l, P0, FIN, 1, 1, 0);
+    client_closes(&l);
     fin(&l, 1, 1);
     lab_expect(&l, P0, MP_ACK, 2, 2, 0);
     lab_ack(&l, P0, 2, 2);
-    CHECK(!strcmp(lab_sf(&l, 0).state, "TIME-WAIT"));
+    is_in(&l, "TIME-WAIT");
     lab_ack(&l, P0, 2, 2);
     lab_expect_nothing(&l);
     lab_ack(&l, P0, 1, 2); /* a probe below the window is answered */
@@ -146,29 +154,7 @@ TEST(time_wait_does_not_answer_an_ack) /* both may be in it, and would go on for
     lab_end(&l);
 }
 
-TEST(a_newer_syn_reuses_time_wait) /* RFC 9293 3.6.1, RFC 6191 */
-{
-    struct lab l = { .plain = true };
-    lab_server(&l);
-    mpc_release(l.c, 0, l.now);
-    lab_expect(&l, P0, FIN, 1, 1, 0);
-    fin(&l, 1, 2);
-    lab_expect(&l, P0, MP_ACK, 2, 2, 0);
-    lab_wait(&l, MP_SEC(5));
-    struct mp_opts o = lab_syn_options(&l, (struct mp_opts){ 0 });
-    lab_send(&l, P0, (struct seg){ .flags = MP_SYN, .seq = 0, .o = o, .ts_back = 10000 }); /* an old one is not */
-    lab_forget(&l);
-    CHECK(!strcmp(lab_sf(&l, 0).state, "TIME-WAIT"));
-    P0->iss += 1000000;
-    lab_send(&l, P0, (struct seg){ .flags = MP_SYN, .seq = 0, .o = o });
-    lab_expect(&l, P0, MP_SYN | MP_ACK, 0, 1, 0);
-    lab_ack(&l, P0, 1, 1);
-    lab_expect(&l, P0, MP_ACK, 1, 1, 0);
-    CHECK_EQ(mp_stack_live(l.st), 1);
-    lab_end(&l);
-}
-
-/* A server whose client closes, in TIME_WAIT; what it used last is returned. */
+/* A server that closes first, in TIME_WAIT; what it used last is returned. */
 static uint32_t close_server(struct lab *l)
 {
     lab_server(l);
@@ -180,6 +166,24 @@ static uint32_t close_server(struct lab *l)
     return l->p[0].irs + 2;
 }
 
+TEST(a_newer_syn_reuses_time_wait) /* RFC 9293 3.6.1, RFC 6191 */
+{
+    struct lab l = { .plain = true };
+    close_server(&l);
+    lab_wait(&l, MP_SEC(5));
+    struct mp_opts o = lab_syn_options(&l, (struct mp_opts){ 0 });
+    lab_send(&l, P0, (struct seg){ .flags = MP_SYN, .seq = 0, .o = o, .ts_back = 10000 }); /* an old one is not */
+    lab_forget(&l);
+    is_in(&l, "TIME-WAIT");
+    P0->iss += 1000000;
+    lab_send(&l, P0, (struct seg){ .flags = MP_SYN, .seq = 0, .o = o });
+    lab_expect(&l, P0, MP_SYN | MP_ACK, 0, 1, 0);
+    lab_ack(&l, P0, 1, 1);
+    lab_expect(&l, P0, MP_ACK, 1, 1, 0);
+    CHECK_EQ(mp_stack_live(l.st), 1);
+    lab_end(&l);
+}
+
 TEST(without_timestamps_a_syn_with_a_later_number_reuses_time_wait) /* RFC 6191 2 */
 {
     struct lab l = { .plain = true, .no_ts = true };
@@ -187,7 +191,7 @@ TEST(without_timestamps_a_syn_with_a_later_number_reuses_time_wait) /* RFC 6191 
     struct mp_opts o = lab_syn_options(&l, (struct mp_opts){ 0 });
     lab_send(&l, P0, (struct seg){ .flags = MP_SYN, .seq = 1, .o = o }); /* in the old one's numbers: a duplicate */
     lab_forget(&l);
-    CHECK(!strcmp(lab_sf(&l, 0).state, "TIME-WAIT"));
+    is_in(&l, "TIME-WAIT");
     P0->iss += 2;
     lab_send(&l, P0, (struct seg){ .flags = MP_SYN, .seq = 0, .o = o });
     lab_expect(&l, P0, MP_SYN | MP_ACK, 0, 1, 0);
@@ -232,9 +236,7 @@ TEST(closing_with_unread_data_resets) /* RFC 9293 3.6.1, RFC 2525 2.17 */
 TEST(data_after_the_owner_left_resets) /* RFC 9293 3.6.1 */
 {
     struct lab l = { .plain = true };
-    lab_client(&l);
-    mpc_release(l.c, 0, l.now);
-    lab_expect(&l, P0, FIN, 1, 1, 0);
+    client_leaves(&l);
     lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 2, .len = 10 });
     struct got *g = lab_expect(&l, P0, MP_RST | MP_ACK, 2, 11, 0);
     CHECK(g->flags & MP_RST);
@@ -283,9 +285,7 @@ TEST(data_beyond_the_fin_is_ignored)
 /* Our side closed first and waits; the program opens the next connection to the same place from the same port. */
 static void close_first(struct lab *l)
 {
-    lab_client(l);
-    mpc_release(l->c, 0, l->now);
-    lab_expect(l, &l->p[0], FIN, 1, 1, 0);
+    client_leaves(l);
     lab_ack(l, &l->p[0], 1, 2);
     fin(l, 1, 2);
     lab_expect(l, &l->p[0], MP_ACK, 2, 2, 0);
