@@ -1,14 +1,17 @@
 #!/bin/sh
 # What "make check" runs, after tools/bootstrap.sh: everything, even after a failure, and a summary at the end.
 cd "$(dirname "$0")/.." || exit
-MAKE=${MAKE:-make} PYTHON=${PYTHON:-/usr/bin/python3} JOBS=${JOBS:-2} TEST_TIMEOUT=${TEST_TIMEOUT:-600}
-summary= status=0
+MAKE=${MAKE:-make} PYTHON=${PYTHON:-/usr/bin/python3} JOBS=${JOBS:-2}
+export TEST_TIMEOUT="${TEST_TIMEOUT:-600}"
+summary= status=0 began=$(date +%s)
 
 record() # NAME STATUS
 {
     if [ "$2" = 0 ]; then verdict=ok; else verdict=FAILED status=1; fi
+    now=$(date +%s)
     summary="$summary
-$(printf '  %-28s %s' "$1" "$verdict")"
+$(printf '  %-32s %-6s %5d s' "$1" "$verdict" $((now - began)))"
+    began=$now
 }
 
 step() # NAME COMMAND...
@@ -20,26 +23,39 @@ step() # NAME COMMAND...
     record "$name" $?
 }
 
-# Runs each test program in a build directory, each bounded in time; says which fails and how to run it again.
-programs() # DIRECTORY PATTERN...
+# The test programs of a build directory whose source is there: others are left over from deleted tests.
+programs() # DIRECTORY KIND...
 {
-    dir=$1 failed=0 passed=0 skipped=0
+    dir=$1
     shift
-    for pattern; do
-        for t in "$dir"/tests/${pattern}_*; do
-            [ -f "$t" ] && [ -x "$t" ] || continue
-            case $t in *sim_run) continue ;; esac # a tool; sim_property and sim_scenarios run the same code
-            [ -f "tests/$pattern/${t##*/"${pattern}"_}.c" ] || continue # left over from a deleted test
-            timeout "$TEST_TIMEOUT" "$t" > "$t.log" 2>&1
-            rc=$?
-            case $rc in
-            0) passed=$((passed + 1)); tail -n 1 "$t.log" ;;
-            77) skipped=$((skipped + 1)); echo "skipped: $t" ;;
-            *) failed=$((failed + 1)); echo "FAILED ($rc): $t"; tail -n 40 "$t.log" ;;
-            esac
+    for kind; do
+        for f in tests/"$kind"/*.c; do
+            n=${f##*/}
+            [ "$f" = tests/sim/run.c ] || [ "$f" = tests/fuzz/replay.c ] || echo "$dir/tests/${kind}_${n%.c}" # tools
         done
     done
-    echo "$dir: $passed programs passed, $failed failed, $skipped skipped"
+}
+
+# Runs programs, JOBS at a time, each bounded in time; output and status of each go to files beside it.
+run() # PROGRAM...
+{
+    # shellcheck disable=SC2016
+    printf '%s\n' "$@" | xargs -P "$JOBS" -n 1 sh -c 'timeout "$TEST_TIMEOUT" "$1" > "$1.log" 2>&1; echo $? > "$1.status"' sh
+}
+
+# Says of each which failed, and how it can be run again.
+report() # PROGRAM...
+{
+    failed=0 passed=0 skipped=0
+    for t; do
+        rc=$(cat "$t.status")
+        case $rc in
+        0) passed=$((passed + 1)); tail -n 1 "$t.log" ;;
+        77) skipped=$((skipped + 1)); echo "skipped: $t" ;;
+        *) failed=$((failed + 1)); echo "FAILED ($rc): $t"; tail -n 40 "$t.log" ;;
+        esac
+    done
+    echo "$passed programs passed, $failed failed, $skipped skipped"
     [ $failed = 0 ]
 }
 
@@ -57,25 +73,29 @@ corpora() # DIRECTORY
     [ $failed = 0 ]
 }
 
+# shellcheck disable=SC2046
+check_programs()
+{
+    plain=$(programs build sim unit) sanitized=
+    if grep -q '^HAVE_ASAN = 1' build/config.mk; then
+        sanitized=$(programs build/asan sim unit)
+        step "build, sanitized" "$MAKE" --no-print-directory -j"$JOBS" ASAN=1 $sanitized $(programs build/asan fuzz)
+    else
+        echo "no sanitizers here: that part is left out"
+    fi
+    rm -f build/tests/*.status build/asan/tests/*.status
+    step "running both" run $sanitized $plain # the slow ones first
+    step "unit, simulation" report $plain
+    [ -z "$sanitized" ] || step "unit, simulation, sanitized" report $sanitized
+    [ -z "$sanitized" ] || step "fuzz corpora, sanitized" corpora build/asan
+}
+
 [ -f build/config.mk ] || ./configure || exit
-step "build" "$MAKE" --no-print-directory -j"$JOBS" tests || { printf '\n%s\n' "$summary"; exit 1; }
-[ $status = 0 ] || { echo "the build failed" >&2; exit 1; }
+step "build" "$MAKE" --no-print-directory -j"$JOBS" tests
+[ $status = 0 ] || { printf '\n%s\n' "$summary"; echo "the build failed" >&2; exit 1; }
 step "border" tools/check-border.sh
-step "unit, simulation" programs build unit sim
-if grep -q '^HAVE_ASAN = 1' build/config.mk; then
-    asan_programs=$(for f in tests/unit/*.c tests/sim/*.c tests/fuzz/*.c; do
-        [ -f "$f" ] && [ "$f" != tests/fuzz/replay.c ] || continue
-        d=${f%/*}
-        n=${f##*/}
-        echo "build/asan/tests/${d##*/}_${n%.c}"
-    done)
-    # shellcheck disable=SC2086
-    step "build, sanitized" "$MAKE" --no-print-directory -j"$JOBS" ASAN=1 $asan_programs
-    step "unit, simulation, sanitized" programs build/asan unit sim
-    step "fuzz corpora, sanitized" corpora build/asan
-else
-    echo "no sanitizers here: that part is left out"
-fi
+step "file map" tools/check-map.sh
+check_programs
 # Tests that assert times take turns (tests/conftest.py); loadgroup keeps them on one worker.
 step "end to end" "$PYTHON" -m pytest -q -n 2 --dist loadgroup tests
 

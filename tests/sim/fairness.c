@@ -10,8 +10,12 @@
 #include "core/cc/cc.h"
 #include "sim/scen.h"
 
-#define RUN_S 140
 #define WARMUP_S 20
+#ifdef __SANITIZE_ADDRESS__
+enum { SEEDS = 1, RUN_S = 40, JUDGED = false }; /* the same code on one network for a while; what is fair, the plain build says */
+#else
+enum { SEEDS = 3, RUN_S = 140, JUDGED = true };
+#endif
 
 static const struct sim_link_cfg access_link = {.rate_bps = 1000000000, .delay = MP_MS(5)};
 
@@ -188,17 +192,20 @@ static bool is_fair(const struct mp_cc *cc)
         uint32_t queue;
     } nets[] = {{10000000, 40000}, {10000000, 80000}, {20000000, 80000}};
     int failed = 0;
-    for (unsigned i = cc == mp_cc_all[0] ? 0 : 1; i < sizeof nets / sizeof *nets; i++) { /* the default's: all of them */
-        double r[3];
-        for (int k = 0; k < 3; k++) {
+    unsigned first = cc == mp_cc_all[0] ? 0 : 1, last = JUDGED ? sizeof nets / sizeof *nets - 1 : first;
+    for (unsigned i = first; i <= last; i++) { /* the default's: all of them */
+        double r[SEEDS];
+        bool broken = false;
+        for (int k = 0; k < SEEDS; k++) {
             struct setup u = {.seed = (uint64_t)k + 1, .rate_bps = nets[i].rate_bps, .queue = nets[i].queue, .cc = cc->name,
                               .single = cc->delay_based ? cc->name : "reno", .singles = 1};
             r[k] = ratio(&u);
+            broken |= r[k] < 0;
         }
-        bool broken = r[0] < 0 || r[1] < 0 || r[2] < 0;
-        qsort(r, 3, sizeof *r, compare);
-        bool ok = !broken && r[1] >= 0.7 && r[1] <= 1.3;
-        printf("median %.2f: %s\n", r[1], ok ? "fair" : "NOT between 0.7 and 1.3");
+        qsort(r, SEEDS, sizeof *r, compare);
+        double median = r[SEEDS / 2];
+        bool fair = median >= 0.7 && median <= 1.3, ok = !broken && (fair || !JUDGED);
+        printf("median %.2f: %s\n", median, fair ? "fair" : "NOT between 0.7 and 1.3");
         failed += !ok;
     }
     return !failed;
@@ -210,9 +217,9 @@ static bool pools(const struct mp_cc *cc, double uncoupled)
     struct setup u = {.seed = 1, .rate_bps = 10000000, .queue = 80000, .cc = cc->name, .single = cc->delay_based ? cc->name : "reno",
                       .singles = 3, .pool = true};
     struct outcome o = run(&u);
-    bool ok = !o.failed && o.subflows == 2 && o.second >= 8.5 && o.first <= 0.8 * uncoupled;
+    bool pooled = o.second >= 8.5 && o.first <= 0.8 * uncoupled, ok = !o.failed && o.subflows == 2 && (pooled || !JUDGED);
     printf("%-6s beside 3 %s flows %5.2f Mbit/s (uncoupled subflows: %.2f), and %5.2f of 10 that are free: %s\n", cc->name, u.single,
-           o.first, uncoupled, o.second, ok ? "pools" : "does NOT pool");
+           o.first, uncoupled, o.second, pooled ? "pools" : "does NOT pool");
     return ok;
 }
 
