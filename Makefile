@@ -65,8 +65,8 @@ $(B)/obj/libmpshim/engine/%.o: EXTRA = $(EV_CFLAGS) $(MNL_CFLAGS) $(JSON_CFLAGS)
 $(B)/obj/libmpshim/core/%.o: EXTRA = $(CRYPTO_CFLAGS)
 # What one engine hands to another is plain data: both must have been built of the same headers.
 layout_h := $(sort $(wildcard libmpshim/core/*.h libmpshim/core/*/*.h libmpshim/io/io.h libmpshim/engine/*.h))
-$(B)/obj/libmpshim/engine/move.o: $(layout_h)
-$(B)/obj/libmpshim/engine/move.o: DEFS += -DMOVE_LAYOUT=$(firstword $(shell cat $(layout_h) | cksum))u
+$(B)/obj/libmpshim/engine/move_in.o: $(layout_h)
+$(B)/obj/libmpshim/engine/move_in.o: DEFS += -DMOVE_LAYOUT=$(firstword $(shell cat $(layout_h) | cksum))u
 # The interposed calls have their prototypes in libc's headers only in part (the _chk forms are the compiler's own).
 $(B)/obj/libmpshim/shim/%.o: EXTRA = -Wno-missing-prototypes
 $(B)/obj/libmpshim/resolve/%.o: EXTRA = $(CARES_CFLAGS)
@@ -302,7 +302,7 @@ $(fuzz_core): $(B)/tests/fuzz_%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/rep
 	$(link_test) $(CORE_LIBS)
 $(filter %_conf,$(t_fuzz)): $(B)/tests/fuzz_%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/replay.o $(call obj,$(conf_readers))
 	$(link_test) $(INI_LIBS)
-$(filter %_control,$(t_fuzz)): $(B)/tests/fuzz_%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/replay.o $(filter-out %/engine.o,$(engine_o)) $(B)/libmpcore.a
+$(filter %_control,$(t_fuzz)): $(B)/tests/fuzz_%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/replay.o $(engine_o) $(B)/libmpcore.a
 	$(link_test) $(ENGINE_LIBS)
 $(examples): $(B)/examples/%: $(B)/obj/examples/%.o
 	$(call say,LD)mkdir -p $(@D) && $(LINK) -o $@ $<

@@ -417,14 +417,14 @@ def test_a_helper_of_another_build_takes_what_is_new(net, tmp_path):
     """What moves is plain data, and its layout is another one. A program's end waits instead; programs that run stay with the
     helper that they have, which gives its place away and ends after them."""
     objects = MPTCP_RUN.resolve().parent / "obj/libmpshim"
-    if not (objects / "engine/move.o").exists() or "asan" in str(objects):
+    if not (objects / "engine/move_in.o").exists() or "asan" in str(objects):
         pytest.skip("needs the plain build's objects")
     subprocess.run(["gcc", "-std=c17", "-D_GNU_SOURCE=", "-DMOVE_LAYOUT=7u", "-fPIC", "-pthread", "-I", ROOT / "libmpshim", "-c",
-                    "-o", tmp_path / "move.o", ROOT / "libmpshim/engine/move.c"], check=True)
-    parts = [o for d in ("core", "io", "engine") for o in (objects / d).rglob("*.o") if o.name not in ("helper_main.o",) and o != objects / "engine/move.o"]
+                    "-o", tmp_path / "move_in.o", ROOT / "libmpshim/engine/move_in.c"], check=True)
+    parts = [o for d in ("core", "io", "engine") for o in (objects / d).rglob("*.o") if o.name not in ("helper_main.o",) and o != objects / "engine/move_in.o"]
     libs = ["-lev", "-lmnl", "-ljansson", "-lcrypto", "-lm"]
     for made, extra in ("libmpshim-engine.so", ["-shared", "-Wl,-Bsymbolic"]), ("mpshim-engine", [objects / "engine/helper_main.o"]):
-        subprocess.run(["gcc", "-pthread", "-o", tmp_path / made, *extra, *parts, tmp_path / "move.o", *libs], check=True)
+        subprocess.run(["gcc", "-pthread", "-o", tmp_path / made, *extra, *parts, tmp_path / "move_in.o", *libs], check=True)
     for name in "mptcp-run", "libmpshim.so":
         (tmp_path / name).write_bytes((MPTCP_RUN.resolve().parent / name).read_bytes())
         (tmp_path / name).chmod(0o755)

@@ -61,20 +61,33 @@ enum relay_end { RELAY_ON, RELAY_RESET /* the program reset its socket, or it is
 enum relay_end eng_relay(struct carrier *c, mp_time now); /* moves what can be moved, within a budget */
 bool eng_relay_more(const struct carrier *c);             /* the budget ended it */
 
-/* ---- carrier.c ---- */
-#define LOOK_PENDING MP_SEC(1)                            /* is the program still connecting? */
+/* ---- carriers.c ---- */
 struct carrier *eng_carrier_new(struct engine *e);        /* in e->all; NULL: no memory */
 void eng_carrier_free(struct carrier *c);
+void eng_carrier_close_fd(int *fd);                       /* closed, and -1 */
 void eng_carrier_hash_in(struct carrier *c);              /* it has its identity: it can be found */
-void eng_carrier_look_in(struct carrier *c, mp_dur d, mp_time now); /* the sweep asks after it then */
-void eng_carrier_meet(struct carrier *c, mp_time now);    /* our end connects to the program's socket, or tries again later */
-void eng_carrier_learn_identity(struct carrier *c);       /* the kernel has chosen its port */
-bool eng_carrier_watch(struct carrier *c);                /* false: no memory */
-void eng_carrier_settle(struct carrier *c);               /* a ghost whose connection is over counts as one */
-void eng_carrier_end(struct carrier *c, mp_time now);     /* the program reset its socket or is gone */
 struct carrier *eng_carrier_find(struct engine *e, const struct mp_endpoint *id, const struct mp_endpoint *prog);
 struct carrier *eng_carrier_find_awaited(struct engine *e, const struct mp_endpoint *id); /* its program has not sent its SYN yet */
 void eng_carrier_queue(struct carrier *c);                /* run it before the loop sleeps */
+void eng_carrier_look_in(struct carrier *c, mp_dur d, mp_time now); /* the sweep asks after it then */
+
+/* ---- carrier.c ---- */
+bool eng_carrier_left(struct carrier *c);                 /* no process holds the program's socket any more; it may not be empty yet */
+void eng_carrier_settle(struct carrier *c);               /* a ghost whose connection is over counts as one */
+void eng_carrier_drop(struct carrier *c, mp_dur linger, mp_time now); /* the connection is over or given up: the stack may free it */
+void eng_carrier_to_ghost(struct carrier *c, mp_time now);
+void eng_carrier_end(struct carrier *c, mp_time now);     /* the program reset its socket or is gone */
+
+/* ---- carrier_meet.c ---- */
+#define LOOK_PENDING MP_SEC(1)                            /* is the program still connecting? */
+void eng_carrier_meet(struct carrier *c, mp_time now);    /* our end connects to the program's socket, or tries again later */
+void eng_carrier_pending_connected(struct carrier *c, mp_time now); /* the connection is up: meet, once its program's SYN is here */
+void eng_carrier_look_pending(struct carrier *c, mp_time now);
+void eng_carrier_on_meeting(struct carrier *c, unsigned events, mp_time now);
+void eng_carrier_fail(struct carrier *c, mp_time now);    /* the connection did not come up: so connect() fails */
+void eng_carrier_look_failed(struct carrier *c, mp_time now);
+void eng_carrier_learn_identity(struct carrier *c);       /* the kernel has chosen its port */
+bool eng_carrier_watch(struct carrier *c);                /* false: no memory */
 
 /* ---- carrier_ask.c ---- */
 struct carrier *eng_carrier_named(struct engine *e, const struct ctl_req *q); /* by identity and local; NULL: unknown */

@@ -1,8 +1,11 @@
 /* engine/eng.h: what the engine's files share. One thread, one libev loop, no locks; inside engine/ only.
  *
- * engine.c   start, loop, pump          ctl.c       control messages
+ * engine.c   settings, start, end       loop.c      the loop, the pump, the slow round
+ * hosts.c    a thread, or a process     check.c     mptcp-run --check
+ * ctl.c      control messages           carriers.c  all carriers: table, queue
  * carrier.c  one carrier's life         relay.c     its bytes
- * carrier_open.c its beginning          carrier_ask.c questions about it
+ * carrier_open.c its beginning          carrier_meet.c it and the program's socket find each other
+ * carrier_ask.c questions about it
  * identity.c loopback names             lowire.c    seeing SYNs and answering them with an error, over lo
  * listener.c listening ports            sockdiag.c  what the kernel knows of a socket
  * info.c     a connection's facts for getsockopt()
@@ -10,7 +13,8 @@
  * drain.c    the end of a process       addr.c      address forms
  * asksock.c  questions of strangers about their carriers
  * statsock.c where they find it     secret.c    memory for keys
- * move.c     everything goes to another engine    portguard.c what keeps a listener from the outside
+ * move.c     everything goes to another engine    move_in.c   ... and comes from one
+ * portguard.c what keeps a listener from the outside
  * keeper.c   who starts a helper again that was killed */
 #ifndef ENG_ENG_H
 #define ENG_ENG_H
@@ -112,13 +116,15 @@ struct engine {
 
 /* ---- engine.c ---- */
 mp_time eng_now(void);
-void eng_touch(struct engine *e);        /* the stack was called: pump before sleeping */
-void eng_flush(struct engine *e);        /* sends what may be sent now */
 void eng_random(struct engine *e, void *p, size_t n);
-void eng_sweep_at(struct engine *e, mp_time at); /* something needs the slow round then */
 void eng_log(int fd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Takes the settings of a helper's client ("name=value" lines) where nothing is alive yet; else they stay as they are. */
 void eng_reconfigure(struct engine *e, const char *text);
+
+/* ---- loop.c ---- */
+void eng_touch(struct engine *e);        /* the stack was called: pump before sleeping */
+void eng_flush(struct engine *e);        /* sends what may be sent now */
+void eng_sweep_at(struct engine *e, mp_time at); /* something needs the slow round then */
 
 /* ---- addr.c: struct sockaddr <-> struct mp_endpoint; v4-mapped addresses are IPv4 ---- */
 bool eng_from_sa(const union ctl_addr *a, struct mp_endpoint *ep); /* false: not an Internet address */
@@ -198,7 +204,7 @@ bool eng_port_any(const struct engine *e);       /* live listeners exist */
 struct port *eng_port_adopt(struct engine *e, const struct port_info *i);
 void eng_port_free_all(struct engine *e);
 
-/* ---- carrier.c ---- */
+/* ---- carriers: carrier*.c, info.c ---- */
 int eng_carrier_connect(struct engine *e, uint64_t client, const struct ctl_req *req, struct mp_endpoint *id, enum ctl_why *why);
 void eng_carrier_accept(struct engine *e, uint64_t client, struct port *p, const struct ctl_req *options, const struct mp_endpoint *to, struct mpc *m);
 void eng_carrier_on_event(struct engine *e, struct mpc *m, unsigned bits, mp_time now);
@@ -246,13 +252,15 @@ void eng_statsock_close(struct engine *e);
 
 /* ---- move.c ---- */
 int eng_move_out(struct engine *e, int to);      /* to: a helper's control connection. 0: all is there, or -errno: nothing happened */
+int eng_place_give(struct engine *e, int to);    /* only the control socket and its lock go. 0: the other one serves, or -errno */
+int eng_send_fds(int to, const struct ctl_req *q, const int *fd, int n); /* 0 or -errno */
+
+/* ---- move_in.c ---- */
 struct move_in *eng_move_sockets(struct move_in *in, int *fd, int n); /* takes the descriptors; in NULL: the first ones; NULL: no memory */
 int eng_move_check(struct engine *e, struct move_in *in, int file, uint64_t layout); /* owns file. 0 or -errno */
 void eng_move_go(struct engine *e, struct move_in *in); /* takes over; in is gone */
 bool eng_move_may(struct engine *e, int raw);     /* who shows this socket may take or give everything */
 void eng_move_drop(struct move_in *in);          /* NULL: nothing */
-int eng_place_give(struct engine *e, int to);    /* only the control socket and its lock go. 0: the other one serves, or -errno */
-int eng_send_fds(int to, const struct ctl_req *q, const int *fd, int n); /* 0 or -errno */
 
 /* ---- keeper.c ---- */
 void eng_keeper_tell(struct engine *e);          /* which listeners would be deaf without this helper; starts one, if need be */

@@ -1,31 +1,14 @@
-/* engine/engine.c: the engine's start, its loop, and the pump between the stack and the network.
- *
- * Whatever touched the stack marks it dirty; before the loop sleeps, one prepare watcher moves carriers' bytes, sends
- * what the stack has to send, reacts to its events, and sets the alarm. So work is done in batches, and nothing
- * re-enters anything. */
-#define _GNU_SOURCE
+/* engine/engine.c: an engine's parts come together: its services, its settings, its life. */
 #include <errno.h>
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/random.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
-#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "engine/ctlpath.h"
-#include "engine/eng.h"
-
-enum { PUMP_ROUNDS = 16, FREED_EXIT_LINGER_S = 60 };
+#include "engine/host.h"
 
 /* ---- small services ---- */
 
@@ -118,164 +101,6 @@ static const struct mp_stack_ops stack_ops = {
     .trace = op_trace, .conn_alloc = op_conn_alloc, .conn_free = op_conn_free, .port_hold = op_port_hold,
 };
 
-/* ---- the pump ---- */
-
-void eng_touch(struct engine *e) { e->dirty = true; }
-
-void eng_flush(struct engine *e)
-{
-    struct mp_pkt p;
-    mp_time now = eng_now();
-    while (mp_stack_poll(e->stack, &p, now))
-        io_output(e->io, &p);
-}
-
-static bool take_events(struct engine *e)
-{
-    struct mpc *c;
-    unsigned bits;
-    bool any = false;
-    while (mp_stack_event(e->stack, &c, &bits)) {
-        eng_carrier_on_event(e, c, bits, eng_now());
-        any = true;
-    }
-    return any;
-}
-
-static void alarm_set(struct engine *e)
-{
-    mp_time at = mp_stack_deadline(e->stack);
-    if (at >= e->alarm_at)
-        return; /* it rings early, finds nothing, and is set again: fewer system calls than moving it each time */
-    if (at == 0)
-        at = 1;
-    struct itimerspec its = { .it_value = { .tv_sec = (time_t)(at / MP_SEC(1)), .tv_nsec = (long)(at % MP_SEC(1)) } };
-    timerfd_settime(e->alarm_fd, TFD_TIMER_ABSTIME, &its, NULL);
-    e->alarm_at = at;
-}
-
-static void pump(struct engine *e)
-{
-    e->dirty = false;
-    mp_time now = eng_now();
-    if (mp_stack_deadline(e->stack) <= now)
-        mp_stack_tick(e->stack, now);
-    for (int i = 0; i < PUMP_ROUNDS; i++) {
-        eng_flush(e);
-        bool any = take_events(e);
-        any |= e->runq != NULL;
-        eng_carriers_run(e);
-        if (!any)
-            break;
-        e->dirty = i == PUMP_ROUNDS - 1;
-    }
-    if (e->dirty)
-        eng_flush(e);
-    alarm_set(e);
-}
-
-static bool has_work(const struct engine *e) { return e->dirty || e->runq; }
-
-static void on_prepare(struct ev_loop *loop, ev_prepare *w, int events)
-{
-    (void)events;
-    struct engine *e = w->data;
-    if (has_work(e))
-        pump(e);
-    eng_drain_check(e, eng_now());
-    if (has_work(e))
-        ev_idle_start(loop, &e->idle);
-    else
-        ev_idle_stop(loop, &e->idle);
-}
-
-static void on_idle(struct ev_loop *loop, ev_idle *w, int events) { (void)loop, (void)w, (void)events; }
-
-static void on_alarm(struct ev_loop *loop, ev_io *w, int events)
-{
-    (void)loop, (void)events;
-    struct engine *e = w->data;
-    uint64_t n;
-    if (read(e->alarm_fd, &n, sizeof n) < 0 && errno == EAGAIN)
-        return;
-    e->alarm_at = MP_NEVER;
-    e->dirty = true;
-}
-
-static void on_carriers(struct ev_loop *loop, ev_io *w, int events)
-{
-    (void)loop, (void)events;
-    eng_carriers_on_ready(w->data);
-    eng_touch(w->data);
-}
-
-static void on_kick(void *arg) { eng_touch(arg); }
-
-/* ---- the slow round ---- */
-
-/* Nothing left that needs this engine? */
-static bool is_idle(struct engine *e)
-{
-    return e->nlive == 0 && mp_stack_live(e->stack) == 0 && !eng_port_any(e) && !eng_ctl_any(e);
-}
-
-static void idle_check(struct engine *e, mp_time now)
-{
-    if (e->leaving && e->nlive == 0 && !eng_port_any(e) && !e->drains) {
-        if (!e->idle_since)
-            e->idle_since = now;
-        if (mp_stack_live(e->stack) == 0 || now - e->idle_since > MP_SEC(FREED_EXIT_LINGER_S))
-            ev_break(e->loop, EVBREAK_ALL);
-        return;
-    }
-    if (!e->idle_exit_s || !is_idle(e)) {
-        e->idle_since = 0;
-        return;
-    }
-    if (!e->idle_since)
-        e->idle_since = now;
-    if (now - e->idle_since >= MP_SEC(e->idle_exit_s))
-        ev_break(e->loop, EVBREAK_ALL);
-}
-
-static bool sweep_needed(const struct engine *e)
-{
-    return e->all || e->ports || e->leaving || e->idle_exit_s;
-}
-
-static void sweep_set(struct engine *e, mp_dur in)
-{
-    ev_timer_stop(e->loop, &e->sweep);
-    ev_now_update(e->loop);
-    ev_timer_set(&e->sweep, (double)in / 1e9, 0.);
-    ev_timer_start(e->loop, &e->sweep);
-}
-
-static void on_sweep(struct ev_loop *loop, ev_timer *w, int events)
-{
-    (void)loop, (void)events;
-    struct engine *e = w->data;
-    mp_time now = eng_now();
-    eng_carriers_sweep(e, now);
-    eng_identity_sweep(e, now);
-    eng_port_check(e, now);
-    idle_check(e, now);
-    if (!sweep_needed(e))
-        return;
-    mp_time at = eng_carriers_next_look(e);
-    if (e->ports_again)
-        at = mp_min(at, e->ports_again);
-    sweep_set(e, at <= now ? MP_MS(1) : mp_min(at - now, MP_SEC(1)));
-}
-
-void eng_sweep_at(struct engine *e, mp_time at)
-{
-    mp_time now = eng_now();
-    mp_dur in = at <= now ? MP_MS(1) : mp_min(at - now, MP_SEC(1));
-    if (!ev_is_active(&e->sweep) || ev_timer_remaining(e->loop, &e->sweep) > (double)in / 1e9)
-        sweep_set(e, in);
-}
-
 /* ---- settings ---- */
 
 static int set_one(struct engine *e, char *text, const char **why)
@@ -339,7 +164,7 @@ static void strings_free(struct engine *e)
     e->strings = NULL;
 }
 
-static void engine_free(struct engine *e)
+void eng_free(struct engine *e)
 {
     if (!e)
         return;
@@ -370,7 +195,7 @@ static void engine_free(struct engine *e)
     free(e);
 }
 
-static struct engine *engine_new(const struct eng_cfg *cfg, int *err, const char **why)
+struct engine *eng_new(const struct eng_cfg *cfg, int *err, const char **why)
 {
     struct engine *e = calloc(1, sizeof *e);
     *why = "out of memory";
@@ -393,41 +218,15 @@ static struct engine *engine_new(const struct eng_cfg *cfg, int *err, const char
     *err = settings_take(e, cfg->settings, why);
     if (*err) {
         e->ctl_fd = e->log_fd = -1; /* still the caller's */
-        engine_free(e);
+        eng_free(e);
         return NULL;
     }
     return e;
 }
 
-static void watch_fd(struct engine *e, ev_io *w, void (*cb)(struct ev_loop *, ev_io *, int), int fd)
-{
-    ev_io_init(w, cb, fd, EV_READ);
-    w->data = e;
-    ev_io_start(e->loop, w);
-}
+static void on_kick(void *arg) { eng_touch(arg); }
 
-static int loop_open(struct engine *e, const char **why)
-{
-    *why = "no event loop";
-    e->loop = ev_loop_new(EVFLAG_NOENV | EVBACKEND_EPOLL | EVFLAG_NOSIGMASK);
-    if (!e->loop)
-        return -ENOMEM;
-    e->alarm_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-    e->epfd = epoll_create1(EPOLL_CLOEXEC);
-    e->diag_fd = eng_diag_open();
-    if (e->alarm_fd < 0 || e->epfd < 0 || e->diag_fd < 0)
-        return -errno;
-    watch_fd(e, &e->alarm, on_alarm, e->alarm_fd);
-    watch_fd(e, &e->carriers, on_carriers, e->epfd);
-    ev_prepare_init(&e->prepare, on_prepare);
-    ev_idle_init(&e->idle, on_idle);
-    ev_timer_init(&e->sweep, on_sweep, 1., 0.);
-    e->prepare.data = e->idle.data = e->sweep.data = e;
-    ev_prepare_start(e->loop, &e->prepare);
-    return 0;
-}
-
-static int net_open_stack(struct engine *e, const char **why)
+int eng_net_open_stack(struct engine *e, const char **why)
 {
     int err = 0;
     e->iocfg.kick = on_kick;
@@ -446,7 +245,7 @@ static int net_open_stack(struct engine *e, const char **why)
     return 0;
 }
 
-static int net_open(struct engine *e, const char **why)
+int eng_net_open(struct engine *e, const char **why)
 {
     int err = eng_lo_is_up(e);
     if (err) {
@@ -458,14 +257,14 @@ static int net_open(struct engine *e, const char **why)
         *why = err == -EPERM ? "no privilege to open raw sockets (CAP_NET_RAW)" : "cannot open a raw socket on loopback";
         return err;
     }
-    return net_open_stack(e, why);
+    return eng_net_open_stack(e, why);
 }
 
-static int engine_open(struct engine *e, const char **why)
+int eng_open(struct engine *e, const char **why)
 {
-    int err = loop_open(e, why);
+    int err = eng_loop_open(e, why);
     if (!err)
-        err = net_open(e, why);
+        err = eng_net_open(e, why);
     if (!err) {
         *why = "cannot serve the control socket";
         err = eng_ctl_start(e);
@@ -480,7 +279,7 @@ static int engine_open(struct engine *e, const char **why)
     return err;
 }
 
-static void engine_run(struct engine *e)
+void eng_run(struct engine *e)
 {
     do
         ev_run(e->loop, 0);
@@ -521,271 +320,7 @@ void eng_reconfigure(struct engine *e, const char *text)
         strings_free(e);
         settings_take(e, NULL, &why);
     }
-    if (net_open_stack(e, &why))
+    if (eng_net_open_stack(e, &why))
         ev_break(e->loop, EVBREAK_ALL); /* without a network there is nothing to serve */
     eng_touch(e);
-}
-
-/* ---- host: a thread of the program ---- */
-
-struct start {
-    struct engine *e;
-    void (*thread_begin)(void);
-    int err;
-    const char *why;
-    bool done;
-    pthread_mutex_t lock;
-    pthread_cond_t cond;
-};
-
-static int cmp_int(const void *a, const void *b) { return *(const int *)a - *(const int *)b; }
-
-static void close_between(int from, int to)
-{
-    if (from <= to)
-        syscall(SYS_close_range, (unsigned)from, (unsigned)to, 0u);
-}
-
-/* In the thread's own file table: everything goes but what the engine was given. */
-static void close_others(const int *keep_in, int n)
-{
-    int keep[4], from = 0, kept = 0;
-    for (int i = 0; i < n; i++)
-        if (keep_in[i] >= 0)
-            keep[kept++] = keep_in[i];
-    qsort(keep, (size_t)kept, sizeof *keep, cmp_int);
-    for (int i = 0; i < kept; i++) {
-        close_between(from, keep[i] - 1);
-        from = keep[i] + 1;
-    }
-    syscall(SYS_close_range, (unsigned)from, ~0u, 0u);
-}
-
-static int own_files(struct engine *e, const char **why)
-{
-    if (unshare(CLONE_FILES | CLONE_FS)) {
-        *why = "cannot have a file table of its own (unshare)";
-        return -errno;
-    }
-    int keep[] = { e->ctl_fd, e->log_fd };
-    close_others(keep, 2);
-    return 0;
-}
-
-static void started(struct start *s, int err)
-{
-    pthread_mutex_lock(&s->lock);
-    s->err = err;
-    s->done = true;
-    pthread_cond_signal(&s->cond);
-    pthread_mutex_unlock(&s->lock);
-}
-
-/* Copies of keys stay on the stack for a while. With -vv it is dumped all the same, for who looks for a fault here. */
-static void stack_in_dumps(int advice)
-{
-    pthread_attr_t a;
-    void *at;
-    size_t n;
-    if (pthread_getattr_np(pthread_self(), &a))
-        return;
-    if (pthread_attr_getstack(&a, &at, &n) == 0)
-        (void)madvise(at, n, advice);
-    pthread_attr_destroy(&a);
-}
-
-static void *engine_thread(void *arg)
-{
-    struct start *s = arg;
-    struct engine *e = s->e;
-    if (e->verbose < 2)
-        stack_in_dumps(MADV_DONTDUMP);
-    if (s->thread_begin)
-        s->thread_begin();
-    prctl(PR_SET_NAME, "mpshim-engine");
-    int err = own_files(e, &s->why);
-    bool own = !err;
-    if (!err)
-        err = engine_open(e, &s->why);
-    if (!own)
-        e->ctl_fd = e->log_fd = -1; /* the starter closes them: one table still */
-    started(s, err); /* s is gone from here on */
-    if (!err)
-        engine_run(e);
-    engine_free(e);
-    stack_in_dumps(MADV_DODUMP); /* it may become another thread's */
-    return NULL;
-}
-
-static int thread_create(struct start *s)
-{
-    pthread_t t;
-    pthread_attr_t attr;
-    sigset_t all, old;
-    pthread_attr_init(&attr);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    /* The C library keeps its own signals open in this set: setuid() in the program must still reach this thread. */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int err = pthread_create(&t, &attr, engine_thread, s);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    pthread_attr_destroy(&attr);
-    return -err;
-}
-
-static void wait_started(struct start *s)
-{
-    pthread_mutex_lock(&s->lock);
-    while (!s->done)
-        pthread_cond_wait(&s->cond, &s->lock);
-    pthread_mutex_unlock(&s->lock);
-}
-
-static void close_cfg(const struct eng_cfg *cfg)
-{
-    if (cfg->ctl_fd >= 0)
-        close(cfg->ctl_fd);
-    if (cfg->log_fd >= 0)
-        close(cfg->log_fd);
-}
-
-int mpshim_engine_start(const struct eng_cfg *cfg, const char **why)
-{
-    struct start s = { .thread_begin = cfg->thread_begin, .why = "" };
-    const char *none;
-    int err = 0;
-    if (!why)
-        why = &none;
-    s.e = engine_new(cfg, &err, why);
-    if (!s.e) {
-        close_cfg(cfg);
-        return err;
-    }
-    pthread_mutex_init(&s.lock, NULL);
-    pthread_cond_init(&s.cond, NULL);
-    err = thread_create(&s);
-    if (err) {
-        *why = "cannot create a thread";
-        s.e->ctl_fd = s.e->log_fd = -1;
-        engine_free(s.e);
-    } else {
-        wait_started(&s);
-        err = s.err;
-        *why = s.why;
-    }
-    close_cfg(cfg); /* the thread has its own copies */
-    pthread_mutex_destroy(&s.lock);
-    pthread_cond_destroy(&s.cond);
-    return err;
-}
-
-/* ---- host: a process of its own ---- */
-
-int mpshim_engine_main(const struct eng_cfg *cfg)
-{
-    const char *why = "";
-    int err = 0;
-    struct engine *e = engine_new(cfg, &err, &why);
-    if (e)
-        err = engine_open(e, &why);
-    if (err) {
-        dprintf(2, "mpshim-engine: %s: %s\n", why, strerror(-err));
-        if (cfg->failed)
-            cfg->failed(cfg->ready_arg, why);
-    } else {
-        engine_run(e);
-    }
-    bool never = !err && e->ctl_fd < 0 && !e->replaced; /* it was to replace another */
-    if (never && cfg->failed)
-        cfg->failed(cfg->ready_arg, "the running mpshim-engine keeps what it has");
-    int status = err || never ? 1 : e->replaced ? ENGINE_REPLACED : 0;
-    engine_free(e);
-    return status;
-}
-
-/* ---- mptcp-run --check ---- */
-
-struct check { int fd; int bad; };
-
-static void check_line(void *arg, bool ok, const char *what, const char *remedy)
-{
-    struct check *k = arg;
-    k->bad += !ok;
-    dprintf(k->fd, "  %s %s\n", !ok ? "MISSING" : remedy ? "note   " : "ok     ", what);
-    if (remedy)
-        dprintf(k->fd, "          -> %s\n", remedy);
-}
-
-/* The host's facts, whatever the engine may and may not. */
-static void check_host(struct engine *e, struct check *k)
-{
-    int err = 0;
-    struct io_cfg cfg = e->iocfg;
-    cfg.look_only = true;
-    struct io *io = io_new(e->loop, &e->stack, &cfg, &err);
-    if (!io)
-        check_line(k, false, "links and routes cannot be read (rtnetlink)", "a kernel with CONFIG_NETLINK; no seccomp filter against AF_NETLINK");
-    io_doctor(io, check_line, k);
-    if (io)
-        io_free(io);
-}
-
-/* Carriers are followed by it: who connects, who has gone. */
-static void check_sockdiag(struct engine *e, struct check *k)
-{
-    struct mp_endpoint at = { .ip = { 4, { 127, 0, 0, 1 } }, .port = 1 }, from = at;
-    struct diag_sock s;
-    int err = eng_diag_find(e, &at, &from, &s);
-    bool ok = err == 0 || err == -ENOENT;
-    check_line(k, ok, ok ? "socket diagnosis (sock_diag): works" : "socket diagnosis (sock_diag): not in this kernel",
-               ok ? NULL : "modprobe tcp_diag");
-}
-
-static void check_helper(struct check *k)
-{
-    char path[108], text[160];
-    int err = mpshim_ctl_path(path, sizeof path);
-    snprintf(text, sizeof text, "the helper's control socket: %s", err ? strerror(-err) : path);
-    check_line(k, !err, text, err ? "its directory must be yours alone: rm -r it, or set XDG_RUNTIME_DIR" : NULL);
-}
-
-/* The whole, as a program would start it; what fails for a reason told above is not told again. */
-static void check_start(struct engine *e, struct check *k)
-{
-    const char *why = "";
-    int err = net_open(e, &why);
-    if (!err)
-        check_line(k, true, "the engine starts", NULL);
-    else if (!k->bad)
-        check_line(k, false, why, strerror(-err));
-}
-
-static void check_engine(struct engine *e, struct check *k)
-{
-    const char *why = "";
-    int err = loop_open(e, &why);
-    if (err) {
-        check_line(k, false, why, strerror(-err));
-        return;
-    }
-    check_host(e, k);
-    check_sockdiag(e, k);
-    check_helper(k);
-    check_start(e, k);
-}
-
-int mpshim_engine_check(int fd, const char *const *settings)
-{
-    struct check k = { .fd = fd };
-    struct eng_cfg cfg = { .ctl_fd = -1, .log_fd = -1, .settings = settings };
-    const char *why = "";
-    int err = 0;
-    struct engine *e = engine_new(&cfg, &err, &why);
-    if (!e) {
-        check_line(&k, false, why, NULL);
-        return 1;
-    }
-    check_engine(e, &k);
-    engine_free(e);
-    return k.bad ? 1 : 0;
 }

@@ -2,12 +2,16 @@
  * network that is not there. No packet leaves; the only sockets are a carrier's own on loopback.
  *
  * Input: messages, each of: how (enum how), descriptors sent along, their kinds, length, bytes. */
-#include "engine/engine.c" /* its parts one by one: no thread, no raw socket, no endless loop */
-
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
+
+#include "engine/host.h" /* an engine's parts one by one: no thread, no raw socket, no endless loop */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
@@ -196,16 +200,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair)) return 0;
     struct eng_cfg cfg = { .ctl_fd = pair[1], .log_fd = -1 };
     struct client k = { .fd = pair[0], .p = data, .n = n };
-    struct engine *e = engine_new(&cfg, &err, &why);
-    if (!e || loop_open(e, &why)) broken(why);
+    struct engine *e = eng_new(&cfg, &err, &why);
+    if (!e || eng_loop_open(e, &why)) broken(why);
     eng_identity_init(e);
-    if (net_open_stack(e, &why) || eng_ctl_start(e)) broken(why);
+    if (eng_net_open_stack(e, &why) || eng_ctl_start(e)) broken(why);
     e->is_listening = n && (data[0] & 128); /* as the helper: settings of its clients */
     for (int i = 0; k.n && i < 40; i++) message(e, &k);
     ev_run(e->loop, EVRUN_NOWAIT);
     close(k.fd);
     ev_run(e->loop, EVRUN_NOWAIT);
-    engine_free(e);
+    eng_free(e);
     if (lowest_fd() != before) broken("a descriptor is left open");
     return 0;
 }
