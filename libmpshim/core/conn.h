@@ -232,6 +232,7 @@ bool conn_sf_data(struct mpc *c, struct sf *s, mp_ssn ssn, struct mp_slice *d, m
 uint64_t conn_rcv_space(const struct mpc *c);           /* bytes of window to offer */
 uint64_t conn_rcv_edge(struct mpc *c);                  /* moves and returns the window's right edge */
 void conn_peer_fin(struct mpc *c, mp_dsn at, mp_time now);
+void conn_cut_joined(struct mpc *c, struct sf *s, mp_ssn ssn, struct mp_slice *d); /* of data behind a hole what may be kept */
 void conn_plain_eof(struct mpc *c, mp_time now);
 void conn_dss_finish(struct mpc *c, mp_time now);
 void sf_drop_held(struct sf *s);

@@ -150,9 +150,7 @@ static bool initial_third_ack(struct sf *s, const struct mp_pkt *p, const struct
         conn_fallback(c, s, FB_HANDSHAKE_DONE, MP_WHY_MULTIPATH, now);
         return true;
     }
-    /* A later data segment overtook both: wait for the first, its retransmission brings MP_CAPABLE or proves it lost.
-     * A pure ACK of a client that still knows of MPTCP would have the option itself. */
-    if (ssn > 1 && (p->data.len || o->mp)) return false;
+    if (capable_may_follow(s, p, o, ssn)) return false;
     st_count(s->st, MP_E_capable_no_ack, 1, c);
     conn_fallback(c, s, FB_ACK_WITHOUT_OPTION, MP_WHY_NO_OPTION_ACK, now);
     return true;

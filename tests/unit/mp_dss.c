@@ -345,6 +345,68 @@ TEST(bytes_that_a_box_joined_to_a_mapped_segment_come_again)
     lab_end(&l);
 }
 
+/* One subflow is left, which cannot fall back. */
+static struct peer *last_subflow(struct lab *l)
+{
+    lab_client(l);
+    struct peer *p = lab_join(l, 2);
+    l->no_route = true;
+    lab_send(l, &l->p[0], (struct seg){ .flags = MP_RST | MP_ACK, .seq = 1, .ack = 1 });
+    lab_forget(l);
+    return p;
+}
+
+static void joined(struct lab *l, struct peer *p, uint32_t seq, uint32_t mapped, uint32_t len)
+{
+    lab_send(l, p, (struct seg){ .flags = MP_ACK, .seq = seq, .ack = 1, .off = seq - 1, .len = len, .o = lab_map(l, seq - 1, seq, mapped, false) });
+}
+
+TEST(a_box_that_joins_segments_all_the_time_does_not_end_the_last_subflow)
+{
+    struct lab l = { 0 };
+    struct peer *p = last_subflow(&l);
+    for (uint32_t at = 1; at <= 901; at += 100) {
+        joined(&l, p, at, 100, 300);
+        lab_expect(&l, p, MP_ACK, 1, at + 100, 0);
+    }
+    CHECK_EQ(lab_read(&l), 1000);
+    lab_expect_counter(&l, subflow_reset_out, 0);
+    lab_end(&l);
+}
+
+TEST(of_joined_segments_behind_a_hole_only_the_mapped_bytes_are_kept)
+{
+    struct lab l = { 0 };
+    struct peer *p = last_subflow(&l);
+    joined(&l, p, 101, 100, 300);
+    struct got *g = lab_expect(&l, p, MP_ACK, 1, 1, 0);
+    CHECK_EQ(g->o.nsack, 1);
+    CHECK_EQ(g->o.sack[0].right - g->o.sack[0].left, 100);
+    lab_data(&l, p, 1, 1, 0, 100);
+    lab_expect(&l, p, MP_ACK, 1, 201, 0);
+    lab_data(&l, p, 201, 1, 200, 200);
+    lab_expect(&l, p, MP_ACK, 1, 401, 0);
+    CHECK_EQ(lab_read(&l), 400);
+    lab_expect_counter(&l, subflow_reset_out, 0);
+    lab_end(&l);
+}
+
+TEST(a_mapping_may_follow_the_bytes_behind_a_hole) /* and a run of mappings counts as one */
+{
+    struct lab l = { 0 };
+    struct peer *p = last_subflow(&l);
+    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 201, .ack = 1, .off = 200, .len = 100 });
+    lab_data(&l, p, 101, 1, 100, 100);
+    joined(&l, p, 201, 50, 100);
+    joined(&l, p, 251, 50, 50);
+    joined(&l, p, 101, 100, 250);
+    lab_forget(&l);
+    lab_data(&l, p, 1, 1, 0, 100);
+    lab_expect(&l, p, MP_ACK, 1, 301, 0);
+    CHECK_EQ(lab_read(&l), 300);
+    lab_end(&l);
+}
+
 TEST(data_without_mapping_on_a_joined_subflow_resets_it) /* 3.7 */
 {
     struct lab l = { 0 };
