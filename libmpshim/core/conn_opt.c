@@ -63,11 +63,14 @@ bool conn_options_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const 
 {
     c->v.mp_fail_pending |= !conn_mp(c) && deaf(c, o);
     if (!conn_mp(c)) return true;
+    int bare = s->v.bare_acks;
     if (stripped(c, s, p, o) && !conn_join_open(c)) {
         conn_fallback(c, s, FB_ACK_WITHOUT_DSS, MP_WHY_NO_OPTION_ACK, now);
         if (c->v.tx_plain) conn_plain_ack(c, s, now);
         return !s->v.dead && !s->v.reset_pending;
     }
+    /* One more answer like this to our DATA_FIN, and it is decided: not left to a timer that has backed off. */
+    if (s->v.bare_acks > bare && c->v.timer[CT_DATA_FIN] != MP_NEVER) c->v.timer[CT_DATA_FIN] = mp_min(c->v.timer[CT_DATA_FIN], now + s->v.rto);
     if (!s->v.initial && !s->v.fully) return true;
     if (!s->v.initial && stripped_join(s, p, o)) { /* RFC 8684 3.7 */
         sf_abort(s, MP_RST_MIDDLEBOX, true, now);

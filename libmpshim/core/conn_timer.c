@@ -36,8 +36,8 @@ static void data_fin_tick(struct mpc *c, mp_time now)
         return;
     }
     /* A path that strips options and a peer that went on as plain TCP leave a bare DATA_FIN unanswered for ever:
-     * every other time a segment that any TCP answers, to see whether the answer has options. */
-    if ((c->v.fb == FB_UNCONFIRMED || conn_single(c)) && c->v.data_rexmits % 2 == 0) {
+     * every other time, and after such an answer each time, a segment that any TCP answers, to see whether that has options. */
+    if ((c->v.fb == FB_UNCONFIRMED || conn_single(c)) && (c->v.data_rexmits % 2 == 0 || (c->sfs && c->sfs->v.bare_acks))) {
         for (struct sf *s = c->sfs; s; s = s->next) s->v.probes = 1;
     } else
         conn_send_data_fin(c);

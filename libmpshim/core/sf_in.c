@@ -134,6 +134,16 @@ static void syn_sent_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o,
     established(s, now);
 }
 
+/* This ACK says nothing about MP_CAPABLE, but one that does may follow: a later data segment overtook it and the first, whose
+ * retransmission brings the option or proves it lost. Or a client that has nothing to say but its DATA_FIN, whose third ACK
+ * was lost, still knows of MPTCP; when our SYN/ACK comes again it answers with the option. */
+static bool capable_may_follow(const struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_ssn ssn)
+{
+    enum { SYNACKS = 3 }; /* answered without it, it never gets through */
+    if (ssn > 1) return p->data.len || o->mp;
+    return o->mp && !p->data.len && s->seg_head && s->seg_head->sent_count <= SYNACKS;
+}
+
 /* The third ACK of a connection that we accept. false: segment not to be looked at further. */
 static bool initial_third_ack(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_ssn ssn, mp_time now)
 {
@@ -314,6 +324,7 @@ static bool data_in(struct sf *s, struct mp_pkt *p, mp_ssn ssn, mp_time now)
     }
     if (ssn > s->v.rcv_nxt) {
         st_count(s->st, MP_E_ooo_subflow, 1, s->c);
+        conn_cut_joined(s->c, s, ssn, &d);
         if (mp_rangemap_insert(&s->ooo, ssn, &d, 0) < 0) st_count(s->st, MP_E_no_memory, 1, s->c);
         note_ooo(s, ssn);
         s->v.ack_now = true; /* RFC 5681 4.2 */
@@ -449,6 +460,7 @@ static void syn_again_in(struct sf *s, const struct mp_pkt *p, const struct mp_o
     if (s->v.passive && s->v.initial && conn_mp(s->c) && !(o->mp & MP_OPT_HAS(MP_CAPABLE)))
         conn_fallback(s->c, s, FB_SYN_WITHOUT_OPTION, MP_WHY_SYN_DROPPED, now); /* asked again without it */
     ecn_syn_again(s, p);
+    if (s->v.ts_on && o->has_ts) s->v.ts_recent = o->ts_val; /* RFC 7323 4.3; the echo times the round trip */
     if (s->seg_head) s->seg_head->lost = true;
 }
 

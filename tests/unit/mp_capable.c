@@ -131,6 +131,44 @@ TEST(data_that_overtook_the_keys_waits_for_them)
     lab_end(&l);
 }
 
+/* The client has nothing to say but its DATA_FIN, and its third ACK was lost. */
+static void data_fin_instead_of_keys(struct lab *l)
+{
+    lab_send(l, &l->p[0], (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_map(l, 0, 0, 0, true) });
+}
+
+TEST(a_data_fin_that_comes_without_the_keys_waits_for_them)
+{
+    struct lab l = { 0 };
+    lab_server_syn(&l);
+    data_fin_instead_of_keys(&l);
+    lab_expect_nothing(&l);
+    CHECK(!(l.events & MP_EV_ACCEPT));
+    lab_wait(&l, MP_SEC(1));
+    lab_expect(&l, P0, MP_SYN | MP_ACK, 0, 1, 0); /* which a client answers with its third ACK */
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_capable(&l, 2) });
+    lab_forget(&l);
+    data_fin_instead_of_keys(&l);
+    lab_forget(&l);
+    CHECK(lab_info(&l).multipath);
+    CHECK(mpc_eof(l.c));
+    lab_end(&l);
+}
+
+TEST(keys_that_never_get_through_are_not_waited_for_without_end)
+{
+    struct lab l = { 0 };
+    lab_server_syn(&l);
+    for (int i = 0; i < 4; i++) {
+        data_fin_instead_of_keys(&l);
+        lab_wait(&l, MP_SEC(1) << i);
+    }
+    lab_forget(&l);
+    CHECK(l.events & MP_EV_ACCEPT);
+    CHECK_EQ(lab_info(&l).why, MP_WHY_NO_OPTION_ACK);
+    lab_end(&l);
+}
+
 TEST(a_third_ack_with_foreign_keys_is_not_for_this_handshake)
 {
     struct lab l = { 0 };

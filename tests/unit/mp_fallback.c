@@ -129,6 +129,32 @@ TEST(unconfirmed_ack_of_data_without_data_ack)
     plain_works_and_is_told(&l, MP_WHY_NO_OPTION_ACK, 101, 1);
 }
 
+static mp_time next_question(struct lab *l) /* a segment below the window, which any TCP answers; when it went out */
+{
+    for (mp_time end = l->now + MP_SEC(60); l->now < end; lab_wait(l, MP_MS(10)))
+        while (l->qi < l->qn)
+            if (l->q[l->qi++].seq == 0) return l->q[l->qi - 1].at;
+    return MP_NEVER;
+}
+
+/* A bare DATA_FIN is nothing that a plain TCP would answer: every other time the peer is asked instead. After the first answer
+ * without options the second is not left to the timer, which has backed off. */
+TEST(unconfirmed_data_fin_to_a_peer_that_is_plain_already)
+{
+    struct lab l = { 0 };
+    lab_client_unconfirmed(&l);
+    mpc_shutdown(l.c, l.now);
+    lab_forget(&l);
+    for (int i = 0; i < 3; i++) CHECK(next_question(&l) < MP_NEVER); /* lost */
+    lab_ack(&l, P0, 1, 1);
+    mp_time answered = l.now, rto = lab_sf(&l, 0).rto;
+    CHECK(next_question(&l) <= answered + rto);
+    lab_ack(&l, P0, 1, 1);
+    CHECK_EQ(lab_info(&l).why, MP_WHY_NO_OPTION_ACK);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(unconfirmed_fin_without_option)
 {
     struct lab l = { 0 };

@@ -205,6 +205,17 @@ TEST(a_repeated_syn_is_answered_again)
     lab_end(&l);
 }
 
+TEST(the_answer_to_a_repeated_syn_echoes_its_timestamp) /* RFC 7323 4.3: or the client times two round trips */
+{
+    struct lab l = { .plain = true };
+    lab_server_syn(&l);
+    lab_wait(&l, MP_MS(900));
+    uint32_t ts = lab_ts(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_SYN, .o = lab_syn_options(&l, (struct mp_opts){ 0 }) });
+    CHECK_EQ(lab_expect(&l, P0, MP_SYN | MP_ACK, 0, 1, 0)->o.ts_ecr, ts);
+    lab_end(&l);
+}
+
 TEST(a_syn_ack_is_sent_again_and_given_up)
 {
     struct lab l = { .plain = true };
