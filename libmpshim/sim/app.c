@@ -1,6 +1,7 @@
 /* sim/app.c: see app.h. */
 #include "sim/app.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
 
@@ -13,9 +14,10 @@ static uint64_t stream_word(uint64_t key, uint64_t i) { return sim_mix(key + i *
 void sim_stream_fill(uint64_t key, uint64_t at, uint8_t *p, size_t n)
 {
     while (n) {
-        uint64_t w = stream_word(key, at / 8);
+        uint64_t w = htole64(stream_word(key, at / 8));
         size_t skip = at % 8, k = mp_min(n, 8 - skip);
-        for (size_t i = 0; i < k; i++) p[i] = (uint8_t)(w >> 8 * (skip + i));
+        if (k == 8) memcpy(p, &w, 8);
+        else memcpy(p, (const uint8_t *)&w + skip, k);
         p += k;
         at += k;
         n -= k;

@@ -8,7 +8,14 @@
 
 #include "report.h"
 
-enum { RATE = 50000000, SEEDS = 24 };
+enum { RATE = 50000000 };
+
+/* A sanitizer build runs each row too, but what it would say of the rates the plain one has said: time is virtual. */
+#ifdef __SANITIZE_ADDRESS__
+enum { SEEDS = 3, JUDGED = false };
+#else
+enum { SEEDS = 24, JUDGED = true };
+#endif
 
 struct rough {
     const char *name;
@@ -56,8 +63,8 @@ static bool row_holds(const struct rough *w)
         if (got < 0) return false;
         sum += got;
     }
-    bool ok = sum / SEEDS >= w->least_mbit_s;
-    printf("%-18s mean   %6.2f Mbit/s: %s%.1f\n", w->name, sum / SEEDS, ok ? "at least " : "LESS THAN ", w->least_mbit_s);
+    bool ok = !JUDGED || sum / SEEDS >= w->least_mbit_s;
+    printf("%-18s mean   %6.2f Mbit/s: %s%.1f\n", w->name, sum / SEEDS, !JUDGED ? "not judged, " : ok ? "at least " : "LESS THAN ", w->least_mbit_s);
     return ok;
 }
 
