@@ -1,17 +1,19 @@
 #!/bin/sh
 # What "make soak" runs: SEEDS (2000) more random simulations (tests/sim/property.c) from where the last run ended, in
 # blocks of 500, niced; each block is added to the totals in docs/soak.md, so that a run can be stopped and resumed at any
-# time. FROM=N begins there instead. Violations are told with their seed, and listed there until their seeds pass.
+# time. FROM=N begins there instead; without that file all is counted from there on. Violations are told with their seed, and
+# listed there until their seeds pass.
 cd "$(dirname "$0")/.." || exit
 SEEDS=${SEEDS:-2000} BLOCK=${BLOCK:-500} program=${SOAK_PROGRAM:-build/tests/sim_property} doc=docs/soak.md
 [ -x "$program" ] || { echo "$program is not built: make soak" >&2; exit 2; }
-[ -f $doc ] || cat > $doc << 'END'
+first=${FROM:-1}
+[ -f $doc ] || cat > $doc << END
 # Simulation at length
 
-`make soak SEEDS=10000` goes on where the last run ended; this file is written by it. Each seed is one random network
-([testing.md](testing.md)); what must hold is said in `tests/sim/property.c` and `libmpshim/sim/watch.h`.
+\`make soak SEEDS=10000\` goes on where the last run ended; this file is written by it. Each seed is one random network
+([testing.md](testing.md)); what must hold is said in \`tests/sim/property.c\` and \`libmpshim/sim/watch.h\`.
 
-seeds: 0 to 0
+seeds: $first to $((first - 1))
 runs: 0
 packets: 0
 longest time without progress in a working network: 0.0 s
@@ -36,7 +38,7 @@ while [ "$next" -le $end ]; do
     [ $# = 3 ] || { echo "seeds $next..$to: the program ended before its time" >&2; cat "$log" >&2; exit 1; }
     [ $to -le "$last" ] || last=$to
     awk -v last="$last" -v ran=$((to - next + 1)) -v packets="$1" -v stall="$2" -v failed="$3" '
-        /^seeds: / { $0 = "seeds: 1 to " last }
+        /^seeds: / { $NF = last }
         /^runs: / { $0 = "runs: " $2 + ran }
         /^packets: / { $0 = "packets: " sprintf("%.0f", $2 + packets) }
         /^longest time/ { t = $(NF - 1); if (stall + 0 > t + 0) t = stall; sub(/[0-9.]+ s$/, sprintf("%.1f s", t)) }
