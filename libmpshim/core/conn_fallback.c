@@ -45,6 +45,7 @@ enum fb_action conn_fallback(struct mpc *c, struct sf *s, enum fb_event e, enum 
 {
     struct fb_step step = fb_lookup(c->v.fb, e);
     enum fb_state was = c->v.fb;
+    if (!step.source) st_count(c->st, MP_E_fallback_strange, 1, c);
     if (step.next == FB_PLAIN && was != FB_PLAIN && !can_go_plain(c, s, e)) step.action = FB_reset_subflow;
     if (step.action == FB_reset_subflow) {
         st_count(c->st, MP_E_fallback_refused, 1, c);

@@ -15,7 +15,7 @@ enum fb_action { FB_none, FB_stop_options, FB_send_fail, FB_send_infinite, FB_re
 struct fb_step {
     enum fb_state next;
     enum fb_action action;
-    const char *source; /* NULL: not in the table: refused, next is the state itself */
+    const char *source; /* NULL: cannot be, the table says: refused, next is the state itself */
 };
 struct fb_step fb_lookup(enum fb_state s, enum fb_event e);
 

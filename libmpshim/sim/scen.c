@@ -501,6 +501,9 @@ static void check_expectations(struct run *r, const struct sim_result *res)
         if (sc->path_used >> i & 1 && res->link_bytes[i][0] < 65536 && res->link_bytes[i][1] < 65536)
             sim_fail(s, "path %d was not used: %llu bytes up, %llu down", i, (unsigned long long)res->link_bytes[i][0],
                      (unsigned long long)res->link_bytes[i][1]);
+    for (int side = 0; side < 2; side++)
+        if (mp_stack_counter(r->host[side]->stack, MP_E_fallback_strange))
+            sim_fail(s, "%s: an event that core/fallback.def holds for impossible", r->host[side]->node.name);
     if (sc->must_change && !res->changed) sim_fail(s, "no byte was changed by the middlebox");
 }
 
