@@ -32,6 +32,11 @@ class Vpn:
         self.client.ip_batch([f"route add default via {via} dev eth{i} metric {100 * i + 100}"
                               for i in (0, 1) for via in (f"10.10.{i + 1}.1", f"fd00:10:{i + 1}::1")])
 
+    def down(self):
+        for family in "-4", "-6":
+            self.client.ip(family, "rule", "del", "pref", "100")
+        self.client.stop(self.end)
+
     def up(self):
         self.end = start_end(self.client, "10.10.1.2", "10.10.1.1")
         start_end(self.server, "10.10.1.1", "10.10.1.2")
@@ -58,6 +63,22 @@ class Vpn:
 @pytest.fixture
 def vpn(lab):
     return Vpn(lab.two_path())
+
+
+def sent(running, net):
+    """Payload so far, whichever way it goes."""
+    return net.server.traffic()["eth0"][0] + net.server.traffic()["eth1"][0] if running.put else running.size()
+
+
+def begin(vpn, file, family, up, mptcp=True):
+    """A transfer that began before the VPN, of which the first megabyte is over."""
+    server = vpn.server.spawn_http(file.root, mptcp=mptcp)
+    url = vpn.url(server, "x" if up else file.name, family)
+    running = CurlRun(vpn.client, url, wrap=shim("-v"), put=file if up else None)
+    end = time.monotonic() + 20
+    while sent(running, vpn.net) < MB and time.monotonic() < end:
+        time.sleep(0.01)
+    return running
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -89,3 +110,65 @@ def test_a_tunnel_that_dies_takes_everything_with_it(vpn, family):
         time.sleep(0.3)
     assert again.status and not again.said["size_download"]
     assert running.size() < file.size
+
+
+# -- connections from before it came up
+
+@pytest.mark.parametrize("family, up", [(4, False), (4, True), (6, False), (6, True)])
+def test_a_transfer_from_before_goes_on_in_the_tunnel(lab, family, up):
+    vpn, file = Vpn(lab.two_path(rate="20M")), make_file(10 * MB)
+    running = begin(vpn, file, family, up)
+    vpn.up()
+    with vpn.nothing_beside(), Watch(vpn.net) as seen:
+        got = running.result()
+    assert got.sha256 == file.sha256
+    assert seen.moved(vpn.client, "tun0") > file.size / 4
+    assert "tun0" in got.told
+
+
+@pytest.mark.parametrize("up", [False, True], ids=["down", "up"])
+def test_plain_tcp_from_before_waits_until_the_vpn_is_gone(lab, up):
+    """The kernel's own would send into the tunnel, with an address that leads nowhere there, and wait as well."""
+    vpn, file = Vpn(lab.two_path(rate="20M")), make_file(5 * MB)
+    running = begin(vpn, file, 4, up, mptcp=False)
+    vpn.up()
+    with vpn.nothing_beside():
+        time.sleep(0.5)
+        had = sent(running, vpn.net)
+        time.sleep(0.5)
+        assert sent(running, vpn.net) == had < file.size
+    vpn.down()
+    assert running.result().sha256 == file.sha256
+
+
+def test_a_vpn_that_goes_gives_the_paths_back(lab):
+    vpn, file = Vpn(lab.two_path(rate="20M")), make_file(20 * MB)
+    running = begin(vpn, file, 4, up=True)
+    vpn.up()
+    with vpn.nothing_beside():
+        time.sleep(0.5)
+    vpn.down()
+    with Watch(vpn.net) as seen:
+        got = running.result()
+    assert got.sha256 == file.sha256
+    for device in "eth0", "eth1":
+        assert seen.moved(vpn.client, device) > file.size / 10, got.told
+
+
+def test_a_server_answers_nobody_beside_it(lab):
+    """Where the kernel's answer would go into the tunnel, ours goes nowhere: neither to a client from before nor to a new one."""
+    vpn, file = Vpn(lab.two_path(rate="20M")), make_file(20 * MB)
+    vpn.server.ip_batch([f"route add default via 10.10.{i + 1}.2 dev eth{i} metric {100 * i + 100}" for i in (0, 1)])
+    vpn.client.ip_batch(["addr add 10.40.0.1/32 dev lo"])
+    server = vpn.client.spawn_http(file.root, mptcp=False, wrap=shim(), congestion=None)
+    url = server.url(file.name).replace(vpn.client.address(0), "10.40.0.1")
+    source = ["--interface", FAR[4]]                   # one that is not on the link: the VPN has the way to it
+    running = CurlRun(vpn.server, url, options=source)
+    running.wait_for(MB)
+    vpn.up()
+    with vpn.nothing_beside():
+        time.sleep(0.3)
+        had = running.size()
+        again = curl(vpn.server, url, check=False, timeout=1, options=source)
+        assert running.size() == had < file.size
+    assert again.status == 28 and not again.said["size_download"]

@@ -137,6 +137,7 @@ void conn_sf_established(struct mpc *c, struct sf *s, mp_time now)
     if (s->v.passive && !s->v.initial) st_count(c->st, MP_E_join_up, 1, c);
     if (!s->v.initial) {
         silence_ended(s, now);
+        pm_tell_aside(c, s);
         for (struct sf *o = c->sfs; o; o = o->next) {
             if (o == s || o->v.dead) continue;
             o->v.stale |= o->v.backoff >= PM_RESCUE; /* nobody could stand in for it before */

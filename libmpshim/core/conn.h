@@ -266,8 +266,15 @@ void silence_over(struct sf *s, mp_time now);           /* before s's last_recv 
 void silence_ended(struct sf *s, mp_time now);
 void silence_tick(struct mpc *c, mp_time now);
 
+/* ---- withheld.c ---- */
+void withheld_look(struct mpc *c, mp_time now);         /* routes or rules have changed */
+
 /* ---- pm.c ---- */
 void pm_tell_removed(struct mpc *c, uint8_t id);        /* REMOVE_ADDR over all subflows of other addresses */
+void pm_tell_aside(struct mpc *c, struct sf *s);        /* the same over s, which has come up, for all that is set aside */
+void pm_withdraw_removal(struct mpc *c, uint8_t id);    /* where it is not told yet */
+void pm_set_aside(struct mpc *c, struct sf *s, mp_time now); /* its link is gone, or what stands for that */
+void pm_kick(struct sf *s, mp_time now);                /* it is back */
 void pm_ready(struct mpc *c, mp_time now);              /* fully established: announce, join */
 void pm_run(struct mpc *c, mp_time now);                /* open what is missing */
 enum { PM_RESCUE = 3 }; /* time-outs in a row after which a second subflow is tried over the same path */

@@ -165,7 +165,7 @@ static int best_pair(struct mpc *c, const struct mp_local **l, const struct pm_r
 /* See rescue.c. If the path itself is dead, it costs SYNs. */
 bool pm_rescue(struct mpc *c, const struct sf *s, mp_time now)
 {
-    if (!may_join(c) || conn_nlive(c) >= (int)c->st->set.max_subflows) return false;
+    if (!may_join(c) || s->v.withheld || conn_nlive(c) >= (int)c->st->set.max_subflows) return false;
     for (const struct sf *o = c->sfs; o; o = o->next)
         if (o != s && !o->v.dead && !o->v.mute && o->v.ifindex == s->v.ifindex && mp_addr_eq(&o->v.remote.ip, &s->v.remote.ip)) return false;
     const struct pm_retry *t = retry_of(c, &s->v.local.ip, s->v.ifindex, &s->v.remote, false);
@@ -356,7 +356,7 @@ void pm_add_addr_in(struct mpc *c, const struct mp_opt_add_addr *a, mp_time now)
 /* ---- own addresses ---- */
 
 /* A path is back: whatever waited for a timer goes now. */
-static void kick(struct sf *s, mp_time now)
+void pm_kick(struct sf *s, mp_time now)
 {
     s->v.backoff = 0;
     if (s->v.aside) s->v.probes = 1; /* has the peer given it up meanwhile? */
@@ -364,15 +364,30 @@ static void kick(struct sf *s, mp_time now)
     if (s->v.timer[SFT_PERSIST] != MP_NEVER) sf_arm(s, SFT_PERSIST, now);
 }
 
+static void tell_removed(struct sf *s, uint8_t id)
+{
+    if (s->v.addr_id_local == id || s->v.nrm == (int)sizeof s->v.rm_ids) return;
+    for (int i = 0; i < s->v.nrm; i++)
+        if (s->v.rm_ids[i] == id) return;
+    s->v.rm_ids[s->v.nrm++] = id;
+}
+
 /* RFC 8684 3.4.2: told over every subflow but those it removes; it has no acknowledgment of its own. */
 void pm_tell_removed(struct mpc *c, uint8_t id)
 {
     c->v.initial_removed |= id == 0; /* its return is announced, as any other address's */
     for (struct sf *s = c->sfs; s; s = s->next)
-        if (sf_can_carry(s) && s->v.addr_id_local != id && s->v.nrm < (int)sizeof s->v.rm_ids) s->v.rm_ids[s->v.nrm++] = id;
+        if (sf_can_carry(s)) tell_removed(s, id);
 }
 
-static void withdraw_removal(struct mpc *c, uint8_t id)
+/* When they were set aside there was nothing to tell it over. */
+void pm_tell_aside(struct mpc *c, struct sf *s)
+{
+    for (const struct sf *o = c->sfs; o; o = o->next)
+        if (o != s && !o->v.dead && o->v.aside) tell_removed(s, o->v.addr_id_local);
+}
+
+void pm_withdraw_removal(struct mpc *c, uint8_t id)
 {
     for (struct sf *s = c->sfs; s; s = s->next)
         for (int i = s->v.nrm - 1; i >= 0; i--)
@@ -389,7 +404,7 @@ void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now)
             if (s->v.aside && !c->v.server && conn_any_other(c, s))
                 sf_abort(s, MP_RST_PERFORMANCE, true, now);
             else if (s->v.backoff || s->v.aside)
-                kick(s, now);
+                pm_kick(s, now);
             s->v.prio_now |= s->v.backup_local != l->backup;
             s->v.backup_local = l->backup;
         }
@@ -400,7 +415,7 @@ void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now)
             c->v.retry[i].not_before = 0;
             c->v.retry[i].barred = false;
         }
-    withdraw_removal(c, pm_local_id(c, l->ifindex, &l->ip));
+    pm_withdraw_removal(c, pm_local_id(c, l->ifindex, &l->ip));
     announce(c, l);
     if (!announce_waits(c)) announce_next(c, now);
     pm_run(c, now);
@@ -410,13 +425,14 @@ void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now)
  * later still): what was not reachable then may be now. Events come in bursts. */
 void pm_routes_changed(struct mpc *c, mp_time now)
 {
+    withheld_look(c, now);
     race_look(c, now);
     if (may_join(c)) c->v.timer[CT_PM] = mp_min(c->v.timer[CT_PM], now + MP_MS(10));
 }
 
 /* Not ended: the peer may at the same time lose another path and keep just this one. Its data goes elsewhere, it is
  * probed when the link returns, and given up only when that takes long. */
-static void set_aside(struct mpc *c, struct sf *s, mp_time now)
+void pm_set_aside(struct mpc *c, struct sf *s, mp_time now)
 {
     s->v.aside = s->v.stale = true;
     sf_arm(s, SFT_TIME_WAIT, mp_min(s->v.timer[SFT_TIME_WAIT], now + MP_SEC(2 * c->st->set.orphan_s))); /* closing already: sooner */
@@ -436,7 +452,7 @@ void pm_local_removed(struct mpc *c, int ifindex, const struct mp_addr *ip, mp_t
         st_count(c->st, MP_E_subflow_link_down, 1, c);
         aside = true;
         if (s->v.join_done)
-            set_aside(c, s, now);
+            pm_set_aside(c, s, now);
         else
             sf_die(s, ENETDOWN, now);
     }

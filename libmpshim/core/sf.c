@@ -214,7 +214,7 @@ void sf_alive(struct sf *s)
     if (!s->v.aside) return;
     /* What was still queued when the link went is no sign of life. Taken for one, the subflow was kept over the link's
      * return although the peer, told by REMOVE_ADDR, had ended it: both sides then waited for the other for ever. */
-    if (!st_has_local(s->st, s->v.ifindex, &s->v.local.ip)) return;
+    if (s->v.withheld || !st_has_local(s->st, s->v.ifindex, &s->v.local.ip)) return;
     s->v.aside = false;
     if (s->v.state < SF_TIME_WAIT && !s->c->v.closing) sf_arm(s, SFT_TIME_WAIT, MP_NEVER);
     if (!s->seg_head) s->v.stale = false; /* nothing of ours is waiting for an ACK there */

@@ -196,7 +196,8 @@ struct sf {
         bool stale;
         bool draining;          /* what waited behind a hole is being delivered */
         uint64_t unmapped_until; /* bytes without a mapping are taken until so many were received */
-        bool aside;             /* its link or address is gone for now */
+        bool aside;             /* its link or address is gone for now, or: */
+        bool withheld;          /* routing lets nothing of it out: withheld.c */
         bool join_done;         /* join: fourth ACK seen (or passive: HMAC verified) */
         mp_time doubted;        /* when a checksum was first found wrong, and another path waited for (doubt.c); 0: never */
         bool ack_seen;          /* passive join: an ACK came that is not the third one */

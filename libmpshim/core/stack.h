@@ -41,6 +41,8 @@ struct mp_stack_ops {
     void (*conn_free)(void *arg, void *p);
     /* mpc_load(): a subflow that was opened elsewhere uses this port; port_put() follows. NULL: nothing to count. */
     void (*port_hold)(void *arg, uint8_t family, uint16_t port);
+    /* Routing has another way for this flow's packets now (a VPN's policy): none of them leaves. NULL: never. */
+    bool (*withheld)(void *arg, void *flow);
 };
 
 struct mp_stack *mp_stack_new(const struct mp_stack_ops *ops, void *arg, const struct mp_settings *set);
@@ -70,7 +72,7 @@ struct mp_local {
 };
 void mp_stack_local_add(struct mp_stack *s, const struct mp_local *l, mp_time now);
 void mp_stack_local_del(struct mp_stack *s, int ifindex, const struct mp_addr *ip, mp_time now); /* address gone or link down */
-void mp_stack_routes_changed(struct mp_stack *s, mp_time now); /* ops.route may answer otherwise than before */
+void mp_stack_routes_changed(struct mp_stack *s, mp_time now); /* ops.route and ops.withheld may answer otherwise than before */
 
 /* ---- owner side: opening ---- */
 enum mp_open_flags { MP_OPEN_NODELAY = 1, MP_OPEN_KEEPALIVE = 2 };

@@ -79,6 +79,7 @@ static bool op_route(void *arg, int ifindex, const struct mp_addr *l, const stru
 {
     return io_route(((struct engine *)arg)->io, ifindex, l, r);
 }
+static bool op_withheld(void *arg, void *flow) { return io_withheld(((struct engine *)arg)->io, flow); }
 static uint32_t op_mtu(void *arg, int ifindex) { return io_mtu(((struct engine *)arg)->io, ifindex); }
 static uint16_t op_port_get(void *arg, uint8_t family, bool fresh) { return io_port_get(((struct engine *)arg)->io, family, fresh); }
 static void op_port_put(void *arg, uint8_t family, uint16_t port) { io_port_put(((struct engine *)arg)->io, family, port); }
@@ -99,6 +100,7 @@ static const struct mp_stack_ops stack_ops = {
     .random = op_random, .flow_open = op_flow_open, .flow_close = op_flow_close, .slice_max = op_slice_max,
     .writable = op_writable, .route = op_route, .mtu = op_mtu, .port_get = op_port_get, .port_put = op_port_put,
     .trace = op_trace, .conn_alloc = op_conn_alloc, .conn_free = op_conn_free, .port_hold = op_port_hold,
+    .withheld = op_withheld,
 };
 
 /* ---- settings ---- */

@@ -29,6 +29,7 @@ struct io_counters {
     uint64_t rx_csum;              /* wrong checksum */
     uint64_t rx_stray;             /* no flow and no listener */
     uint64_t tx_queued, tx_drop;   /* back-pressure; lost for want of memory or a local error */
+    uint64_t tx_withheld;          /* not sent: routing has another way for them now */
     uint64_t to_fast, tx_probe;    /* flows moved to sending fast; segments of fast flows sent raw to keep the neighbour known */
     uint64_t filters;              /* cBPF programs attached */
 };
@@ -120,6 +121,7 @@ struct io_flow {
     bool tx_fast;             /* moved: `fast` is open, and used while the link header is known */
     bool hop_tried;
     bool syn_sent;
+    bool way_known, withheld; /* routing was asked since it last changed; it sends this flow's packets another way: withheld.c */
     bool opening;             /* our SYN was repeated and nothing came back: `hop` is asked for, its failure is told */
     struct io_sock *raw;      /* counted, as the next two */
     struct io_sock *fast;     /* NULL before the move */
@@ -131,6 +133,9 @@ struct io_flow {
     uint16_t ip_id;
     uint32_t flowlabel;
 };
+
+struct io_prefix { struct mp_addr ip; uint8_t len; };
+#define IO_REROUTED_MAX 64
 
 struct io_listen_port { uint16_t port; uint8_t families; /* one bit: 1 IPv4, 2 IPv6; an entry for each listener */ };
 
@@ -156,6 +161,8 @@ struct io {
     mp_time conntrack_at, xfrm_at, rp_at; /* when asked last */
     bool conntrack, xfrm;
     int rp_ifindex, rp; /* of the interface asked about last */
+    struct io_prefix rerouted[IO_REROUTED_MAX]; /* destinations whose routes changed since io_flows_rerouted() */
+    int nrerouted;             /* more than fit: all may have */
     struct io_counters n;
 };
 
@@ -184,6 +191,12 @@ bool io_is_listening(const struct io *io, uint8_t family, uint16_t port);
 void io_listen_refresh(struct io *io);
 void io_stop_listening(struct io *io, struct io_sock *s);
 
+/* ---- withheld.c: flows that routing sends another way now ---- */
+struct nlmsghdr;
+void io_rerouted(struct io *io, const struct nlmsghdr *nlh); /* a route or rule came or went */
+void io_rerouted_all(struct io *io);
+void io_flows_rerouted(struct io *io);                       /* after such events, before the stack is told */
+
 /* ---- sock.c ---- */
 /* One received packet: where it lies and what the kernel says about it. Valid during the call. */
 struct io_rx_msg {
@@ -204,6 +217,7 @@ struct io_sock *io_sock_find(struct io *io, enum io_kind kind, int ifindex, uint
 int io_sock_filter(struct io_sock *s); /* attaches now, or at io_take_end(); 0 or -errno */
 /* Sends or queues. 0, or -errno: the packet was not taken. */
 int io_sock_send(struct io_sock *s, const struct msghdr *m);
+void io_sock_forget(struct io_sock *s); /* what waits is not sent any more */
 static inline bool io_sock_blocked(const struct io_sock *s) { return s->waiting != NULL; }
 
 /* ---- headers (hdr.c) ---- */
@@ -260,7 +274,6 @@ struct io_hop *rtnl_hop_get(struct rtnl *r, int ifindex, const struct mp_addr *i
 void rtnl_hop_put(struct rtnl *r, struct io_hop *h);
 
 /* One request to the kernel; each reply message goes to cb (libmnl's contract). 0 or -errno. */
-struct nlmsghdr;
 int rtnl_request(struct rtnl *r, struct nlmsghdr *nlh, int (*cb)(const struct nlmsghdr *, void *), void *data);
 
 /* ---- eligible.c ---- */
@@ -287,6 +300,8 @@ int rtnl_route_get(struct rtnl *r, const struct mp_addr *dst, const struct mp_ad
 int rtnl_route_cached(struct rtnl *r, const struct mp_addr *dst, const struct mp_addr *src, int oif, struct rtnl_route *out);
 bool rtnl_xfrm_in_use(struct rtnl *r); /* IPsec policies exist */
 enum io_route_kind io_route_kind(struct io *io, const struct mp_addr *remote, struct rtnl_route *rt, int *err);
+/* A VPN, or a rule like it, has packets between these two leave elsewhere, or not at all. */
+bool io_route_elsewhere(struct io *io, int ifindex, const struct mp_addr *local, const struct mp_addr *remote);
 
 /* ---- guard.c ---- */
 struct io_guards *io_guards_new(void);

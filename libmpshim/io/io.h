@@ -37,6 +37,7 @@ void io_flow_close(void *io, void *flow);
 uint32_t io_slice_max(void *io, void *flow, uint32_t mss);
 bool io_writable(void *io, void *flow);
 bool io_route(void *io, int ifindex, const struct mp_addr *local, const struct mp_addr *remote);
+bool io_withheld(void *io, void *flow);
 uint32_t io_mtu(void *io, int ifindex);
 uint16_t io_port_get(void *io, uint8_t family, bool fresh);
 void io_port_put(void *io, uint8_t family, uint16_t port);

@@ -209,6 +209,17 @@ enum io_route_kind io_route_kind(struct io *io, const struct mp_addr *remote, st
  * it when asked for one interface, and finds the way beside the tunnel. */
 static bool is_refusal(int err) { return err == -EINVAL || err == -EACCES || err == -EHOSTUNREACH; }
 
+/* Asked with the source, as for a segment of the kernel's own, so that a rule "from X" may keep a connection where it is. */
+bool io_route_elsewhere(struct io *io, int ifindex, const struct mp_addr *local, const struct mp_addr *remote)
+{
+    struct rtnl_route rt;
+    int err;
+
+    if (!rtnl_is_local(io->rtnl, local)) return false; /* the address is gone: another matter, and routing would not answer */
+    err = rtnl_route_cached(io->rtnl, remote, local, 0, &rt);
+    return err ? is_refusal(err) : classify(io, &rt) == IO_ROUTE_TUNNEL && rt.oif != ifindex;
+}
+
 bool io_route(void *arg, int ifindex, const struct mp_addr *local, const struct mp_addr *remote)
 {
     struct io *io = arg;
@@ -223,7 +234,7 @@ bool io_route(void *arg, int ifindex, const struct mp_addr *local, const struct 
     if (!err && kind != IO_ROUTE_OK) return false;
     if (is_refusal(err)) return false;
     if (rtnl_link_is_tunnel(l) && !rtnl_is_named(io, l)) return false;
-    return rtnl_route_cached(io->rtnl, remote, local, ifindex, &rt) == 0;
+    return rtnl_route_cached(io->rtnl, remote, local, ifindex, &rt) == 0 && !io_route_elsewhere(io, ifindex, local, remote);
 }
 
 static bool first_address(const struct io *io, int ifindex, uint8_t family, struct mp_addr *out)
@@ -267,6 +278,7 @@ int io_route_lookup(struct io *io, const struct mp_addr *remote, struct mp_addr 
     *ifindex = rt.oif;
     *local = rt.prefsrc;
     if (!local->family && !first_address(io, rt.oif, remote->family, local) && *kind == IO_ROUTE_OK) return -EADDRNOTAVAIL;
+    if (*kind == IO_ROUTE_OK && io_route_elsewhere(io, rt.oif, local, remote)) *kind = IO_ROUTE_OTHER; /* a rule "from X": the kernel's own */
     return 0;
 }
 

@@ -217,6 +217,7 @@ static int on_message(const struct nlmsghdr *nlh, void *data)
     case RTM_NEWROUTE: case RTM_DELROUTE: case RTM_NEWRULE: case RTM_DELRULE:
         r->generation++;
         r->rerouted = true;
+        io_rerouted(r->io, nlh);
         break;
     }
     return MNL_CB_OK;
@@ -417,9 +418,11 @@ static void on_events(struct ev_loop *loop, ev_io *w, int revents)
         else if (errno == ENOBUFS) { /* events were lost: everything anew */
             load(r);
             r->rerouted = true;
+            io_rerouted_all(r->io);
         }
     }
     r->in_events = false;
+    io_flows_rerouted(r->io);
     if (r->hop_failed) io_hops_failed(r->io);
     if (r->changed) {
         tell_stack(r);

@@ -150,7 +150,7 @@ void io_sock_put(struct io_sock *s)
     else if (s->kind == IO_RAW_CLIENT || s->kind == IO_RAW_LISTEN) io_sock_drop(s);
 }
 
-static void sock_free(struct io_sock *s)
+void io_sock_forget(struct io_sock *s)
 {
     while (s->waiting) {
         struct io_waiting *w = s->waiting;
@@ -158,6 +158,13 @@ static void sock_free(struct io_sock *s)
         s->waiting = w->next;
         free(w);
     }
+    s->waiting_tail = &s->waiting;
+    s->nwaiting = 0;
+}
+
+static void sock_free(struct io_sock *s)
+{
+    io_sock_forget(s);
     io_ports_fini(&s->ports);
     close(s->fd);
     free(s);

@@ -178,6 +178,10 @@ void io_output(struct io *io, const struct mp_pkt *p)
         io->n.tx_drop++;
         return;
     }
+    if (io_withheld(io, f)) {
+        io->n.tx_withheld++;
+        return;
+    }
     f->sent += p->len;
     if ((p->flags & (MP_SYN | MP_ACK)) == MP_SYN) syn_goes_out(io, f);
     if (f->sent >= f->next_try && !(p->flags & MP_SYN)) consider_fast(io, f);

@@ -75,6 +75,7 @@ struct lab {
     int flows;       /* open now */
     uint16_t ports;
     bool blocked, refuse_flow, no_route;
+    int withheld;    /* routing lets nothing out on this interface */
     uint64_t seed;
     struct peer p[LAB_MAX_PEERS];
     int np;
@@ -122,10 +123,12 @@ LAB static void lab_random(void *arg, void *p, size_t n)
 LAB static void *lab_flow_open(void *arg, int ifindex, const struct mp_endpoint *a, const struct mp_endpoint *b, bool passive)
 {
     struct lab *l = arg;
-    (void)ifindex; (void)a; (void)b; (void)passive;
-    if (l->refuse_flow) return NULL;
+    (void)a; (void)b; (void)passive;
+    int *flow = l->refuse_flow ? NULL : malloc(sizeof *flow);
+    if (!flow) return NULL;
     l->flows++;
-    return malloc(1);
+    *flow = ifindex;
+    return flow;
 }
 LAB static void lab_flow_close(void *arg, void *flow)
 {
@@ -141,9 +144,11 @@ LAB static uint32_t lab_slice_max(void *arg, void *flow, uint32_t mss)
 LAB static bool lab_writable(void *arg, void *flow) { (void)flow; return !((struct lab *)arg)->blocked; }
 LAB static bool lab_route(void *arg, int ifindex, const struct mp_addr *a, const struct mp_addr *b)
 {
-    (void)ifindex; (void)a; (void)b;
-    return !((struct lab *)arg)->no_route;
+    struct lab *l = arg;
+    (void)a; (void)b;
+    return !l->no_route && l->withheld != ifindex;
 }
+LAB static bool lab_withheld(void *arg, void *flow) { return flow && ((struct lab *)arg)->withheld == *(int *)flow; }
 LAB static uint32_t lab_mtu(void *arg, int ifindex) { (void)ifindex; return ((struct lab *)arg)->mtu; }
 LAB static uint16_t lab_port_get(void *arg, uint8_t family, bool fresh) { (void)family, (void)fresh; return (uint16_t)(40000 + ++((struct lab *)arg)->ports); }
 LAB static void lab_port_put(void *arg, uint8_t family, uint16_t port) { (void)arg; (void)family; (void)port; }
@@ -200,7 +205,8 @@ LAB static void lab_pump(struct lab *l)
     struct mp_pkt k;
     struct mpc *c;
     unsigned bits;
-    while (mp_stack_poll(l->st, &k, l->now)) lab_capture(l, &k);
+    while (mp_stack_poll(l->st, &k, l->now))
+        if (!lab_withheld(l, k.flow)) lab_capture(l, &k);
     while (mp_stack_event(l->st, &c, &bits)) {
         if (bits & MP_EV_ACCEPT) l->c = c;
         if (c == l->c) l->events |= bits;
@@ -480,7 +486,7 @@ LAB static struct mpc_info lab_info(struct lab *l)
 LAB static void lab_stack(struct lab *l)
 {
     static const struct mp_stack_ops ops = { lab_random, lab_flow_open, lab_flow_close, lab_slice_max, lab_writable, lab_route,
-                                             lab_mtu, lab_port_get, lab_port_put, NULL, NULL, NULL, NULL };
+                                             lab_mtu, lab_port_get, lab_port_put, NULL, NULL, NULL, NULL, lab_withheld };
     mp_settings_default(&l->set);
     l->set.checksum = l->csum;
     l->set.pacing = false; /* a script's data leaves when the window lets it: tests/unit/pace.c has it on */

@@ -300,6 +300,7 @@ void io_flow_close(void *io, void *f) { (void)io, (void)f; }
 uint32_t io_slice_max(void *io, void *f, uint32_t m) { (void)io, (void)f; return m; }
 bool io_writable(void *io, void *f) { (void)io, (void)f; return true; }
 bool io_route(void *io, int i, const struct mp_addr *l, const struct mp_addr *r) { (void)io, (void)i, (void)l, (void)r; return true; }
+bool io_withheld(void *io, void *flow) { (void)io, (void)flow; return false; }
 uint32_t io_mtu(void *io, int i) { (void)io, (void)i; return 1500; }
 uint16_t io_port_get(void *io, uint8_t f, bool fresh) { (void)io, (void)f, (void)fresh; return 1; }
 void io_port_put(void *io, uint8_t f, uint16_t p) { (void)io, (void)f, (void)p; }
