@@ -84,3 +84,17 @@ def test_a_host_that_drops_what_its_connection_tracking_calls_invalid(lab, guard
     assert got.sha256 == file.sha256
     for device in "eth0", "eth1":
         assert seen.moved(net.client, device) > file.size * 0.1, got.told
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_firewall_that_begins_to_drop_what_it_calls_invalid(routed, family):
+    """Connection tracking begins with it. Segments that it does not see would make it call the flow invalid."""
+    moved, got = upload_over_a_change(routed, family, lambda: routed.client.nft(DROP_INVALID))
+    assert moved > SIZE * 0.1, got.told
+
+
+def test_rp_filter_that_becomes_strict(routed):
+    """The kernel drops from then on what comes in over the second path: a fresh subflow there hears it all the same."""
+    routed.link[0].set(rate="20M")                   # what is left after the change takes longer than noticing it
+    moved, got = upload_over_a_change(routed, 4, lambda: routed.client.sysctl({"ipv4/conf/all/rp_filter": 1}))
+    assert moved > SIZE * 0.1, got.told

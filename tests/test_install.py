@@ -37,13 +37,13 @@ def capabilities(pid):
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff")), 16)
 
 
-def fetch(net, server, file, tree, *options, check=True):
-    return curl(net.client, server.url(file.name), wrap=[*USER, tree / "bin/mptcp-run", *options], check=check, timeout=20)
+def fetch(net, server, file, tree, *options, family=4, check=True):
+    return curl(net.client, server.url(file.name, family=family), wrap=[*USER, tree / "bin/mptcp-run", *options], check=check, timeout=20)
 
 
 @pytest.fixture
 def served(lab):
-    net = lab.two_path(rate="50M", families="v4")
+    net = lab.two_path(rate="50M")
     file = make_file(8 * MB)
     return net, net.server.spawn_http(file.root), file
 
@@ -80,26 +80,29 @@ def rule(net, expression):
 
 
 @pytest.mark.needs("nft")
-def test_the_users_firewall_rules_apply_to_a_path(served, installed):
+@pytest.mark.parametrize("family", [4, 6])
+def test_the_users_firewall_rules_apply_to_a_path(served, installed, family):
     net, server, file = served
     rule(net, f"meta skuid {UID} oifname eth1 tcp dport {server.port} drop;")
     with Watch(net) as seen:
-        got = fetch(net, server, file, installed)
+        got = fetch(net, server, file, installed, family=family)
     assert got.sha256 == file.sha256
     assert seen.moved(net.client, "eth1") < 20_000
     assert seen.mptcp(net.server, "MPJoinSynRx") == 0
 
 
 @pytest.mark.needs("nft")
+@pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("verdict", ["drop", "reject"])
-def test_a_user_who_may_not_connect_cannot(served, installed, verdict):
+def test_a_user_who_may_not_connect_cannot(served, installed, verdict, family):
     net, server, file = served
     rule(net, f"meta skuid {UID} tcp dport {server.port} {verdict};")
+    url = server.url(file.name, family=family)
     with Watch(net) as seen:
-        got = curl(net.client, server.url(file.name), wrap=[*USER, installed / "bin/mptcp-run"], check=False, timeout=3)
+        got = curl(net.client, url, wrap=[*USER, installed / "bin/mptcp-run"], check=False, timeout=3)
     assert got.status in (7, 28)
     assert seen.counter(net.server, "TcpPassiveOpens") == 0
-    root = curl(net.client, server.url(file.name), wrap=[installed / "bin/mptcp-run", "-v"])
+    root = curl(net.client, url, wrap=[installed / "bin/mptcp-run", "-v"])
     assert root.sha256 == file.sha256
 
 

@@ -82,6 +82,32 @@ def test_a_servers_firewall_refuses_joins_on_one_interface(lab):
     assert seen.mptcp(net.client, "MPJoinSynAckRx") == 0
 
 
+ALLOW_ONE = """table inet t { chain o { type filter hook output priority 0; policy drop;
+    oifname { lo, %s } accept; meta l4proto icmpv6 accept; meta l4proto tcp counter; }\n }"""
+FAR = {4: "10.30.0.1", 6: "fd00:30::1"}
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("allowed", ["eth0", "eth1"])
+def test_a_firewall_that_allows_one_interface_only(lab, allowed, family):
+    """Be it the one that routing prefers or the other: the connection is made where it may be, and stays there."""
+    net, file = lab.two_path(), make_file(SIZE)
+    net.server.ip_batch([f"addr add {FAR[4]}/32 dev lo", f"addr add {FAR[6]}/128 dev lo nodad"])
+    net.client.ip_batch([f"route add default via {via} dev eth{i} metric {100 * i + 100}"
+                         for i in (0, 1) for via in (f"10.10.{i + 1}.1", f"fd00:10:{i + 1}::1")])
+    net.client.nft(ALLOW_ONE % allowed)
+    server = serve(net, "client", file.root)
+    other = {"eth0": "eth1", "eth1": "eth0"}[allowed]
+    url = server.url(file.name).replace(net.server.address(0), FAR[4] if family == 4 else f"[{FAR[6]}]")
+    with net.server.capture(other, expression="tcp") as path:
+        got = curl(net.client, url, wrap=shim("-v"))
+    assert got.sha256 == file.sha256
+    assert f"MPTCP over {allowed}" in got.told
+    assert got.said["time_connect"] < 2
+    assert counted(net.client) >= 1
+    assert net.server.run(["tcpdump", "-nr", path]).stdout == ""
+
+
 @pytest.mark.parametrize("wrap", [KERNEL, ()], ids=["mptcp", "plain"])
 def test_a_closed_port_stays_closed(lab, wrap):
     """The server listens, but its host's firewall lets nobody in."""

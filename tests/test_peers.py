@@ -1,10 +1,12 @@
 """Peers and paths without MPTCP: the transfer is right, and the reason is told."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from lab import make_file
+from lab.host import PYTHON
 from lab.shim import KERNEL, Watch, curl, shim
 
 MB = 1_000_000
@@ -94,3 +96,41 @@ def test_a_box_on_the_second_path_costs_only_that_path(lab, hook, client, server
     assert seen.moved(net.client, "eth0") > SIZE
     for host in net.client, net.server:
         assert not any("Fallback" in name for name in seen.bad(host)), seen.bad(host)
+
+
+# -- urgent data with a peer that has it: plain TCP of the kernel
+
+URGENT = """
+import errno, fcntl, os, signal, socket, sys
+role, inline, address = sys.argv[1:]
+if "listen" in role:
+    listener = socket.create_server(("0.0.0.0", 9000)); print("ready", flush=True); s = listener.accept()[0]
+else:
+    s = socket.create_connection((address, 9000))
+s.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, int(inline))
+if "send" in role:
+    s.send(b"abc"); s.send(b"!", socket.MSG_OOB); s.send(b"def"); s.shutdown(socket.SHUT_WR); s.recv(1)
+else:
+    urged, got = [], b""
+    signal.signal(signal.SIGURG, lambda *_: urged.append(1))
+    fcntl.fcntl(s, fcntl.F_SETOWN, os.getpid())
+    while part := s.recv(100): got += part
+    try: mark = s.recv(1, socket.MSG_OOB)
+    except OSError as e: mark = errno.errorcode[e.errno]
+    print(got.decode(), mark, bool(urged), flush=True)
+"""
+
+
+@pytest.mark.parametrize("inline", ["0", "1"], ids=["", "oobinline"])
+@pytest.mark.parametrize("sender", ["ours", "kernel"])
+@pytest.mark.parametrize("ours", ["connects", "listens"])
+def test_an_urgent_byte_keeps_its_place_in_the_stream(two_path, ours, sender, inline):
+    """As with SO_OOBINLINE, whether the program set it or not: no mark, no SIGURG, and no byte of the stream missing."""
+    program = [PYTHON, "-c", URGENT]
+    listens, connects = ("send", "recv") if (sender == "ours") == (ours == "listens") else ("recv", "send")
+    wrap = {True: shim("-v"), False: ()}
+    server = two_path.server.popen([*wrap[ours == "listens"], *program, f"listen-{listens}", inline, "-"], stdout=subprocess.PIPE)
+    assert server.stdout.readline() == "ready\n"
+    client = two_path.client.run([*wrap[ours == "connects"], *program, f"connect-{connects}", inline, two_path.server.address()])
+    said = client.stdout if connects == "recv" else server.communicate(timeout=20)[0]
+    assert said == "abc!def EINVAL False\n"
