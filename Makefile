@@ -215,7 +215,7 @@ uninstall: ## what install put there
 deb: ## the Debian package, into build/deb
 	@tools/deb.sh
 
-border: ## core/ makes no system call and includes nothing from above it
+border: ## core/ makes no system call and includes nothing from above it; docs/architecture.md names each file
 	@tools/check-border.sh
 
 # cppcheck does not see that a call through a pointer fills its argument (uninitvar); gcc's own warnings do.

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Keeps core/ what docs/architecture.md says it is: no system call, no clock, no random number, nothing of the
-# parts above it. First by the includes, then by the symbols that its objects need.
+# parts above it. First by the includes, then by the symbols that its objects need. And that page names each file.
 cd "$(dirname "$0")/.." || exit
 status=0
 
@@ -24,4 +24,5 @@ if [ -f "$lib" ]; then
     fi
 fi
 [ $status -ne 0 ] || echo "border: core/ keeps to itself"
+tools/check-map.sh || status=1
 exit $status

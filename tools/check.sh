@@ -94,7 +94,6 @@ check_programs()
 step "build" "$MAKE" --no-print-directory -j"$JOBS" tests
 [ $status = 0 ] || { printf '\n%s\n' "$summary"; echo "the build failed" >&2; exit 1; }
 step "border" tools/check-border.sh
-step "file map" tools/check-map.sh
 check_programs
 # Tests that assert times take turns (tests/conftest.py); loadgroup keeps them on one worker.
 step "end to end" "$PYTHON" -m pytest -q -n 2 --dist loadgroup tests
