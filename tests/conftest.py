@@ -53,6 +53,25 @@ def _alone(request):
         yield
 
 
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    """made_once(name, make): the path of what make(path) made, once for all workers of this run."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def get(name, make):
+        done = base / name
+        with (base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                make(base / f"{name}.part")
+                (base / f"{name}.part").rename(done)
+        return done
+
+    return get
+
+
 class LabFactory:
     """Builds labs for one test: lab.two_path(...), lab.two_routers(...)."""
 

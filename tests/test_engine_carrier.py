@@ -21,11 +21,9 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 @pytest.fixture(scope="session")
-def fake_engine(tmp_path_factory):
-    out = tmp_path_factory.mktemp("fake") / "mpshim-engine-fake"
+def fake_engine(made_once):
     flags = ["-fsanitize=address,undefined"] if os.environ.get("ASAN") == "1" else []
-    subprocess.run([HERE / "engine/fake/build.sh", out, *flags], check=True, timeout=120)
-    return out
+    return made_once("mpshim-engine-fake", lambda out: subprocess.run([HERE / "engine/fake/build.sh", out, *flags], check=True, timeout=120))
 
 
 @pytest.fixture

@@ -20,17 +20,20 @@ PYTHON = sys.executable
 FAR = "203.0.113.5"  # documentation address: only the fake engine leads there
 
 
-@pytest.fixture(scope="session")
-def fake(tmp_path_factory):
+def make_fake(d):
     """A directory with libmpshim.so and the fake engine beside it."""
-    d = tmp_path_factory.mktemp("fake")
+    d.mkdir()
     subprocess.run(["make", "-s", "-C", ROOT, BUILD.relative_to(ROOT) / "libmpshim.so", BUILD.relative_to(ROOT) / "mptcp-run"], check=True)
     for f in ("libmpshim.so", "mptcp-run"):
         (d / f).write_bytes((BUILD / f).read_bytes())
         (d / f).chmod(0o755)
     subprocess.run(["gcc", "-std=c17", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-I", ROOT / "libmpshim", "-shared", "-fPIC",
                     "-pthread", "-o", d / "libmpshim-engine.so", ROOT / "tests/shim/fake/engine.c"], check=True)
-    return d
+
+
+@pytest.fixture(scope="session")
+def fake(made_once):
+    return made_once("fake-shim", make_fake)
 
 
 @pytest.fixture(scope="session")
