@@ -154,13 +154,6 @@ int io_filter_attach(int fd, enum io_filter_kind kind, const struct io_port_set 
     return err;
 }
 
-int io_attach_drop_all(int fd)
-{
-    static const struct sock_filter drop[] = { { BPF_RET | BPF_K, 0, 0, 0 } };
-
-    return attach(fd, drop, 1);
-}
-
 /* The loopback interface is number 1 in every network namespace. */
 int io_attach_only_loopback(int fd)
 {

@@ -1,9 +1,9 @@
 /* io/internal.h: what the files of io/ share. Nothing outside io/ includes it (tests/io excepted).
  *
  * io.c life, flow.c flows, traffic.c segments in and out by the raw or the fast path, listen.c ports that programs listen
- * on, sock.c one socket's queues, raw.c and packet.c the two kinds of socket, hdr.c headers, filter.c cBPF, rtnl.c and
- * route.c rtnetlink, eligible.c what may be a path, guard.c local ports, move.c another engine's sockets, host.c facts
- * about this host, doctor.c --check. */
+ * on, sock.c one socket's queues, raw.c and packet.c the two kinds of socket, hdr.c headers, filter.c cBPF, dropall.c the
+ * filter of what only holds a port, rtnl.c and route.c rtnetlink, eligible.c what may be a path, guard.c local ports, move.c
+ * another engine's sockets, host.c facts about this host, doctor.c --check. */
 #ifndef IO_INTERNAL_H
 #define IO_INTERNAL_H
 

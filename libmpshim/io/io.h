@@ -79,7 +79,7 @@ void io_take_begin(struct io *io);
 void io_take(struct io *io, const struct io_item *i, int fd); /* owns fd */
 void io_take_end(struct io *io);
 
-/* cBPF "drop everything" / "only what came over lo" on a TCP socket; 0 or -errno. */
+/* A filter "drop everything" / "only what came over lo" on a socket; 0 or -errno. */
 int io_attach_drop_all(int fd);
 int io_attach_only_loopback(int fd);
 
