@@ -59,6 +59,8 @@ static void free_queue(struct mpc *c)
     conn_reinject_drop(c);
     for (uint32_t i = 0; i < c->rxq_n; i++) mp_slice_put(&c->rxq[(c->rxq_head + i) % c->rxq_cap]);
     free(c->rxq);
+    free(c->paths);
+    free(c->retry);
     mp_rangemap_fini(&c->ooo);
 }
 

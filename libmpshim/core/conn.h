@@ -72,6 +72,8 @@ struct mpc {
     struct mp_slice *rxq;              /* ring of in-order bytes not yet consumed */
     uint32_t rxq_head, rxq_n, rxq_cap;
     struct reinj *reinj;
+    struct mpc_path_info *paths;       /* v.npaths of them, as the next v.nretry; owned; most connections have few or none */
+    struct pm_retry *retry;
     const struct mp_cc *cc;
     const struct mp_sched *sched;
     uint64_t mem_counted;              /* of what was received, in the stack's total: mem.c */
@@ -142,11 +144,10 @@ struct mpc {
         int joins_answered;            /* joins' SYNs: their sender may hold two subflows by now, and then never falls back */
         struct pm_remote remotes[PM_MAX_REMOTE];
         struct pm_announce announce[PM_MAX_REMOTE];
-        struct pm_retry retry[PM_MAX_PATHS];
-            struct { uint8_t id; uint16_t port; struct mp_addr ip; } echo[4]; int necho;
+        struct { uint8_t id; uint16_t port; struct mp_addr ip; } echo[4]; int necho;
         struct { int ifindex; struct mp_addr ip; } id_map[PM_MAX_LOCAL]; /* address ids 1.. given to local addresses */
         struct mp_addr barred[PM_MAX_LOCAL]; /* local addresses that the owner left: mpc_use_local; family 0: free */
-        struct mpc_path_info paths[PM_MAX_PATHS]; int npaths;
+        int npaths, nretry;
         uint64_t bytes_read, reinjected_bytes;
         struct mp_sched_mem sched_mem;
         uint64_t window_blocked;       /* times that the peer's window alone stopped new data */

@@ -73,7 +73,7 @@ int mpc_get_subflows(const struct mpc *c, struct mpc_subflow_info *v, int max)
 int mpc_get_paths(const struct mpc *c, struct mpc_path_info *v, int max)
 {
     int n = 0;
-    for (; n < c->v.npaths && n < max; n++) v[n] = c->v.paths[n];
+    for (; n < c->v.npaths && n < max; n++) v[n] = c->paths[n];
     for (const struct sf *s = c->sfs; s; s = s->next) {
         if (s->v.dead) continue;
         for (int i = 0; i < n; i++)

@@ -47,7 +47,7 @@ uint64_t conn_rcv_edge(struct mpc *c)
 
 static bool rxq_grow(struct mpc *c)
 {
-    uint32_t cap = c->rxq_cap ? c->rxq_cap * 2 : 16;
+    uint32_t cap = c->rxq_cap ? c->rxq_cap * 2 : 4;
     struct mp_slice *q = malloc(cap * sizeof *q);
     if (!q) return false;
     for (uint32_t i = 0; i < c->rxq_n; i++) q[i] = c->rxq[(c->rxq_head + i) % c->rxq_cap];
@@ -247,7 +247,7 @@ static void map_drop_first(struct sf *s)
 
 static bool map_grow(struct sf *s)
 {
-    uint32_t cap = s->v.map_cap ? s->v.map_cap * 2 : 16;
+    uint32_t cap = s->v.map_cap ? s->v.map_cap * 2 : 4;
     struct sf_mapping *m = cap <= SF_MAX_MAPPINGS ? malloc(cap * sizeof *m) : NULL;
     if (!m) {
         st_count(s->st, MP_E_map_overflow, 1, s->c);
@@ -356,11 +356,28 @@ bool conn_sf_mapping(struct mpc *c, struct sf *s, const struct mp_opts *o, uint3
 
 /* ---- checksums: a mapping's bytes wait until all are here ---- */
 
+enum { HOLD_KEPT = 4 }; /* pieces for which there is room between mappings: connections are idle most of the time */
+
+static bool hold_room(struct sf *s)
+{
+    if (s->v.nhold < s->hold_cap) return true;
+    uint32_t cap = s->hold_cap ? s->hold_cap * 2 : HOLD_KEPT;
+    struct mp_slice *v = realloc(s->hold, cap * sizeof *v);
+    if (!v) return false;
+    s->hold = v;
+    s->hold_cap = cap;
+    return true;
+}
+
 void sf_drop_held(struct sf *s)
 {
     for (uint32_t i = 0; i < s->v.nhold; i++) mp_slice_put(&s->hold[i]);
     s->v.nhold = 0;
     s->v.hold_bytes = 0;
+    if (s->hold_cap <= HOLD_KEPT) return;
+    free(s->hold);
+    s->hold = NULL;
+    s->hold_cap = 0;
 }
 
 static bool hold_compact(struct sf *s)
@@ -380,7 +397,7 @@ static bool hold_compact(struct sf *s)
 
 static bool hold_add(struct sf *s, const struct mp_slice *d)
 {
-    if (s->v.nhold == sizeof s->hold / sizeof *s->hold && !hold_compact(s)) return false;
+    if (s->v.nhold == SF_MAX_HOLD ? !hold_compact(s) : !hold_room(s)) return false;
     struct mp_slice k = mp_slice_keep(d);
     if (!k.buf) return false;
     s->hold[s->v.nhold++] = k;

@@ -2,6 +2,7 @@
 #include "core/stack_int.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 #include "core/crypto.h"
 
@@ -21,12 +22,20 @@ uint8_t pm_local_id(struct mpc *c, int ifindex, const struct mp_addr *ip)
     return 255;
 }
 
+/* The table with room for another entry; it is as it was, and NULL returned, where there is none. */
+static void *one_more(void *table, int n, size_t size)
+{
+    return n < PM_MAX_PATHS ? realloc(table, (size_t)(n + 1) * size) : NULL;
+}
+
 struct mpc_path_info *pm_path(struct mpc *c, const struct sf *s)
 {
     for (int i = 0; i < c->v.npaths; i++)
-        if (strcmp(c->v.paths[i].ifname, s->v.ifname) == 0 && mp_addr_eq(&c->v.paths[i].local, &s->v.local.ip)) return &c->v.paths[i];
-    if (c->v.npaths == PM_MAX_PATHS) return NULL;
-    struct mpc_path_info *p = &c->v.paths[c->v.npaths++];
+        if (strcmp(c->paths[i].ifname, s->v.ifname) == 0 && mp_addr_eq(&c->paths[i].local, &s->v.local.ip)) return &c->paths[i];
+    struct mpc_path_info *p = one_more(c->paths, c->v.npaths, sizeof *p);
+    if (!p) return NULL;
+    c->paths = p;
+    p += c->v.npaths++;
     memset(p, 0, sizeof *p);
     memcpy(p->ifname, s->v.ifname, sizeof p->ifname);
     p->local = s->v.local.ip;
@@ -44,29 +53,45 @@ static bool pair_in_use(const struct mpc *c, const struct mp_local *l, const str
     return false;
 }
 
-static struct pm_retry *retry_of(struct mpc *c, const struct mp_addr *local, int ifindex, const struct mp_endpoint *r, bool make)
+static struct pm_retry *retry_find(const struct mpc *c, const struct mp_addr *local, int ifindex, const struct mp_endpoint *r)
 {
-    struct pm_retry *oldest = &c->v.retry[0];
-    for (int i = 0; i < PM_MAX_PATHS; i++) {
-        struct pm_retry *t = &c->v.retry[i];
+    for (struct pm_retry *t = c->retry; t < c->retry + c->v.nretry; t++)
         if (t->ifindex == ifindex && mp_addr_eq(&t->local, local) && mp_endpoint_eq(&t->remote, r)) return t;
-        if (t->not_before < oldest->not_before) oldest = t;
+    return NULL;
+}
+
+/* A new entry, or that of the pair whose turn came first. NULL: no memory for the first one. */
+static struct pm_retry *retry_take(struct mpc *c)
+{
+    struct pm_retry *t = one_more(c->retry, c->v.nretry, sizeof *t), *oldest = c->retry;
+    if (t) {
+        c->retry = t;
+        return t + c->v.nretry++;
     }
-    if (!make) return NULL;
-    *oldest = (struct pm_retry){ .ifindex = ifindex, .local = *local, .remote = *r };
+    for (int i = 1; i < c->v.nretry; i++)
+        if (c->retry[i].not_before < oldest->not_before) oldest = &c->retry[i];
     return oldest;
 }
 
-static void join(struct mpc *c, const struct mp_local *l, const struct pm_remote *r, mp_time now)
+static struct pm_retry *retry_of(struct mpc *c, const struct mp_addr *local, int ifindex, const struct mp_endpoint *r)
+{
+    struct pm_retry *t = retry_find(c, local, ifindex, r);
+    if (!t && (t = retry_take(c))) *t = (struct pm_retry){ .ifindex = ifindex, .local = *local, .remote = *r };
+    return t;
+}
+
+/* false: no memory to remember how it went. */
+static bool join(struct mpc *c, const struct mp_local *l, const struct pm_remote *r, mp_time now)
 {
     int err;
+    if (!retry_of(c, &l->ip, l->ifindex, &r->at)) return false;
     struct sf *s = st_sf_open(c, l->ifindex, &l->ip, &r->at, now, &err);
-    struct pm_retry *t = retry_of(c, &l->ip, l->ifindex, &r->at, true);
+    struct pm_retry *t = retry_of(c, &l->ip, l->ifindex, &r->at); /* anew: an older subflow that gave way may have moved the table */
     if (t->up) st_count(c->st, MP_E_path_retry, 1, c);
     if (!s) {
         t->fails++;
         t->not_before = now + MP_SEC(5);
-        return;
+        return true;
     }
     s->v.addr_id_local = pm_local_id(c, l->ifindex, &l->ip);
     s->v.addr_id_remote = r->id;
@@ -76,6 +101,7 @@ static void join(struct mpc *c, const struct mp_local *l, const struct pm_remote
     t->silent = false;
     sf_connect(s, now);
     conn_touch(c);
+    return true;
 }
 
 static bool may_join(const struct mpc *c)
@@ -130,7 +156,7 @@ static bool pair_usable(struct mpc *c, const struct mp_local *l, const struct pm
     if (r->at.ip.family != l->ip.family || pair_in_use(c, l, &r->at) || pm_is_barred(c, &l->ip)) return false;
     if (r->id == 0 && c->v.no_join_initial) return false; /* RFC 8684 3.1 C flag */
     if (!st->ops.route(st->arg, l->ifindex, &l->ip, &r->at.ip)) return false;
-    struct pm_retry *t = retry_of(c, &l->ip, l->ifindex, &r->at, false);
+    struct pm_retry *t = retry_find(c, &l->ip, l->ifindex, &r->at);
     *when = !t ? 0 : t->barred && conn_nlive(c) ? MP_NEVER : t->not_before;
     return true;
 }
@@ -168,7 +194,7 @@ bool pm_rescue(struct mpc *c, const struct sf *s, mp_time now)
     if (!may_join(c) || s->v.withheld || conn_nlive(c) >= (int)c->st->set.max_subflows) return false;
     for (const struct sf *o = c->sfs; o; o = o->next)
         if (o != s && !o->v.dead && !o->v.mute && o->v.ifindex == s->v.ifindex && mp_addr_eq(&o->v.remote.ip, &s->v.remote.ip)) return false;
-    const struct pm_retry *t = retry_of(c, &s->v.local.ip, s->v.ifindex, &s->v.remote, false);
+    const struct pm_retry *t = retry_find(c, &s->v.local.ip, s->v.ifindex, &s->v.remote);
     if (t && t->not_before > now) return false;
     for (int i = 0; i < PM_MAX_REMOTE; i++)
         for (int j = 0; j < c->st->nlocal; j++) {
@@ -176,8 +202,7 @@ bool pm_rescue(struct mpc *c, const struct sf *s, mp_time now)
             const struct pm_remote *r = &c->v.remotes[i];
             if (!r->used || !mp_endpoint_eq(&r->at, &s->v.remote) || (r->id == 0 && c->v.no_join_initial)) continue;
             if (l->ifindex != s->v.ifindex || !mp_addr_eq(&l->ip, &s->v.local.ip)) continue;
-            join(c, l, r, now);
-            return true;
+            return join(c, l, r, now);
         }
     return false;
 }
@@ -192,27 +217,30 @@ void pm_run(struct mpc *c, mp_time now)
     for (int tries = 0; tries < PM_MAX_PATHS && conn_nlive(c) < (int)c->st->set.max_subflows; tries++) {
         again = MP_NEVER;
         if (!best_pair(c, &l, &r, &again, now)) break;
-        join(c, l, r, now);
+        if (join(c, l, r, now)) continue;
+        again = now + MP_SEC(1);
+        break;
     }
     c->v.timer[CT_PM] = again;
 }
 
 bool pm_path_spoils(struct mpc *c, const struct sf *s)
 {
-    const struct pm_retry *t = retry_of(c, &s->v.local.ip, s->v.ifindex, &s->v.remote, false);
+    const struct pm_retry *t = retry_find(c, &s->v.local.ip, s->v.ifindex, &s->v.remote);
     return t && t->spoils;
 }
 
 /* Only joins are left, and one of them may never come up: no path waits for long. */
 static void hurry(struct mpc *c, mp_time now)
 {
-    for (int i = 0; i < PM_MAX_PATHS; i++) c->v.retry[i].not_before = mp_min(c->v.retry[i].not_before, now + MP_SEC(2));
+    for (int i = 0; i < c->v.nretry; i++) c->retry[i].not_before = mp_min(c->retry[i].not_before, now + MP_SEC(2));
 }
 
 void pm_sf_failed(struct mpc *c, struct sf *s, bool was_up, mp_time now)
 {
     if (c->v.server || s->v.passive) return;
-    struct pm_retry *t = retry_of(c, &s->v.local.ip, s->v.ifindex, &s->v.remote, true);
+    struct pm_retry *t = retry_of(c, &s->v.local.ip, s->v.ifindex, &s->v.remote);
+    if (!t) return;
     /* The path itself is the matter: again soon, once, for some boxes act once; then seldom. */
     if (s->v.reset_reason == MP_RST_MIDDLEBOX) t->fails = 2 * t->fails + 2;
     else t->fails = was_up ? 1 : t->fails + 1;
@@ -410,10 +438,10 @@ void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now)
         }
     race_look(c, now);
     if (!conn_mp(c) || c->v.fb != FB_CONFIRMED) return;
-    for (int i = 0; i < PM_MAX_PATHS; i++)
-        if (c->v.retry[i].ifindex == l->ifindex) {
-            c->v.retry[i].not_before = 0;
-            c->v.retry[i].barred = false;
+    for (int i = 0; i < c->v.nretry; i++)
+        if (c->retry[i].ifindex == l->ifindex) {
+            c->retry[i].not_before = 0;
+            c->retry[i].barred = false;
         }
     pm_withdraw_removal(c, pm_local_id(c, l->ifindex, &l->ip));
     announce(c, l);

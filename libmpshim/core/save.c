@@ -192,10 +192,12 @@ static bool get_maps(FILE *f, struct sf *s)
     uint32_t n = s->v.nmap, hold = s->v.nhold;
     s->v.map_head = 0;
     s->v.nhold = 0;
-    if (n > SF_MAX_MAPPINGS || s->v.map_cap > SF_MAX_MAPPINGS || n > s->v.map_cap || hold > sizeof s->hold / sizeof *s->hold) return false;
+    if (n > SF_MAX_MAPPINGS || s->v.map_cap > SF_MAX_MAPPINGS || n > s->v.map_cap || hold > SF_MAX_HOLD) return false;
     if (s->v.map_cap && !(s->map = calloc(s->v.map_cap, sizeof *s->map))) return false;
     for (uint32_t i = 0; i < n; i++)
         if (!get(f, &s->map[i], sizeof *s->map)) return false;
+    if (hold && !(s->hold = malloc(hold * sizeof *s->hold))) return false;
+    s->hold_cap = hold;
     for (uint32_t i = 0; i < hold; i++, s->v.nhold++)
         if (!get_slice(f, &s->hold[i])) return false;
     return true;
@@ -239,7 +241,7 @@ static bool get_queues(FILE *f, struct mpc *c)
 {
     uint32_t n;
     if (!get32(f, &n) || n > (1u << 24)) return false;
-    c->rxq_cap = n > 16 ? n : 16;
+    c->rxq_cap = n > 4 ? n : 4;
     if (!(c->rxq = malloc(c->rxq_cap * sizeof *c->rxq))) return false;
     for (; c->rxq_n < n; c->rxq_n++)
         if (!get_slice(f, &c->rxq[c->rxq_n])) return false;
@@ -251,6 +253,23 @@ static bool get_queues(FILE *f, struct mpc *c)
         if (!ok) return false;
     }
     return true;
+}
+
+/* ---- the path manager's tables ---- */
+
+static void put_tables(FILE *f, const struct mpc *c)
+{
+    put(f, c->paths, (size_t)c->v.npaths * sizeof *c->paths);
+    put(f, c->retry, (size_t)c->v.nretry * sizeof *c->retry);
+}
+
+static bool get_tables(FILE *f, struct mpc *c)
+{
+    unsigned paths = (unsigned)c->v.npaths, retry = (unsigned)c->v.nretry;
+    if (paths > PM_MAX_PATHS || retry > PM_MAX_PATHS) return false;
+    c->paths = calloc(paths + 1, sizeof *c->paths);
+    c->retry = calloc(retry + 1, sizeof *c->retry);
+    return c->paths && c->retry && get(f, c->paths, paths * sizeof *c->paths) && get(f, c->retry, retry * sizeof *c->retry);
 }
 
 static void put_name(FILE *f, const char *name)
@@ -275,6 +294,7 @@ int mpc_save(const struct mpc *c, FILE *f)
     put_name(f, c->sched->name);
     put_chunks(f, &k);
     put_queues(f, c);
+    put_tables(f, c);
     for (struct sf *s = c->sfs; s; s = s->next) n += !s->v.dead;
     put32(f, n);
     for (struct sf *s = c->sfs; s; s = s->next)
@@ -294,7 +314,7 @@ static bool load(struct mpc *c, FILE *f, struct chunks *k, mp_time now)
     if (!mp_cc_find(cc) || !mp_sched_find(sched)) return false;
     c->cc = mp_cc_find(cc);
     c->sched = mp_sched_find(sched);
-    if (!get_chunks(f, c, k) || !get_queues(f, c) || !get32(f, &n) || n > 64) return false;
+    if (!get_chunks(f, c, k) || !get_queues(f, c) || !get_tables(f, c) || !get32(f, &n) || n > 64) return false;
     while (n--)
         if (!get_sf(f, c, k, now)) return false;
     return true;

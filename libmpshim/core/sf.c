@@ -43,6 +43,7 @@ void sf_free(struct sf *s)
     sf_drop_held(s);
     mp_rangemap_fini(&s->ooo);
     free(s->map);
+    free(s->hold);
     st_hash_del(s->st, s);
     if (s->flow) s->st->ops.flow_close(s->st->arg, s->flow);
     if (!s->v.passive) s->st->ops.port_put(s->st->arg, s->v.local.ip.family, s->v.local.port);

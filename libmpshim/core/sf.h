@@ -76,6 +76,7 @@ struct sf_mapping {         /* received, waiting for its bytes */
 };
 /* Most out-of-order mappings that a peer may make us keep. */
 #define SF_MAX_MAPPINGS 16384 /* one for each out-of-order segment at worst; power of two */
+#define SF_MAX_HOLD 64u       /* pieces; beyond that they are copied into one */
 
 struct sf {
     /* -- links -- */
@@ -87,7 +88,8 @@ struct sf {
     struct sf_seg *seg_head, *seg_tail; /* scoreboard, in ssn order, owned */
     struct mp_rangemap ooo;   /* received beyond rcv_nxt, keyed by ssn */
     struct sf_mapping *map;   /* ring of nmap, ascending ssn; owned; NULL until needed */
-    struct mp_slice hold[64]; /* bytes of the current mapping held until its checksum is known */
+    struct mp_slice *hold;    /* bytes of the current mapping held until its checksum is known: v.nhold of hold_cap; owned; NULL until needed */
+    uint32_t hold_cap;
 
     /* -- plain data: all from here to the end is saved and loaded as it is -- */
     struct sf_pod {
