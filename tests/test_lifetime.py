@@ -419,9 +419,10 @@ def test_a_helper_of_another_build_takes_what_is_new(net, tmp_path):
     objects = MPTCP_RUN.resolve().parent / "obj/libmpshim"
     if not (objects / "engine/move_in.o").exists() or "asan" in str(objects):
         pytest.skip("needs the plain build's objects")
-    subprocess.run(["gcc", "-std=c17", "-D_GNU_SOURCE=", "-DMOVE_LAYOUT=7u", "-fPIC", "-pthread", "-I", ROOT / "libmpshim", "-c",
+    subprocess.run(["gcc", "-std=c17", "-D_GNU_SOURCE=", "-DMOVE_LAYOUT=7u", "-fvisibility=hidden", "-fPIC", "-pthread", "-I", ROOT / "libmpshim", "-c",
                     "-o", tmp_path / "move_in.o", ROOT / "libmpshim/engine/move_in.c"], check=True)
-    parts = [o for d in ("core", "io", "engine") for o in (objects / d).rglob("*.o") if o.name not in ("helper_main.o",) and o != objects / "engine/move_in.o"]
+    sources = [c.relative_to(ROOT / "libmpshim") for d in ("core", "io", "engine") for c in (ROOT / "libmpshim" / d).rglob("*.c")]
+    parts = [objects / c.with_suffix(".o") for c in sources if str(c) not in ("engine/helper_main.c", "engine/move_in.c")]
     libs = ["-lev", "-lmnl", "-ljansson", "-lcrypto", "-lm"]
     for made, extra in ("libmpshim-engine.so", ["-shared", "-Wl,-Bsymbolic"]), ("mpshim-engine", [objects / "engine/helper_main.o"]):
         subprocess.run(["gcc", "-pthread", "-o", tmp_path / made, *extra, *parts, tmp_path / "move_in.o", *libs], check=True)
@@ -663,5 +664,14 @@ def test_a_filter_that_was_there_before(net):
     """As in a container that refuses unshare: no engine inside, the helper instead."""
     inner = f"import socket; print(socket.create_connection((\"{FAR}\", {ECHO}), 5).getpeername())"
     code = f"{SECCOMP}\nrestrict([272], EPERM); os.execv({str(MPTCP_RUN)!r}, ['mptcp-run', '-v', sys.executable, '-c', {inner!r}])"
+    done = net.client.run([PYTHON, "-c", PRELUDE + code])
+    assert done.stdout == f"('{FAR}', {ECHO})\n" and "connected, MPTCP" in done.stderr
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="system call numbers of x86-64")
+def test_a_filter_that_kills_for_bpf(net):
+    """As systemd's SystemCallFilter=@system-service: the engine does without the filter that its guards would share."""
+    inner = f"import socket; print(socket.create_connection((\"{FAR}\", {ECHO}), 5).getpeername())"
+    code = f"{SECCOMP}\nrestrict([321], KILL); os.execv({str(MPTCP_RUN)!r}, ['mptcp-run', '-v', '--engine=inside', sys.executable, '-c', {inner!r}])"
     done = net.client.run([PYTHON, "-c", PRELUDE + code])
     assert done.stdout == f"('{FAR}', {ECHO})\n" and "connected, MPTCP" in done.stderr
