@@ -90,7 +90,7 @@ int conn_nlive(const struct mpc *c)
 int conn_nsync(const struct mpc *c)
 {
     int n = 0;
-    for (const struct sf *s = c->sfs; s; s = s->next) n += sf_is_open(s) && s->v.join_done;
+    for (const struct sf *s = c->sfs; s; s = s->next) n += sf_is_open(s) && s->v.join_done && !s->v.silent;
     return n;
 }
 
@@ -139,6 +139,7 @@ void conn_sf_established(struct mpc *c, struct sf *s, mp_time now)
     if (s->v.passive && !s->v.initial) st_count(c->st, MP_E_join_up, 1, c);
     if (!s->v.initial) {
         silence_ended(s, now);
+        recall_joined(s, now);
         pm_tell_aside(c, s);
         for (struct sf *o = c->sfs; o; o = o->next) {
             if (o == s || o->v.dead) continue;
@@ -204,6 +205,7 @@ void conn_sf_gone(struct mpc *c, struct sf *s, int err, mp_time now)
         conn_close_check(c, now);
         return;
     }
+    if (err == ECONNRESET) recall_heard(s, now);
     conn_doubt_look(c, now);
     conn_reinject(c, s, now);
     if (err && up && !c->v.closing) conn_reinject_gaps(c, s->v.id);

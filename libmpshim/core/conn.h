@@ -20,6 +20,7 @@ enum conn_timer {
     CT_PM,         /* path manager: try paths again */
     CT_LINGER,     /* the owner left: bound on finishing alone */
     CT_SILENCE,    /* the stream stands still: is one of its paths dead? (silence.c) */
+    CT_RECALL,     /* an address removed for silence is announced again (recall.c) */
     CT_RACE,       /* no answer to the first SYN: another path is asked (race.c) */
     CT_DOUBT,      /* a wrong checksum on the only subflow: no other has come (doubt.c) */
     CT_COUNT
@@ -38,6 +39,9 @@ struct pm_announce {        /* an own address told to the peer */
     struct mp_endpoint at;
     bool pending, echoed;
     uint8_t tries;
+    uint8_t recalls;        /* removed for silence, and how often since without a join; 0: not (recall.c) */
+    bool removed;           /* REMOVE_ADDR was the latest word */
+    mp_time told_at, recall_at; /* when the other was; the next step */
 };
 struct pm_retry {           /* a (local, remote) pair that failed: when to try again */
     int ifindex;
@@ -140,6 +144,7 @@ struct mpc {
         uint8_t families;              /* server: of addresses where the listener can be reached, 1 v4, 2 v6; 0: only its own */
         uint32_t keepidle_s, keepintvl_s, keepcnt, user_timeout_ms;
         bool initial_removed;          /* REMOVE_ADDR of id 0 was sent */
+        bool takes_addrs;              /* server: the client has joined an address that it knew by ADD_ADDR */
         int sf_ids, sf_ever;
         int joins_answered;            /* joins' SYNs: their sender may hold two subflows by now, and then never falls back */
         struct pm_remote remotes[PM_MAX_REMOTE];
@@ -265,10 +270,19 @@ void silence_hole(struct mpc *c, mp_time now);
 void silence_over(struct sf *s, mp_time now);           /* before s's last_recv is set */
 #define SILENCE_KNOCK MP_MS(500)                        /* between SYNs over a path found silent */
 void silence_ended(struct sf *s, mp_time now);
+void silence_answered(struct mpc *c, mp_dur after);     /* a path that was called silent, so long after the verdict */
 void silence_tick(struct mpc *c, mp_time now);
 
 /* ---- withheld.c ---- */
 void withheld_look(struct mpc *c, mp_time now);         /* routes or rules have changed */
+
+/* ---- recall.c ---- */
+bool recall_possible(const struct mpc *c, const struct sf *s); /* if its address is removed, the client will come back to it */
+void recall_begin(struct sf *s, mp_time now);           /* its path is silent: its address is removed */
+void recall_ask(struct sf *s, mp_time now);
+void recall_heard(struct sf *s, mp_time now);
+void recall_joined(struct sf *s, mp_time now);
+void recall_tick(struct mpc *c, mp_time now);
 
 /* ---- pm.c ---- */
 void pm_tell_removed(struct mpc *c, uint8_t id);        /* REMOVE_ADDR over all subflows of other addresses */
@@ -291,6 +305,8 @@ void pm_sf_failed(struct mpc *c, struct sf *s, bool was_up, mp_time now);
 bool pm_is_barred(struct mpc *c, const struct mp_addr *ip); /* the owner has left this local address */
 uint8_t pm_local_id(struct mpc *c, int ifindex, const struct mp_addr *ip);
 void pm_tick_add_addr(struct mpc *c, mp_time now);
+struct pm_announce *pm_announce_of(struct mpc *c, uint8_t id); /* its place, or a free one (family 0); NULL: none */
+void pm_announce_now(struct mpc *c, struct pm_announce *a, mp_time now);
 bool pm_control_pending(const struct mpc *c);
 struct mpc_path_info *pm_path(struct mpc *c, const struct sf *s);
 

@@ -107,6 +107,7 @@ void conn_tick(struct mpc *c, mp_time now)
     if (fired(c, CT_DATA_REXMIT, now)) data_rexmit_tick(c, now);
     if (fired(c, CT_ADD_ADDR, now)) pm_tick_add_addr(c, now);
     if (fired(c, CT_SILENCE, now)) silence_tick(c, now);
+    if (fired(c, CT_RECALL, now)) recall_tick(c, now);
     if (fired(c, CT_PM, now)) pm_run(c, now);
     if (fired(c, CT_RACE, now)) race_tick(c, now);
     if (fired(c, CT_DOUBT, now)) conn_doubt_tick(c, now);

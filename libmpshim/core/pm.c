@@ -258,6 +258,25 @@ void pm_sf_failed(struct mpc *c, struct sf *s, bool was_up, mp_time now)
 
 /* ---- announcing ---- */
 
+struct pm_announce *pm_announce_of(struct mpc *c, uint8_t id)
+{
+    struct pm_announce *free = NULL;
+    for (int i = 0; i < PM_MAX_REMOTE; i++) {
+        struct pm_announce *a = &c->v.announce[i];
+        if (a->at.ip.family && a->id == id) return a;
+        if (!a->at.ip.family && !free) free = a;
+    }
+    return free;
+}
+
+void pm_announce_now(struct mpc *c, struct pm_announce *a, mp_time now)
+{
+    a->pending = true;
+    a->echoed = false;
+    a->tries = 1;
+    c->v.timer[CT_ADD_ADDR] = mp_min(c->v.timer[CT_ADD_ADDR], now + MP_SEC(1));
+}
+
 /* One at a time, the next after the echo: the kernel drops what arrives while it handles one. The first subflow's family
  * goes first, for that is the address that a host without the other family can use. */
 static void announce_next(struct mpc *c, mp_time now)
@@ -269,9 +288,7 @@ static void announce_next(struct mpc *c, mp_time now)
         if (!best || (a->at.ip.family == c->v.local.ip.family && best->at.ip.family != a->at.ip.family)) best = a;
     }
     if (!best) return;
-    best->pending = true;
-    best->tries = 1;
-    c->v.timer[CT_ADD_ADDR] = mp_min(c->v.timer[CT_ADD_ADDR], now + MP_SEC(1));
+    pm_announce_now(c, best, now);
 }
 
 static bool announce_waits(const struct mpc *c)
@@ -287,12 +304,8 @@ static void announce(struct mpc *c, const struct mp_local *l)
     if (!c->v.server || !l->announce || known || pm_is_barred(c, &l->ip)) return;
     if (!(c->v.families & (l->ip.family == 4 ? 1 : 2))) return; /* nobody listens there: the kernel would refuse */
     uint8_t id = pm_local_id(c, l->ifindex, &l->ip);
-    for (int i = 0; i < PM_MAX_REMOTE; i++) {
-        struct pm_announce *a = &c->v.announce[i];
-        if (a->at.ip.family && a->id != id) continue;
-        *a = (struct pm_announce){ .id = id, .at = { l->ip, 0 } };
-        return;
-    }
+    struct pm_announce *a = pm_announce_of(c, id);
+    if (a) *a = (struct pm_announce){ .id = id, .at = { l->ip, 0 } };
 }
 
 static void announce_all(struct mpc *c, mp_time now)
@@ -516,7 +529,7 @@ static void leave_local(struct mpc *c, int ifindex, const struct mp_addr *ip, mp
     for (struct sf *s = c->sfs; s; s = s->next)
         if (!s->v.dead && mp_addr_eq(&s->v.local.ip, ip)) sf_abort(s, MP_RST_PROHIBITED, false, now);
     for (int i = 0; i < PM_MAX_REMOTE; i++)
-        if (c->v.announce[i].id && mp_addr_eq(&c->v.announce[i].at.ip, ip)) memset(&c->v.announce[i], 0, sizeof c->v.announce[i]);
+        if (mp_addr_eq(&c->v.announce[i].at.ip, ip)) memset(&c->v.announce[i], 0, sizeof c->v.announce[i]);
 }
 
 int mpc_use_local(struct mpc *c, const struct mp_addr *ip, bool use, mp_time now)

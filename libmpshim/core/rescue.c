@@ -33,6 +33,7 @@ void rescue_data(struct sf *s, uint32_t len, mp_time now)
 void rescue_heard(struct sf *s, mp_time now)
 {
     silence_over(s, now);
+    recall_heard(s, now);
     s->v.last_recv = now;
     s->v.misfits = 0;
     if (!s->v.rescued) return;

@@ -360,6 +360,7 @@ void sf_tick(struct sf *s, mp_time now)
     if (fired(s, SFT_KEEPALIVE, now)) keepalive_tick(s, now);
     if (fired(s, SFT_QUIET, now)) rescue_tick(s, now);
     if (fired(s, SFT_REMOVED, now)) pm_tick_removed(s, now);
+    if (fired(s, SFT_ASK, now)) recall_ask(s, now);
     if (fired(s, SFT_JOIN_ACK, now) && !s->v.join_done) {
         if (++s->v.syn_tries > (int)s->st->set.syn_tries)
             sf_abort(s, MP_RST_UNSPECIFIED, true, now);

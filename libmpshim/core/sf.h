@@ -31,6 +31,7 @@ enum sf_timer {  /* what each timer is for */
     SFT_KEEPALIVE, /* RFC 9293 3.8.4 */
     SFT_QUIET,     /* data stopped in mid-flow: has the path forgotten us? rescue.c */
     SFT_PACE,      /* the next data may leave: pace.c */
+    SFT_ASK,       /* the path was silent: is it still? recall.c */
     SFT_REMOVED,   /* REMOVE_ADDR came: does the path still answer? RFC 8684 3.4.2 */
     SFT_TIME_WAIT, /* RFC 9293 3.6.1; also bounds FIN_WAIT_2 of an ended connection */
     SFT_COUNT
@@ -184,7 +185,7 @@ struct sf {
         mp_time quiet_since;  /* last_recv when the first of them went out */
         mp_dur wait_peak; mp_time wait_peak_at; /* longest that the stream waited for it, and when: silence.c */
         mp_time asked_at; uint64_t asked_rx; /* when its path was asked whether it lives; the connection's rx_total then */
-        bool silent;          /* it did not answer, or (a join) asks whether its path answers again */
+        bool silent;          /* it did not answer: a client's is reset, a server's address removed; (a join) asks whether its path answers again */
         bool rescued;         /* a fresh subflow over the same path was asked for */
         /* delivery rate, for the scheduler: bytes acknowledged or sacked, a sample each round trip */
         uint64_t rate, delivered; /* bytes a second, 0: unknown; bytes ever */
@@ -212,7 +213,7 @@ struct sf {
         int bare_acks;          /* new ACKs in a row without any MPTCP option */
         bool data_fin_now;      /* a bare DATA_FIN is to be sent (again) here */
         uint8_t rm_ids[8]; int nrm; /* REMOVE_ADDR to be sent here */
-        mp_time removed_at; int removed_probes; /* the peer removed its address: when, and probes since without an answer */
+        mp_time removed_at; int removed_probes; /* the peer removed its address, or we ours (silent): when; probes since without an answer */
         bool prio_now;          /* MP_PRIO with backup_local to be sent here, RFC 8684 3.3.8 */
         mp_time timer[SFT_COUNT];
         /* statistics */

@@ -2,7 +2,8 @@
  * a fifth of a second (RFC 6298 2.4; Linux moves a dead path's data even later: 290 ms at 2 x 20 Mbit/s, 20 ms). We see the
  * stream stand still while the other paths go on, ask the silent path (a segment that any TCP answers), and when no answer
  * comes, tell the peer by REMOVE_ADDR over the others (RFC 8684 3.4.2) that this address has become unusable: it ends the
- * subflow and sends its data elsewhere at once. The client knocks at the path with joins until it answers again.
+ * subflow and sends its data elsewhere at once. The client knocks at the path with joins until it answers again; a server,
+ * which opens no subflows, calls it back (recall.c).
  *
  * A path may be merely slow. So patience grows with what it has shown: its round trip, how long it made the stream wait
  * before, and twofold with each verdict that turned out wrong. */
@@ -16,7 +17,7 @@ enum { FLOW_SEGMENTS = 4, HASTY_MOST = 6 };
 
 static bool watched(const struct mpc *c)
 {
-    return c->ooo.n && conn_mp(c) && c->v.fb == FB_CONFIRMED && !c->v.server && !c->v.rx_plain && !c->v.closing && !c->v.err && c->sfs && c->sfs->next;
+    return c->ooo.n && conn_mp(c) && c->v.fb == FB_CONFIRMED && (!c->v.server || c->v.takes_addrs) && !c->v.rx_plain && !c->v.closing && !c->v.err && c->sfs && c->sfs->next;
 }
 
 static mp_dur peak(const struct sf *s, mp_time now) { return s->v.wait_peak >> mp_min((now - s->v.wait_peak_at) / FORGET, 63); }
@@ -60,13 +61,18 @@ static bool alone_on_address(const struct sf *s)
 
 static bool suspect(const struct mpc *c, const struct sf *s)
 {
-    return sf_can_carry(s) && !s->v.stale && !s->v.aside && s->v.bytes_received >= FLOW_SEGMENTS * s->v.mss && conn_any_other(c, s) && alone_on_address(s);
+    if (c->v.server && !recall_possible(c, s)) return false;
+    return sf_can_carry(s) && !s->v.stale && !s->v.aside && !s->v.silent && s->v.bytes_received >= FLOW_SEGMENTS * s->v.mss && conn_any_other(c, s) && alone_on_address(s);
 }
 
 static void verdict(struct mpc *c, struct sf *s, mp_time now)
 {
     st_count(c->st, MP_E_path_silent, 1, c);
     s->v.silent = true;
+    if (c->v.server) {
+        recall_begin(s, now);
+        return;
+    }
     pm_tell_removed(c, s->v.addr_id_local);
     sf_abort(s, MP_RST_PERFORMANCE, true, now);
 }
@@ -93,12 +99,18 @@ static mp_time look(struct mpc *c, struct sf *s, mp_time now)
     return MP_NEVER;
 }
 
-/* A join over a path that was called silent is answered: at once, then the path was only slow. */
+/* At once: then it was only slow. */
+void silence_answered(struct mpc *c, mp_dur after)
+{
+    if (after < SILENCE_KNOCK && c->v.hasty < HASTY_MOST) c->v.hasty++;
+}
+
+/* A join over a path that was called silent is answered. */
 void silence_ended(struct sf *s, mp_time now)
 {
     if (!s->v.silent) return;
     s->v.silent = false;
-    if (now - s->v.created < SILENCE_KNOCK && s->c->v.hasty < HASTY_MOST) s->c->v.hasty++;
+    silence_answered(s->c, now - s->v.created);
 }
 
 void silence_tick(struct mpc *c, mp_time now)
