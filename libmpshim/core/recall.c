@@ -73,11 +73,13 @@ void recall_ask(struct sf *s, mp_time now)
     sf_arm(s, SFT_ASK, now + mp_min(mp_max(ASK, (now - s->v.removed_at) / 16), MP_SEC(60)));
 }
 
-static const struct sf *joined(const struct mpc *c, const struct pm_announce *a)
+static bool joined(const struct mpc *c, const struct pm_announce *a)
 {
-    for (const struct sf *s = c->sfs; s; s = s->next)
-        if (!s->v.dead && !s->v.silent && !s->v.reset_pending && s->v.state >= SF_SYN_RCVD && s->v.state <= SF_CLOSE_WAIT && mp_addr_eq(&s->v.local.ip, &a->at.ip)) return s;
-    return NULL;
+    for (const struct sf *s = c->sfs; s; s = s->next) {
+        if (s->v.dead || s->v.silent || s->v.reset_pending || !mp_addr_eq(&s->v.local.ip, &a->at.ip)) continue;
+        if (s->v.state >= SF_SYN_RCVD && s->v.state <= SF_CLOSE_WAIT) return true;
+    }
+    return false;
 }
 
 static void step(struct mpc *c, struct pm_announce *a, mp_time now)

@@ -102,7 +102,9 @@ static mp_time look(struct mpc *c, struct sf *s, mp_time now)
 /* At once: then it was only slow. */
 void silence_answered(struct mpc *c, mp_dur after)
 {
-    if (after < SILENCE_KNOCK && c->v.hasty < HASTY_MOST) c->v.hasty++;
+    if (after >= SILENCE_KNOCK) return;
+    st_count(c->st, MP_E_path_not_silent, 1, c);
+    if (c->v.hasty < HASTY_MOST) c->v.hasty++;
 }
 
 /* A join over a path that was called silent is answered. */
