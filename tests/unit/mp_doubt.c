@@ -206,6 +206,33 @@ TEST(a_join_refused_by_a_peer_without_options_does_not_hinder_the_fallback)
     plain_works_and_is_told(&l, MP_WHY_NO_OPTION_ACK, 401, 1);
 }
 
+TEST(a_join_given_up_by_the_peer_does_not_hinder_the_fallback) /* however often it was answered */
+{
+    struct lab l = { 0 };
+    struct peer *p = join_half_open(&l);
+    lab_wait(&l, MP_SEC(4)); /* the SYN/ACKs were lost */
+    lab_send(&l, p, (struct seg){ .flags = MP_RST, .seq = 1 });
+    lab_write(&l, 100);
+    lab_forget(&l);
+    lab_ack(&l, P0, 1, 101);
+    plain_works_and_is_told(&l, MP_WHY_NO_OPTION_ACK, 101, 1);
+}
+
+TEST(a_join_that_may_have_been_one_hinders_the_fallback) /* its third ACK may have come, without the option */
+{
+    struct lab l = { 0 };
+    struct peer *p = join_half_open(&l);
+    lab_wait(&l, MP_SEC(4));
+    lab_ack(&l, p, 1, 1);
+    lab_send(&l, p, (struct seg){ .flags = MP_RST, .seq = 1 });
+    lab_write(&l, 100);
+    lab_forget(&l);
+    lab_ack(&l, P0, 1, 101);
+    CHECK(lab_info(&l).multipath);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 static void reset_by_one_who_had_it(struct lab *l, struct peer *p)
 {
     struct mp_opts o = { .mp = MP_OPT_HAS(MP_TCPRST), .tcprst = { .reason = MP_RST_UNSPECIFIED } };
