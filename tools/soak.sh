@@ -1,6 +1,6 @@
 #!/bin/sh
 # What "make soak" runs: SEEDS (2000) more random simulations (tests/sim/property.c) from where the last run ended, in
-# blocks of 500, niced; each block is added to the totals in docs/soak.md, so that a run can be stopped and resumed at any
+# blocks of 500, niced (NICE); each block is added to the totals in docs/soak.md, so that a run can be stopped and resumed at any
 # time. FROM=N begins there instead; without that file all is counted from there on. Violations are told with their seed, and
 # listed there until their seeds pass.
 cd "$(dirname "$0")/.." || exit
@@ -30,7 +30,7 @@ trap 'rm -f "$log"' EXIT
 while [ "$next" -le $end ]; do
     to=$((next + BLOCK - 1))
     [ $to -le $end ] || to=$end
-    MPSHIM_SIM_SEEDS=$next..$to nice -n 19 "$program" > "$log" 2>&1 || status=1
+    MPSHIM_SIM_SEEDS=$next..$to nice -n "${NICE:-19}" "$program" > "$log" 2>&1 || status=1
     tail -n 1 "$log"
     grep '^seed ' "$log"
     # sim_property: seeds A..B, N with several subflows, N packets, longest stall N s, N failed
