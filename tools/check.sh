@@ -84,7 +84,7 @@ check_programs()
         echo "no sanitizers here: that part is left out"
     fi
     rm -f build/tests/*.status build/asan/tests/*.status
-    step "running both" run $sanitized $plain # the slow ones first
+    step "programs" run $sanitized $plain # the slow ones first
     step "unit, simulation" report $plain
     [ -z "$sanitized" ] || step "unit, simulation, sanitized" report $sanitized
     [ -z "$sanitized" ] || step "fuzz corpora, sanitized" corpora build/asan

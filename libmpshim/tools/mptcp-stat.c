@@ -29,7 +29,7 @@ static void usage(FILE *to)
           "RX/s and TX/s: bytes a second of the program, or of a subflow. RTT, LOSS (bytes sent again of those sent) and WINDOW\n"
           "(bytes; a connection's: what the peer still takes; a subflow's: congestion window) are of the sending direction.\n"
           "RX% and TX%: a subflow's share; TX% is the scheduler's choice, RX% the peer's.\n"
-          "Exit status: 0; 1: nothing is carried now; 2: wrong usage.\n", to);
+          "Exit status: 0; 1: nothing is carried now (--counters: no engine runs); 2: wrong usage.\n", to);
 }
 
 void stat_pause(double seconds)
@@ -128,7 +128,7 @@ int main(int argc, char **argv)
         took = stat_clock() - at;
     }
     stat_rates(now, old, took);
-    bool any = true;
+    bool any = json_array_size(now) > 0;
     if (o.counters) stat_counters(now, old, took, o.all, want);
     else any = o.json ? print_json(now, want) : print_table(now, want);
     if (f.refused) fprintf(stderr, "mptcp-stat: %d engine%s of other users: root sees them\n", f.refused, f.refused == 1 ? "" : "s");

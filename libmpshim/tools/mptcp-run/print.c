@@ -14,7 +14,7 @@ static const char *kind(const struct setting *s)
 
 static void flag(const struct setting *s, char out[96])
 {
-    if (run_is_switch(s)) snprintf(out, 96, "--%s, --no-%s", s->name, s->name);
+    if (run_is_switch(s)) snprintf(out, 96, strncmp(s->name, "no-", 3) ? "--%s, --no-%s" : "--%s", s->name, s->name);
     else snprintf(out, 96, "--%s=%s", s->name, kind(s));
 }
 
@@ -92,7 +92,9 @@ static void print_roff(void)
         printf(".TP\n.B ");
         for (const char *p = with; *p; p++) printf(*p == '-' ? "\\-" : "%c", *p);
         printf("\n%s.\n", s->text);
-        if (*s->range && *s->range != '{' && !run_is_switch(s)) printf("One of: %s.\n", s->range);
+        const char *to = strstr(s->range, "..");
+        if (to) printf("From %.*s to %s.\n", (int)(to - s->range), s->range, to + 2);
+        else if (*s->range && *s->range != '{' && !run_is_switch(s)) printf("One of: %s.\n", s->range);
         if (*run_default(s, def)) printf("Default: %s.\n", def);
         printf(".br\nVariable:\n.BR MPSHIM_%s .\n", s->env);
     }
