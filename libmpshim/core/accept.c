@@ -106,6 +106,10 @@ struct sf *st_passive_open(struct mp_stack *st, const struct mp_pkt *p, const st
     c->v.families = l->at.ip.family ? 0 : (uint8_t)l->families;
     c->v.local = p->dst;
     c->v.remote = p->src;
+    c->v.tos = l->tos;
+    c->v.ttl = l->ttl;
+    c->v.mark = l->mark;
+    c->v.priority = l->priority;
     c->v.fb = FB_PLAIN;
     offer_in(c, o, key);
     struct sf *s = st_sf_make(c, p->ifindex, &p->dst, &p->src, true, now);
@@ -142,7 +146,7 @@ void st_syn_in(struct mp_stack *st, struct mp_pkt *p, const struct mp_opts *o, m
     }
     /* RFC 4987: what half-open connections may keep is bounded, and a flood of them keeps nobody out. */
     if (l->pending >= (int)mp_min(st->set.syn_backlog, (uint64_t)l->backlog * 2 + 16))
-        cookie_answer(st, p, o, now);
+        cookie_answer(st, l, p, o, now);
     else
         st_passive_open(st, p, o, NULL, now);
 }

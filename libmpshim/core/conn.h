@@ -22,6 +22,7 @@ enum conn_timer {
     CT_SILENCE,    /* the stream stands still: is one of its paths dead? (silence.c) */
     CT_RECALL,     /* an address removed for silence is announced again (recall.c) */
     CT_RACE,       /* no answer to the first SYN: another path is asked (race.c) */
+    CT_USER,       /* TCP_USER_TIMEOUT: data has waited for its DATA_ACK so long, RFC 5482, RFC 9293 3.8.3 */
     CT_DOUBT,      /* a wrong checksum on the only subflow: no other has come (doubt.c) */
     CT_COUNT
 };
@@ -141,6 +142,7 @@ struct mpc {
         } hol;
         uint32_t max_seg;              /* TCP_MAXSEG: bytes of options and payload, offered and used at most; 0: the path's */
         uint8_t tos, ttl;              /* of our packets; ttl 0: the host's default */
+        uint32_t mark, priority;       /* SO_MARK, SO_PRIORITY: what this host goes by, nothing on the wire */
         uint8_t families;              /* server: of addresses where the listener can be reached, 1 v4, 2 v6; 0: only its own */
         uint32_t keepidle_s, keepintvl_s, keepcnt, user_timeout_ms;
         bool initial_removed;          /* REMOVE_ADDR of id 0 was sent */
@@ -154,6 +156,8 @@ struct mpc {
         struct mp_addr barred[PM_MAX_LOCAL]; /* local addresses that the owner left: mpc_use_local; family 0: free */
         int npaths, nretry;
         uint64_t bytes_read, reinjected_bytes;
+        mp_time data_sent_at, data_recv_at; /* 0: never */
+        mp_time unacked_since;         /* while data is unacknowledged: its first byte's sending, or the last DATA_ACK's coming */
         struct mp_sched_mem sched_mem;
         uint64_t window_blocked;       /* times that the peer's window alone stopped new data */
         int data_rexmits;
@@ -295,6 +299,7 @@ void pm_run(struct mpc *c, mp_time now);                /* open what is missing 
 enum { PM_RESCUE = 3 }; /* time-outs in a row after which a second subflow is tried over the same path */
 bool pm_rescue(struct mpc *c, const struct sf *s, mp_time now); /* a second subflow between the addresses of s; false: not possible, or not yet again */
 void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now);
+void conn_arm_user_timeout(struct mpc *c); /* conn.c */
 void pm_routes_changed(struct mpc *c, mp_time now);
 void pm_local_removed(struct mpc *c, int ifindex, const struct mp_addr *ip, mp_time now);
 void pm_add_addr_in(struct mpc *c, const struct mp_opt_add_addr *a, mp_time now);

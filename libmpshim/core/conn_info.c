@@ -34,9 +34,10 @@ void mpc_get_info(const struct mpc *c, struct mpc_info *i)
     i->bytes_written = c->v.snd_end - (c->v.idsn_local + 1);
     i->bytes_acked = c->v.snd_una - (c->v.idsn_local + 1);
     i->bytes_read = c->v.bytes_read;
-    i->snd_nxt = c->v.snd_nxt;
-    i->snd_una = c->v.snd_una;
-    i->rcv_nxt = c->v.rcv_nxt;
+    i->snd_nxt = c->v.snd_nxt + c->v.fin_sent;
+    i->snd_una = c->v.snd_una + c->v.fin_acked;
+    i->rcv_nxt = c->v.rcv_nxt + (c->v.fin_consumed && !c->v.rx_plain);
+    i->fin_acked = c->v.fin_acked;
     i->peer_key_known = c->v.peer_key_known;
     i->reinjected = c->v.reinjected_bytes;
     i->unsent = conn_queued(c);
@@ -44,6 +45,15 @@ void mpc_get_info(const struct mpc *c, struct mpc_info *i)
     i->snd_wnd = c->v.snd_edge > c->v.snd_nxt ? c->v.snd_edge - c->v.snd_nxt : 0;
     i->rcv_wnd = c->v.rcv_edge > c->v.rcv_nxt ? c->v.rcv_edge - c->v.rcv_nxt : 0;
     i->opened = c->v.opened;
+    i->last_sent = c->v.data_sent_at;
+    i->last_recv = c->v.data_recv_at;
+    i->last_ack = c->v.last_data_ack;
+    i->rexmits = c->v.data_rexmits;
+    for (int k = 0; k < PM_MAX_REMOTE; k++) {
+        i->addr_signalled += c->v.announce[k].at.ip.family && c->v.announce[k].tries;
+        i->addr_accepted += k && c->v.remotes[k].used;
+    }
+    i->subflows_max = (int)c->st->set.max_subflows;
     i->nsubflows = conn_nlive(c);
     i->subflows_ever = c->v.sf_ever;
     i->cc = c->cc->name;
@@ -59,7 +69,8 @@ int mpc_get_subflows(const struct mpc *c, struct mpc_subflow_info *v, int max)
         struct mpc_subflow_info *i = &v[n++];
         *i = (struct mpc_subflow_info){ .local = s->v.local, .remote = s->v.remote, .ifindex = s->v.ifindex,
             .state = sf_state_name(s->v.state), .backup = s->v.backup_local || s->v.backup_remote || s->v.backup_asked, .stale = s->v.stale,
-            .initial = s->v.initial, .addr_id_local = s->v.addr_id_local, .addr_id_remote = s->v.addr_id_remote,
+            .initial = s->v.initial, .id = s->v.id, .last_sent = s->v.data_sent_at,
+            .last_recv = s->v.data_recv_at, .last_heard = s->v.last_recv, .addr_id_local = s->v.addr_id_local, .addr_id_remote = s->v.addr_id_remote,
             .srtt = s->v.srtt, .rttvar = s->v.rttvar, .min_rtt = s->v.min_rtt, .cwnd = s->v.cc.cwnd,
             .ssthresh = s->v.cc.ssthresh, .flight = s->v.pipe, .bytes_sent = s->v.bytes_sent, .bytes_acked = s->v.bytes_acked,
             .bytes_received = s->v.bytes_received, .bytes_retrans = s->v.bytes_retrans, .mss = s->v.mss, .mtu = s->v.mtu,
@@ -115,7 +126,10 @@ int mpc_setopt(struct mpc *c, enum mpc_opt opt, uint64_t v, mp_time now)
     case MPC_KEEPIDLE_S: c->v.keepidle_s = (uint32_t)v; break;
     case MPC_KEEPINTVL_S: c->v.keepintvl_s = (uint32_t)v; break;
     case MPC_KEEPCNT: c->v.keepcnt = (uint32_t)v; break;
-    case MPC_USER_TIMEOUT_MS: c->v.user_timeout_ms = (uint32_t)v; break;
+    case MPC_USER_TIMEOUT_MS:
+        c->v.user_timeout_ms = (uint32_t)v;
+        conn_arm_user_timeout(c);
+        break;
     case MPC_RCVBUF:
         c->v.rcvbuf = mp_max(16384, mp_min(v, 1u << 30));
         hol_buffer_changed(c);
@@ -125,6 +139,12 @@ int mpc_setopt(struct mpc *c, enum mpc_opt opt, uint64_t v, mp_time now)
     case MPC_TOS: c->v.tos = (uint8_t)v & 0xfc; break; /* the ECN bits are the transport's */
     case MPC_MAXSEG: c->v.max_seg = (uint32_t)mp_max(88, mp_min(v, 65535)); break; /* of subflows that open from now on */
     case MPC_TTL: c->v.ttl = (uint8_t)v; break;
+    case MPC_PRIORITY: c->v.priority = (uint32_t)v; break;
+    case MPC_MARK:
+        if (c->v.mark == (uint32_t)v) break;
+        c->v.mark = (uint32_t)v;
+        pm_routes_changed(c, now); /* the host may route by it */
+        break;
     case MPC_CC: return use_cc(c, v, now);
     default: return -EINVAL;
     }

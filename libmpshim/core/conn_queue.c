@@ -156,7 +156,7 @@ static void acked(struct mpc *c, mp_dsn ack, mp_time now)
 {
     if (ack <= c->v.snd_una) return;
     c->v.snd_una = mp_min(ack, c->v.snd_end);
-    c->v.last_data_ack = now;
+    c->v.last_data_ack = c->v.unacked_since = now;
     c->v.barren = 0;
     c->v.data_rexmits = c->v.data_stuck = 0;
     free_acked(c);

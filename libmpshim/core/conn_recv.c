@@ -198,6 +198,7 @@ static void receive(struct mpc *c, mp_dsn dsn, struct mp_slice d, mp_time now)
         mp_slice_cut(&d, (uint32_t)(edge - dsn));
     }
     autotune(c, d.len, now);
+    c->v.data_recv_at = now;
     if (!c->v.rx_plain && c->sfs && c->sfs->next) hol_data(c, dsn + d.len, d.len, now);
     if (dsn > c->v.rcv_nxt) {
         st_count(c->st, MP_E_ooo_conn, d.len, c);

@@ -158,7 +158,10 @@ static bool send_new(struct mpc *c, struct mp_pkt *out, mp_time now)
      * DATA_FIN, does not act on it, and takes no notice of any later one: with several subflows it goes alone. */
     bool fin = c->v.shut && len == queued && !c->v.tx_plain && !capable_first && !c->v.fin_sent && conn_single(c);
     if (!sf_send_data(s, out, c->v.snd_nxt, k, len, fin, now)) return false;
+    if (c->v.snd_una == c->v.snd_nxt) c->v.unacked_since = now;
     c->v.snd_nxt += len;
+    c->v.data_sent_at = now;
+    conn_arm_user_timeout(c);
     if (fin) {
         c->v.fin_sent = true;
         c->v.timer[CT_DATA_FIN] = now + mp_min(2 * s->v.rto, MP_SEC(60));

@@ -100,6 +100,22 @@ void conn_arm_data_timer(struct mpc *c, mp_time now)
     c->v.timer[CT_DATA_REXMIT] = due ? now + mp_min(slowest_rto(c) << mp_min((uint64_t)c->v.data_rexmits, 6), MP_SEC(30)) : MP_NEVER;
 }
 
+/* Each subflow looks at its own data when it retransmits (sf_loss.c); a connection of several, or of none for the moment, has
+ * this. Looked at late: an ACK need not touch the timer. */
+void conn_arm_user_timeout(struct mpc *c)
+{
+    bool due = c->v.user_timeout_ms && c->v.snd_una < c->v.snd_nxt && !c->v.err;
+    c->v.timer[CT_USER] = due ? c->v.unacked_since + MP_MS(c->v.user_timeout_ms) : MP_NEVER;
+}
+
+static void user_timeout_tick(struct mpc *c, mp_time now)
+{
+    conn_arm_user_timeout(c);
+    if (c->v.timer[CT_USER] > now) return;
+    st_count(c->st, MP_E_user_timeout, 1, c);
+    conn_fail(c, ETIMEDOUT, now);
+}
+
 void conn_tick(struct mpc *c, mp_time now)
 {
     for (struct sf *s = c->sfs; s; s = s->next) sf_tick(s, now);
@@ -111,6 +127,7 @@ void conn_tick(struct mpc *c, mp_time now)
     if (fired(c, CT_PM, now)) pm_run(c, now);
     if (fired(c, CT_RACE, now)) race_tick(c, now);
     if (fired(c, CT_DOUBT, now)) conn_doubt_tick(c, now);
+    if (fired(c, CT_USER, now)) user_timeout_tick(c, now);
     if (fired(c, CT_ORPHAN, now) && !conn_nsync(c)) {
         st_count(c->st, MP_E_orphan_timeout, 1, c);
         conn_fail(c, ETIMEDOUT, now);

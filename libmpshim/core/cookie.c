@@ -47,7 +47,7 @@ static uint32_t cookie_ts(const struct mp_opts *o, bool ecn, mp_time now)
 }
 
 /* The SYN/ACK to this SYN, all of it from the SYN. */
-void cookie_answer(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opts *o, mp_time now)
+void cookie_answer(struct mp_stack *st, const struct listener *l, const struct mp_pkt *p, const struct mp_opts *o, mp_time now)
 {
     if (!st->cookies_at) st->ops.random(st->arg, st->cookie_secret, sizeof st->cookie_secret);
     st->cookies_at = now;
@@ -56,6 +56,10 @@ void cookie_answer(struct mp_stack *st, const struct mp_pkt *p, const struct mp_
     struct cookie k = make(st, &p->dst, &p->src, p->seq, now / TICK, mss_index(o));
     uint32_t mtu = st->ops.mtu ? st->ops.mtu(st->arg, p->ifindex) : 0;
     struct mp_opts a = { .has_mss = true, .mss = (uint16_t)mp_min((mtu ? mtu : 1500) - (p->dst.ip.family == 4 ? 40 : 60), 65495) };
+    r->tos = l->tos;
+    r->ttl = l->ttl;
+    r->mark = l->mark;
+    r->priority = l->priority;
     r->flags = MP_SYN | MP_ACK;
     r->seq = k.isn;
     r->ack = p->seq + 1;

@@ -21,6 +21,7 @@ struct mp_pkt {
     uint8_t flags;
     uint8_t tos;         /* IP TOS / traffic class byte */
     uint8_t ttl;         /* out: time to live / hop limit; 0: the host's default */
+    uint32_t mark, priority; /* out: SO_MARK and SO_PRIORITY, for the host's own rules, routes and queues; 0: none */
     uint8_t optlen;      /* bytes used in opt, a multiple of 4 when sent */
     uint8_t opt[40];
     uint16_t gso_size;   /* payload bytes per wire segment; 0: payload is one segment */

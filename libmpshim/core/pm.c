@@ -155,7 +155,7 @@ static bool pair_usable(struct mpc *c, const struct mp_local *l, const struct pm
     if (!r->used && conn_nlive(c)) return false;
     if (r->at.ip.family != l->ip.family || pair_in_use(c, l, &r->at) || pm_is_barred(c, &l->ip)) return false;
     if (r->id == 0 && c->v.no_join_initial) return false; /* RFC 8684 3.1 C flag */
-    if (!st->ops.route(st->arg, l->ifindex, &l->ip, &r->at.ip)) return false;
+    if (!st->ops.route(st->arg, l->ifindex, &l->ip, &r->at.ip, c->v.mark)) return false;
     struct pm_retry *t = retry_find(c, &l->ip, l->ifindex, &r->at);
     *when = !t ? 0 : t->barred && conn_nlive(c) ? MP_NEVER : t->not_before;
     return true;

@@ -28,7 +28,8 @@ static const struct mp_local *candidate(struct mpc *c, bool *wait, mp_time now)
     const struct mp_local *backup = NULL;
     for (int i = 0; i < st->nlocal; i++) {
         const struct mp_local *l = &st->local[i];
-        if (l->ip.family != c->v.remote.ip.family || asked(c, l->ifindex) || !st->ops.route(st->arg, l->ifindex, &l->ip, &c->v.remote.ip)) continue;
+        if (l->ip.family != c->v.remote.ip.family || asked(c, l->ifindex)) continue;
+        if (!st->ops.route(st->arg, l->ifindex, &l->ip, &c->v.remote.ip, c->v.mark)) continue;
         if (!l->backup) return l;
         if (!backup) backup = l;
     }

@@ -497,6 +497,7 @@ static bool payload_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, 
     bool ends = s->v.fin_received && ssn + p->data.len > s->v.fin_ssn_in;
     if (ends || s->v.state == SF_TIME_WAIT) return false;
     s->v.bytes_received += p->data.len;
+    s->v.data_recv_at = now;
     rescue_data(s, p->data.len, now);
     ecn_data_in(s, p);
     if (!conn_sf_mapping(s->c, s, o, p->data.len, ssn, now) || s->v.dead || s->v.reset_pending) return false;

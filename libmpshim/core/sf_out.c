@@ -16,6 +16,8 @@ void out_begin(struct sf *s, struct mp_pkt *out, mp_ssn ssn, uint8_t flags)
     out->flags = flags;
     out->tos = s->c->v.tos;
     out->ttl = s->c->v.ttl;
+    out->mark = s->c->v.mark;
+    out->priority = s->c->v.priority;
     if (flags & MP_ACK) out->ack = s->v.irs + (uint32_t)s->v.rcv_nxt;
     if (!(flags & MP_SYN)) out->wnd = (uint16_t)sf_wire_window(s);
 }

@@ -27,8 +27,9 @@ struct mp_stack_ops {
     uint32_t (*slice_max)(void *arg, void *flow, uint32_t mss);
     /* false: back-pressure; nothing is polled for this flow until mp_stack_writable(). */
     bool (*writable)(void *arg, void *flow);
-    /* Path facts for the path manager: can `remote` be reached from `local` on this interface? */
-    bool (*route)(void *arg, int ifindex, const struct mp_addr *local, const struct mp_addr *remote);
+    /* Path facts for the path manager: can `remote` be reached from `local` on this interface? mark: the connection's
+     * (SO_MARK), by which the host may route; 0: none. */
+    bool (*route)(void *arg, int ifindex, const struct mp_addr *local, const struct mp_addr *remote, uint32_t mark);
     uint32_t (*mtu)(void *arg, int ifindex); /* bytes of the IP packet; 0: unknown */
     /* A local port for a connecting socket of this family, guarded against kernel RSTs; 0: none. Connections to
      * different peers may share one; fresh: one that no other has would be better. */
@@ -41,8 +42,9 @@ struct mp_stack_ops {
     void (*conn_free)(void *arg, void *p);
     /* mpc_load(): a subflow that was opened elsewhere uses this port; port_put() follows. NULL: nothing to count. */
     void (*port_hold)(void *arg, uint8_t family, uint16_t port);
-    /* Routing has another way for this flow's packets now (a VPN's policy): none of them leaves. NULL: never. */
-    bool (*withheld)(void *arg, void *flow);
+    /* Routing has another way for this flow's packets now (a VPN's policy): none of them leaves. mark: as of route.
+     * NULL: never. */
+    bool (*withheld)(void *arg, void *flow, uint32_t mark);
 };
 
 struct mp_stack *mp_stack_new(const struct mp_stack_ops *ops, void *arg, const struct mp_settings *set);
@@ -119,11 +121,14 @@ bool mpc_send_done(const struct mpc *c);                        /* all written b
 
 enum mpc_opt { MPC_NODELAY, MPC_CORK, MPC_KEEPALIVE, MPC_KEEPIDLE_S, MPC_KEEPINTVL_S, MPC_KEEPCNT, MPC_USER_TIMEOUT_MS, MPC_RCVBUF, MPC_SNDBUF, MPC_TOS, MPC_TTL, MPC_MAXSEG,
                 MPC_CC /* congestion control: its number in mp_cc_all, from 1; 0: the setting's */,
-                MPC_STRICT /* never plain TCP: the connection fails with EPROTONOSUPPORT instead of falling back */ };
+                MPC_STRICT /* never plain TCP: the connection fails with EPROTONOSUPPORT instead of falling back */,
+                MPC_MARK, MPC_PRIORITY /* SO_MARK, SO_PRIORITY: what the host's own rules, routes and queues go by */ };
 /* The connection leaves (or may use again) this local address, whatever the path manager wants: RFC 6897 5.3.1. 0,
  * -EADDRNOTAVAIL: no path of the host has it; -EBUSY: nothing else would carry the connection; -EOPNOTSUPP: plain TCP. */
 int mpc_use_local(struct mpc *c, const struct mp_addr *ip, bool use, mp_time now);
 int mpc_setopt(struct mpc *c, enum mpc_opt opt, uint64_t value, mp_time now);
+/* MPC_TOS, MPC_TTL, MPC_MARK, MPC_PRIORITY of a listener's connections to come, from their SYN/ACK on. */
+void mp_stack_listen_setopt(struct mp_stack *s, void *owner, enum mpc_opt opt, uint64_t value);
 
 /* ---- facts for people and for getsockopt ---- */
 enum mp_plain_why { /* why a connection is (or became) plain TCP */
@@ -146,6 +151,8 @@ struct mpc_subflow_info {
     const char *state;         /* RFC 9293 name */
     bool backup, stale, initial;
     uint8_t addr_id_local, addr_id_remote;
+    int id;                    /* counted up from 0 in the connection */
+    mp_time last_sent, last_recv, last_heard; /* data out, data in, any segment; 0: never */
     mp_dur srtt, rttvar, min_rtt, rto;
     uint64_t cwnd, ssthresh, flight, bytes_sent, bytes_acked, bytes_received, bytes_retrans;
     uint32_t mss, mtu;
@@ -158,12 +165,16 @@ struct mpc_info {
     enum mp_plain_why why;
     uint32_t token;
     uint64_t bytes_written, bytes_acked, bytes_read, reinjected;
-    uint64_t snd_nxt, snd_una, rcv_nxt; /* data sequence numbers */
+    uint64_t snd_nxt, snd_una, rcv_nxt; /* data sequence numbers; a DATA_FIN counts one */
+    bool fin_acked;
     bool peer_key_known;
     uint64_t unsent, unread;       /* bytes in the send queue not sent yet; received in order, not consumed */
     uint64_t snd_wnd, rcv_wnd;     /* connection-level windows left: the peer's, from what was sent; ours, as offered */
     mp_time opened;
-    int nsubflows, subflows_ever;
+    mp_time last_sent, last_recv, last_ack; /* of data; 0: none yet */
+    int rexmits;                   /* times in a row that data was sent again for want of a DATA_ACK */
+    int addr_signalled, addr_accepted; /* by ADD_ADDR: own addresses, the peer's */
+    int nsubflows, subflows_ever, subflows_max;
     const char *cc, *sched;
     bool csum;
 };

@@ -13,6 +13,7 @@ struct listener {
     struct mp_endpoint at;
     unsigned families;
     int backlog, pending; /* pending: connections not yet accepted */
+    uint32_t mark, priority; uint8_t tos, ttl; /* of our packets: as struct mpc has them */
     void *owner;
 };
 struct mp_stack {
@@ -75,7 +76,7 @@ bool st_offer_ok(const struct mp_opts *o); /* an MP_CAPABLE that can be answered
 struct sf *st_passive_open(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opts *o, const uint64_t *key, mp_time now); /* NULL: no listener, no memory */
 
 /* ---- cookie.c ---- */
-void cookie_answer(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opts *o, mp_time now);
+void cookie_answer(struct mp_stack *st, const struct listener *l, const struct mp_pkt *p, const struct mp_opts *o, mp_time now);
 struct sf *cookie_accept(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opts *o, mp_time now);
 
 /* ---- isn.c ---- */

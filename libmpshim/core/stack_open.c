@@ -177,6 +177,20 @@ int mp_stack_listen(struct mp_stack *st, const struct mp_endpoint *at, unsigned 
     return 0;
 }
 
+void mp_stack_listen_setopt(struct mp_stack *st, void *owner, enum mpc_opt opt, uint64_t v)
+{
+    for (struct listener *l = st->listeners; l; l = l->next) {
+        if (l->owner != owner) continue;
+        switch (opt) {
+        case MPC_TOS: l->tos = (uint8_t)v & 0xfc; break;
+        case MPC_TTL: l->ttl = (uint8_t)v; break;
+        case MPC_MARK: l->mark = (uint32_t)v; break;
+        case MPC_PRIORITY: l->priority = (uint32_t)v; break;
+        default: break;
+        }
+    }
+}
+
 void mp_stack_unlisten(struct mp_stack *st, void *owner)
 {
     for (struct listener **p = &st->listeners; *p;) {

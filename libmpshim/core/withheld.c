@@ -40,7 +40,7 @@ void withheld_look(struct mpc *c, mp_time now)
 {
     const struct mp_stack_ops *ops = &c->st->ops;
     for (struct sf *s = c->sfs; s && ops->withheld; s = s->next) {
-        if (s->v.dead || !s->flow || s->v.withheld == ops->withheld(c->st->arg, s->flow)) continue;
+        if (s->v.dead || !s->flow || s->v.withheld == ops->withheld(c->st->arg, s->flow, c->v.mark)) continue;
         s->v.withheld = !s->v.withheld;
         if (s->v.mute || s->v.state == SF_TIME_WAIT) continue;
         if (s->v.withheld)

@@ -28,7 +28,7 @@ static void guest_free(struct guest *g)
     free(g);
 }
 
-static void serve(struct guest *g, const struct ctl_req *q)
+static void serve(struct guest *g, const struct ctl_req *q, int shown)
 {
     struct ctl_info info = { .rep = { .version = CTL_VERSION, .op = q->op } };
     size_t n = sizeof info.rep;
@@ -38,11 +38,24 @@ static void serve(struct guest *g, const struct ctl_req *q)
         eng_carrier_info(g->e, q, &info);
         n = sizeof info;
     } else if (q->op == CTL_SETOPT) {
-        eng_carrier_setopt(g->e, q);
+        info.rep.result = eng_carrier_setopt(g->e, q, shown);
     } else {
         return;
     }
     (void)send(g->io.fd, &info, n, MSG_NOSIGNAL | MSG_DONTWAIT); /* lost only if the asker has gone */
+}
+
+/* shown: the socket that came with it. There is room for no more, and the kernel closes what finds none. */
+static ssize_t receive(int fd, struct ctl_req *q, int *shown)
+{
+    union { struct cmsghdr h; char b[CMSG_SPACE(sizeof(int))]; } ctl;
+    struct iovec v = { q, sizeof *q };
+    struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = &ctl, .msg_controllen = sizeof ctl };
+    ssize_t n = recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    struct cmsghdr *c = n < 0 ? NULL : CMSG_FIRSTHDR(&m);
+    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
+        memcpy(shown, CMSG_DATA(c), sizeof *shown);
+    return n;
 }
 
 static void on_question(struct ev_loop *loop, ev_io *w, int events)
@@ -50,8 +63,11 @@ static void on_question(struct ev_loop *loop, ev_io *w, int events)
     (void)loop, (void)events;
     struct guest *g = w->data;
     struct ctl_req q;
-    if (recv(w->fd, &q, sizeof q, MSG_DONTWAIT) == (ssize_t)sizeof q && q.version == CTL_VERSION)
-        serve(g, &q);
+    int shown = -1;
+    if (receive(w->fd, &q, &shown) == (ssize_t)sizeof q && q.version == CTL_VERSION)
+        serve(g, &q, shown);
+    if (shown >= 0)
+        close(shown);
     guest_free(g);
 }
 

@@ -26,6 +26,7 @@ void eng_carrier_drop(struct carrier *c, mp_dur linger, mp_time now)
     if (!c->mpc)
         return;
     eng_carrier_facts(c, &c->last);
+    eng_conn_info(c->mpc, &c->last_conn);
     if (!c->told)
         eng_verdict_end(c->e, c->client, c->mpc, c->err);
     mpc_set_owner(c->mpc, NULL);

@@ -53,7 +53,8 @@ struct carrier {
     bool told;                               /* its last line for -v was written */
     uint64_t client;                         /* control connection that its messages are for */
     uint64_t to_prog, from_prog;             /* bytes */
-    struct ctl_rep last;                     /* facts for CTL_QUERY once the mpc is gone */
+    struct ctl_rep last;                     /* facts for CTL_QUERY and CTL_INFO once the mpc is gone */
+    struct ctl_conn_info last_conn;
 };
 
 /* ---- relay.c ---- */

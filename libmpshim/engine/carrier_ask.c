@@ -88,13 +88,21 @@ void eng_carrier_query(struct engine *e, const struct ctl_req *q, struct ctl_rep
     map_to(&rep->remote, q->identity.sa.sa_family);
 }
 
-void eng_carrier_setopt(struct engine *e, const struct ctl_req *q)
+int eng_carrier_setopt(struct engine *e, const struct ctl_req *q, int fd)
 {
     struct carrier *c = eng_carrier_named(e, q);
+    struct eng_marks k = eng_marks_of(fd);
+    bool is_mark = q->opt == MPC_MARK || q->opt == MPC_PRIORITY;
     if (!c || !c->mpc)
-        return;
-    mpc_setopt(c->mpc, (enum mpc_opt)q->opt, q->value, eng_now());
+        return -ENOENT;
+    if (is_mark && (fd < 0 || (k.mark && !io_may_mark())))
+        return -EPERM;
+    if (is_mark)
+        eng_marks_set(c->mpc, &k, eng_now());
+    else
+        mpc_setopt(c->mpc, (enum mpc_opt)q->opt, q->value, eng_now());
     eng_touch(e);
+    return 0;
 }
 
 void eng_carriers_tell(struct engine *e, uint64_t client)

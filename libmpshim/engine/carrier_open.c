@@ -32,17 +32,25 @@ static void apply_options(struct mpc *m, const struct ctl_req *q, mp_time now)
 }
 
 /* May the engine carry it, and from where? */
-static int eligible(struct engine *e, const struct mp_endpoint *remote, struct mp_addr *local, int *ifindex, enum ctl_why *why)
+static int eligible(struct engine *e, const struct mp_endpoint *remote, uint32_t mark, struct mp_addr *local, int *ifindex, enum ctl_why *why)
 {
     enum io_route_kind kind = IO_ROUTE_OTHER;
     if (eng_plain_known(e, remote, eng_now())) {
         *why = CTL_REMEMBERED_PLAIN;
         return -EOPNOTSUPP;
     }
-    int err = io_route_lookup(e->io, &remote->ip, local, ifindex, &kind);
+    if (mark && !io_may_mark()) {
+        *why = CTL_NO_PRIVILEGE;
+        return -EPERM;
+    }
+    int err = io_route_lookup(e->io, &remote->ip, mark, local, ifindex, &kind);
     if (err) {
         *why = CTL_NO_INTERFACE;
         return err;
+    }
+    if (mark && kind == IO_ROUTE_TUNNEL) { /* a rule has a way of its own for this mark: one path, the kernel's as well as ours */
+        *why = CTL_BOUND;
+        return -EOPNOTSUPP;
     }
     *why = kind == IO_ROUTE_LOCAL ? CTL_LOCAL_ROUTE : kind == IO_ROUTE_OTHER ? CTL_EXCLUDED : CTL_OK;
     return *why == CTL_OK ? 0 : -EOPNOTSUPP;
@@ -72,7 +80,8 @@ static int open_identity(struct carrier *c, bool v6)
     return err;
 }
 
-int eng_carrier_connect(struct engine *e, uint64_t client, const struct ctl_req *q, struct mp_endpoint *id, enum ctl_why *why)
+int eng_carrier_connect(struct engine *e, uint64_t client, const struct ctl_req *q, const struct eng_marks *marks, struct mp_endpoint *id,
+                        enum ctl_why *why)
 {
     struct mp_endpoint remote;
     struct mp_addr local;
@@ -84,7 +93,7 @@ int eng_carrier_connect(struct engine *e, uint64_t client, const struct ctl_req 
     int err = eng_lo_is_up(e);
     if (err)
         return err;
-    err = eligible(e, &remote, &local, &ifindex, why);
+    err = eligible(e, &remote, marks->mark, &local, &ifindex, why);
     if (err)
         return err;
     *why = CTL_RESOURCE;
@@ -99,6 +108,7 @@ int eng_carrier_connect(struct engine *e, uint64_t client, const struct ctl_req 
         eng_carrier_free(c);
         return err;
     }
+    eng_marks_set(c->mpc, marks, eng_now()); /* before its SYN leaves */
     e->total_connects++;
     *id = c->identity;
     *why = CTL_OK;

@@ -78,7 +78,8 @@ static void do_connect(struct ctl_conn *k, struct ctl_msg *m)
     struct ctl_rep rep = reply_to(&m->q);
     struct mp_endpoint id;
     enum ctl_why why = CTL_BAD_REQUEST;
-    rep.result = eng_carrier_connect(k->e, k->id, &m->q, &id, &why);
+    struct eng_marks marks = eng_marks_of(m->nfd > 1 ? m->fd[1] : -1);
+    rep.result = eng_carrier_connect(k->e, k->id, &m->q, &marks, &id, &why);
     rep.why = why;
     if (rep.result == 0)
         eng_to_sa(&id, AF_INET, &rep.identity);
@@ -118,6 +119,13 @@ static void do_info(struct ctl_conn *k, struct ctl_msg *m)
     struct ctl_info info = { .rep = reply_to(&m->q) };
     eng_carrier_info(k->e, &m->q, &info);
     answer_bytes(take_fd(m, 0), &info, sizeof info);
+}
+
+static void do_setopt(struct ctl_conn *k, struct ctl_msg *m)
+{
+    struct ctl_rep rep = reply_to(&m->q);
+    rep.result = eng_carrier_setopt(k->e, &m->q, m->nfd > 1 ? m->fd[1] : -1);
+    answer(take_fd(m, 0), &rep);
 }
 
 static void do_use_local(struct ctl_conn *k, struct ctl_msg *m)
@@ -262,7 +270,7 @@ static void dispatch(struct ctl_conn *k, struct ctl_msg *m)
     case CTL_QUERY: do_query(k, m); break;
     case CTL_INFO: do_info(k, m); break;
     case CTL_USE_LOCAL: do_use_local(k, m); break;
-    case CTL_SETOPT: eng_carrier_setopt(e, &m->q); break;
+    case CTL_SETOPT: do_setopt(k, m); break;
     case CTL_DRAIN: eng_drain_add(e, take_fd(m, 0), m->q.value, false); break;
     case CTL_LEAVE: eng_drain_add(e, take_fd(m, 0), m->q.value, true); break;
     case CTL_HANDOVER: do_handover(k, m); break;

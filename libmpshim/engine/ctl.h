@@ -12,7 +12,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-#define CTL_VERSION 1
+#define CTL_VERSION 2
 #define CTL_MAX 65536 /* bytes of one message */
 #define CTL_FDS 64    /* descriptors with one message */
 
@@ -22,14 +22,15 @@ enum ctl_op {
     CTL_HELLO = 1,  /* helper only, first message: version, then behind struct ctl_req the settings as "name=value\n" lines;
                        fds: reply, and when the program runs with -v a second one: its log, where this client's verdict
                        lines go (the helper closes it with the client's connection); answer ctl_rep */
-    CTL_CONNECT,    /* answer ctl_rep: result 0 and identity, or the kernel should carry it (why). Sent before the program's
+    CTL_CONNECT,    /* fds: reply, the program's socket if it has an SO_MARK or SO_PRIORITY; answer ctl_rep: result 0 and identity, or the kernel should carry it (why). Sent before the program's
                        socket is touched, so that "kernel" leaves no trace on it: req.local is not known yet. The socket is
                        not bound: the kernel chooses its loopback port in connect(), and its SYN tells the engine */
     CTL_LISTEN,     /* fds: reply, listening socket's dup (the engine may keep or close it); answer ctl_rep */
     CTL_UNLISTEN,   /* the last holder in this process closed it (others may remain: the engine checks); answer, if asked for */
     CTL_QUERY,      /* about a carrier, by identity and the program's local address; answer ctl_rep.
                        A failed or closed one is remembered for some seconds, so that its errno can be told */
-    CTL_SETOPT,     /* about a carrier: enum mpc_opt and value; no answer */
+    CTL_SETOPT,     /* about a carrier: enum mpc_opt and value; answer, if asked for. MPC_MARK and MPC_PRIORITY: fds: reply, the
+                       program's socket, which both are read from */
     CTL_DRAIN,      /* the process is ending (or execs) and has closed its sockets: answer when every connection whose program
                        side is closed has delivered its data, or ms passed; connections still open are not waited for */
     CTL_STATUS,     /* answer: JSON text, in pieces of up to CTL_MAX, until end of file */
@@ -66,7 +67,7 @@ enum ctl_op {
     X(NO_INTERFACE, "no suitable interface") \
     X(NO_ENGINE, "no engine") \
     X(REMEMBERED_PLAIN, "the peer is known not to speak MPTCP") \
-    X(BOUND, "bound by the program to one address, port or device") \
+    X(BOUND, "bound by the program to one address, port, device or way") \
     X(RESOURCE, "out of descriptors, ports or memory") \
     X(BAD_REQUEST, "the engine did not understand")
 enum ctl_why {
@@ -115,17 +116,26 @@ struct ctl_subflow {
     char ifname[16];
     uint8_t id_local, id_remote, backup, stale, initial;
     uint8_t state;           /* TCP_ESTABLISHED, ... of netinet/tcp.h */
-    uint8_t wscale, timestamps, sack, ecn, pad[2];
+    uint8_t wscale, timestamps, sack, ecn;
+    uint16_t id;             /* counted up from 0 in the connection */
     uint32_t mss, mtu, srtt_us, rttvar_us, min_rtt_us, rto_us;
+    uint64_t sent_at_ms, recv_at_ms, heard_at_ms; /* CLOCK_MONOTONIC: data, data, any segment; 0: never */
     uint64_t cwnd, ssthresh, flight, snd_wnd, bytes_sent, bytes_acked, bytes_received, bytes_retrans; /* bytes; ssthresh UINT64_MAX: none */
 };
-enum ctl_info_flags { CTL_I_SERVER = 1, CTL_I_ESTABLISHED = 2, CTL_I_MULTIPATH = 4, CTL_I_CSUM = 8, CTL_I_PEER_KEY = 16 };
-struct ctl_info {
-    struct ctl_rep rep;      /* as of CTL_QUERY */
-    uint32_t flags, token, subflows_ever, n; /* n: of sf */
+enum ctl_info_flags { CTL_I_SERVER = 1, CTL_I_ESTABLISHED = 2, CTL_I_MULTIPATH = 4, CTL_I_CSUM = 8, CTL_I_PEER_KEY = 16, CTL_I_FIN_ACKED = 32 };
+struct ctl_conn_info { /* kept, as ctl_rep is, for questions when the connection is over */
+    uint32_t flags, token, subflows_ever;
     uint64_t snd_nxt, snd_una, rcv_nxt;      /* data sequence numbers */
     uint64_t bytes_acked, unsent, unread;
-    uint64_t bytes_retrans;  /* sent again on another subflow or the same */
+    uint64_t bytes_reinjected, bytes_retrans; /* sent again on another subflow; on any, the same too */
+    uint64_t sent_at_ms, recv_at_ms, acked_at_ms; /* CLOCK_MONOTONIC, of data; 0: none yet */
+    uint32_t rexmits;
+    uint8_t addr_signalled, addr_accepted, subflows_max, pad;
+};
+struct ctl_info {
+    struct ctl_rep rep;      /* as of CTL_QUERY */
+    struct ctl_conn_info conn;
+    uint32_t n, pad;         /* n: of sf */
     struct ctl_subflow sf[CTL_SUBFLOWS];
 };
 

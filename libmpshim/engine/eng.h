@@ -186,8 +186,23 @@ int eng_ctl_log(const struct engine *e, uint64_t client, int level); /* where it
 int eng_guard_open(const struct mp_endpoint *at, unsigned families, bool beside);
 void eng_guard_leave(int fd); /* the group of this listener chooses as the kernel does, again */
 
+/* ---- marks.c ---- */
+struct eng_marks { uint32_t mark, priority; };
+struct eng_marks eng_marks_of(int fd); /* of a socket of the program's; -1: none */
+void eng_marks_set(struct mpc *m, const struct eng_marks *k, mp_time now);
+
 /* ---- listener.c ---- */
-struct port_info { struct mp_endpoint at; unsigned families; bool live; int conns, guard_fd; pid_t pid; uint64_t client; struct ctl_req options; bool filtered; };
+struct port_info {
+    struct mp_endpoint at;
+    unsigned families;
+    bool live;
+    int conns, guard_fd;
+    pid_t pid;
+    uint64_t client;
+    struct ctl_req options;
+    struct eng_marks marks;
+    bool filtered;
+};
 int eng_port_listen(struct engine *e, uint64_t client, const struct ctl_req *req, int fd, enum ctl_why *why); /* 0 or -errno; fd stays the caller's */
 void eng_port_check(struct engine *e, mp_time now); /* are the programs' listeners still there? now 0: ask at once */
 void eng_port_check_twice(struct engine *e);         /* at once, and when a process that ends has closed all */
@@ -205,7 +220,7 @@ struct port *eng_port_adopt(struct engine *e, const struct port_info *i);
 void eng_port_free_all(struct engine *e);
 
 /* ---- carriers: carrier*.c, info.c ---- */
-int eng_carrier_connect(struct engine *e, uint64_t client, const struct ctl_req *req, struct mp_endpoint *id, enum ctl_why *why);
+int eng_carrier_connect(struct engine *e, uint64_t client, const struct ctl_req *req, const struct eng_marks *marks, struct mp_endpoint *id, enum ctl_why *why);
 void eng_carrier_accept(struct engine *e, uint64_t client, struct port *p, const struct ctl_req *options, const struct mp_endpoint *to, struct mpc *m);
 void eng_carrier_on_event(struct engine *e, struct mpc *m, unsigned bits, mp_time now);
 void eng_carrier_on_syn(struct engine *e, const struct mp_endpoint *id, const struct mp_endpoint *prog, uint32_t isn);
@@ -216,8 +231,9 @@ mp_time eng_carriers_next_look(struct engine *e);
 void eng_carriers_free(struct engine *e);
 struct carrier *eng_carrier_adopt(struct engine *e, const struct carrier *from, int fd, int guard_fd, struct mpc *m, struct port *p);
 void eng_carrier_query(struct engine *e, const struct ctl_req *req, struct ctl_rep *rep);
+void eng_conn_info(const struct mpc *m, struct ctl_conn_info *out);
 void eng_carrier_info(struct engine *e, const struct ctl_req *req, struct ctl_info *out); /* info.c */
-void eng_carrier_setopt(struct engine *e, const struct ctl_req *req);
+int eng_carrier_setopt(struct engine *e, const struct ctl_req *req, int fd); /* 0 or -errno; fd: the program's socket, which MPC_MARK and MPC_PRIORITY need; -1 */
 int eng_carrier_use_local(struct engine *e, const struct ctl_req *req); /* 0 or -errno */
 void eng_carriers_tell(struct engine *e, uint64_t client); /* writes the last lines of this client's connections */
 bool eng_carriers_untold(const struct engine *e, uint64_t client); /* such lines are to come */

@@ -75,11 +75,11 @@ static void *op_flow_open(void *arg, int ifindex, const struct mp_endpoint *l, c
 static void op_flow_close(void *arg, void *flow) { io_flow_close(((struct engine *)arg)->io, flow); }
 static uint32_t op_slice_max(void *arg, void *flow, uint32_t mss) { return io_slice_max(((struct engine *)arg)->io, flow, mss); }
 static bool op_writable(void *arg, void *flow) { return io_writable(((struct engine *)arg)->io, flow); }
-static bool op_route(void *arg, int ifindex, const struct mp_addr *l, const struct mp_addr *r)
+static bool op_route(void *arg, int ifindex, const struct mp_addr *l, const struct mp_addr *r, uint32_t mark)
 {
-    return io_route(((struct engine *)arg)->io, ifindex, l, r);
+    return io_route(((struct engine *)arg)->io, ifindex, l, r, mark);
 }
-static bool op_withheld(void *arg, void *flow) { return io_withheld(((struct engine *)arg)->io, flow); }
+static bool op_withheld(void *arg, void *flow, uint32_t mark) { return io_withheld(((struct engine *)arg)->io, flow, mark); }
 static uint32_t op_mtu(void *arg, int ifindex) { return io_mtu(((struct engine *)arg)->io, ifindex); }
 static uint16_t op_port_get(void *arg, uint8_t family, bool fresh) { return io_port_get(((struct engine *)arg)->io, family, fresh); }
 static void op_port_put(void *arg, uint8_t family, uint16_t port) { io_port_put(((struct engine *)arg)->io, family, port); }

@@ -22,14 +22,16 @@ static uint8_t state_of(const char *name)
 
 static uint32_t us(mp_dur d) { return d / 1000 > UINT32_MAX ? UINT32_MAX : (uint32_t)(d / 1000); }
 
+static uint64_t ms(mp_time t) { return t / MP_MS(1); }
+
 static void subflow(const struct mpc_subflow_info *s, struct ctl_subflow *o)
 {
     *o = (struct ctl_subflow){
         .ifindex = (uint32_t)s->ifindex, .id_local = s->addr_id_local, .id_remote = s->addr_id_remote,
-        .backup = s->backup, .stale = s->stale, .initial = s->initial, .state = state_of(s->state),
+        .id = (uint16_t)s->id, .backup = s->backup, .stale = s->stale, .initial = s->initial, .state = state_of(s->state),
         .wscale = s->wscale, .timestamps = s->timestamps, .sack = s->sack, .ecn = s->ecn,
         .mss = s->mss, .mtu = s->mtu, .srtt_us = us(s->srtt), .rttvar_us = us(s->rttvar), .min_rtt_us = us(s->min_rtt),
-        .rto_us = us(s->rto), .cwnd = s->cwnd, .ssthresh = s->ssthresh, .flight = s->flight, .snd_wnd = s->snd_wnd,
+        .rto_us = us(s->rto), .sent_at_ms = ms(s->last_sent), .recv_at_ms = ms(s->last_recv), .heard_at_ms = ms(s->last_heard), .cwnd = s->cwnd, .ssthresh = s->ssthresh, .flight = s->flight, .snd_wnd = s->snd_wnd,
         .bytes_sent = s->bytes_sent, .bytes_acked = s->bytes_acked, .bytes_received = s->bytes_received,
         .bytes_retrans = s->bytes_retrans,
     };
@@ -38,35 +40,43 @@ static void subflow(const struct mpc_subflow_info *s, struct ctl_subflow *o)
     eng_to_sa(&s->remote, AF_INET, &o->remote);
 }
 
-static void connection(const struct mpc *m, struct ctl_info *out)
+void eng_conn_info(const struct mpc *m, struct ctl_conn_info *out)
 {
     struct mpc_subflow_info sf[CTL_SUBFLOWS];
     struct mpc_info i;
     mpc_get_info(m, &i);
-    out->flags = (i.server ? CTL_I_SERVER : 0u) | (i.established ? CTL_I_ESTABLISHED : 0u) | (i.multipath ? CTL_I_MULTIPATH : 0u) |
-                 (i.csum ? CTL_I_CSUM : 0u) | (i.peer_key_known ? CTL_I_PEER_KEY : 0u);
-    out->token = i.token;
-    out->subflows_ever = (uint32_t)i.subflows_ever;
-    out->snd_nxt = i.snd_nxt;
-    out->snd_una = i.snd_una;
-    out->rcv_nxt = i.rcv_nxt;
-    out->bytes_acked = i.bytes_acked;
-    out->unsent = i.unsent;
-    out->unread = i.unread;
-    out->bytes_retrans = i.reinjected;
-    out->n = (uint32_t)mpc_get_subflows(m, sf, CTL_SUBFLOWS);
-    for (uint32_t k = 0; k < out->n; k++) {
-        subflow(&sf[k], &out->sf[k]);
+    *out = (struct ctl_conn_info){
+        .flags = (i.server ? CTL_I_SERVER : 0u) | (i.established ? CTL_I_ESTABLISHED : 0u) | (i.multipath ? CTL_I_MULTIPATH : 0u) |
+                 (i.csum ? CTL_I_CSUM : 0u) | (i.peer_key_known ? CTL_I_PEER_KEY : 0u) | (i.fin_acked ? CTL_I_FIN_ACKED : 0u),
+        .token = i.token, .subflows_ever = (uint32_t)i.subflows_ever, .snd_nxt = i.snd_nxt, .snd_una = i.snd_una, .rcv_nxt = i.rcv_nxt,
+        .bytes_acked = i.bytes_acked, .unsent = i.unsent, .unread = i.unread, .bytes_reinjected = i.reinjected, .bytes_retrans = i.reinjected,
+        .sent_at_ms = ms(i.last_sent), .recv_at_ms = ms(i.last_recv), .acked_at_ms = ms(i.last_ack), .rexmits = (uint32_t)i.rexmits,
+        .addr_signalled = (uint8_t)i.addr_signalled, .addr_accepted = (uint8_t)i.addr_accepted, .subflows_max = (uint8_t)i.subflows_max,
+    };
+    for (int k = 0, n = mpc_get_subflows(m, sf, CTL_SUBFLOWS); k < n; k++)
         out->bytes_retrans += sf[k].bytes_retrans;
-    }
+}
+
+static void subflows(const struct mpc *m, struct ctl_info *out)
+{
+    struct mpc_subflow_info sf[CTL_SUBFLOWS];
+    out->n = (uint32_t)mpc_get_subflows(m, sf, CTL_SUBFLOWS);
+    for (uint32_t k = 0; k < out->n; k++)
+        subflow(&sf[k], &out->sf[k]);
 }
 
 void eng_carrier_info(struct engine *e, const struct ctl_req *q, struct ctl_info *out)
 {
     eng_carrier_query(e, q, &out->rep);
     struct carrier *c = out->rep.result ? NULL : eng_carrier_named(e, q);
-    if (c && c->mpc)
-        connection(c->mpc, out);
+    if (!c)
+        return;
+    if (!c->mpc) {
+        out->conn = c->last_conn;
+        return;
+    }
+    eng_conn_info(c->mpc, &out->conn);
+    subflows(c->mpc, out);
 }
 
 int eng_carrier_use_local(struct engine *e, const struct ctl_req *q)

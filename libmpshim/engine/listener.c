@@ -24,6 +24,7 @@ struct port {
     pid_t pid;
     uint64_t client;
     struct ctl_req options;  /* of the listening socket, for the connections to come */
+    struct eng_marks marks;  /* of it, likewise */
 };
 
 enum { TCP_LISTEN_STATE = 10 };
@@ -96,6 +97,16 @@ static int answer_on(struct port *p, int backlog)
         mp_stack_unlisten(p->e->stack, p);
     p->live = !err;
     return err;
+}
+
+/* What a connection has from its first packet on, the SYN/ACK; the rest of the options comes with accept(). */
+static void hand_down(struct port *p)
+{
+    struct mp_stack *st = p->e->stack;
+    mp_stack_listen_setopt(st, p, MPC_TOS, p->options.tos);
+    mp_stack_listen_setopt(st, p, MPC_TTL, p->options.ttl);
+    mp_stack_listen_setopt(st, p, MPC_MARK, p->marks.mark);
+    mp_stack_listen_setopt(st, p, MPC_PRIORITY, p->marks.priority);
 }
 
 static void answer_off(struct port *p)
@@ -217,7 +228,7 @@ struct port *eng_port_next(struct engine *e, struct port *p, struct port_info *i
     p = p ? p->next : e->ports;
     if (p)
         *i = (struct port_info){ .at = p->at, .families = p->families, .live = p->live, .conns = p->conns, .pid = p->pid,
-                                 .options = p->options, .filtered = p->filtered, .guard_fd = p->guard_fd, .client = p->client };
+                                 .options = p->options, .marks = p->marks, .filtered = p->filtered, .guard_fd = p->guard_fd, .client = p->client };
     return p;
 }
 
@@ -308,10 +319,14 @@ int eng_port_listen(struct engine *e, uint64_t client, const struct ctl_req *q, 
     p->pid = q->pid;
     p->client = client;
     p->options = *q;
+    p->marks = eng_marks_of(fd);
+    p->marks.priority = 0; /* accept() hands no SO_PRIORITY down */
     p->strict = q->flags & CTL_F_STRICT;
     err = keep_outside_out(p, fd);
     if (!err && !p->live)
         err = answer_on(p, (int)p->options.value);
+    if (!err)
+        hand_down(p);
     if (err && !p->live && p->conns == 0)
         port_free(p);
     if (err)
@@ -370,10 +385,12 @@ struct port *eng_port_adopt(struct engine *e, const struct port_info *i)
     p->pid = i->pid;
     p->client = i->client;
     p->options = i->options;
+    p->marks = i->marks;
     p->strict = i->options.flags & CTL_F_STRICT;
     p->filtered = i->filtered;
     if (i->live && !p->live)
         answer_on(p, (int)p->options.value); /* fails: told to nobody; the next check finds no listener of ours */
+    hand_down(p);
     eng_sweep_at(e, eng_now() + CHECK_EVERY);
     return p;
 }

@@ -169,7 +169,7 @@ static bool add_default(struct text *t, struct io *io, int ifindex, uint8_t fami
     struct rtnl_route rt;
     char ip[INET6_ADDRSTRLEN];
 
-    if (rtnl_route_cached(io->rtnl, family == 4 ? &nowhere4 : &nowhere6, NULL, ifindex, &rt)) return false;
+    if (rtnl_route_cached(io->rtnl, &(struct rtnl_ask){ family == 4 ? &nowhere4 : &nowhere6, NULL, ifindex, 0 }, &rt)) return false;
     add(t, "%s %s", first ? "; default route" : " and", rt.gateway.family ? "via " : "on link");
     if (rt.gateway.family) add(t, "%s", ip_text(&rt.gateway, ip));
     return true;
@@ -203,8 +203,8 @@ static void check_rp_filter(struct report *r, struct io *io, const struct rtnl_l
 {
     struct rtnl_route rt;
 
-    if (io_rp_filter(io, l) != 1 || rtnl_route_cached(io->rtnl, &nowhere4, NULL, l->ifindex, &rt)) return;
-    if (rtnl_route_cached(io->rtnl, &nowhere4, NULL, 0, &rt) == 0 && rt.oif == l->ifindex) return;
+    if (io_rp_filter(io, l) != 1 || rtnl_route_cached(io->rtnl, &(struct rtnl_ask){ &nowhere4, NULL, l->ifindex, 0 }, &rt)) return;
+    if (rtnl_route_cached(io->rtnl, &(struct rtnl_ask){ &nowhere4, NULL, 0, 0 }, &rt) == 0 && rt.oif == l->ifindex) return;
     line(r, false, "sysctl -w net.ipv4.conf.all.rp_filter=2 (loose); else joins from outside are refused here",
          "%s: strict rp_filter hides replies on this second path; they are received by packet socket", l->name);
 }
@@ -272,7 +272,7 @@ static void check_vpn(struct report *r, struct io *io)
         const struct rtnl_link *l;
         int err;
 
-        if (io_route_kind(io, i ? &nowhere6 : &nowhere4, &rt, &err) != IO_ROUTE_TUNNEL || err) continue;
+        if (io_route_kind(io, i ? &nowhere6 : &nowhere4, 0, &rt, &err) != IO_ROUTE_TUNNEL || err) continue;
         l = rtnl_link(io->rtnl, rt.oif);
         line(r, true, "meant so: nothing leaves beside a VPN; to use several paths, end it or route the peer outside it",
              "IPv%d's default route is a tunnel's or a policy rule's (%s): connections stay on it alone", i ? 6 : 4,

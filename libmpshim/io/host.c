@@ -63,5 +63,5 @@ bool io_rp_hides(struct io *io, int ifindex, const struct mp_addr *local, const 
     struct rtnl_route rt;
 
     if (remote->family != 4 || !l || io_rp_filter(io, l) != 1) return false;
-    return rtnl_route_cached(io->rtnl, remote, local, 0, &rt) || rt.oif != ifindex;
+    return rtnl_route_cached(io->rtnl, &(struct rtnl_ask){ remote, local, 0, 0 }, &rt) || rt.oif != ifindex;
 }

@@ -67,12 +67,16 @@ enum io_kind {
     IO_PACKET_RX,  /* one interface: only receives, for flows that rp_filter hides */
 };
 
+/* Control messages of one packet: source address, mark, priority. */
+union io_ctl { char b[96]; struct cmsghdr align; };
+
 /* A packet that waits because the kernel's queue is full. */
 struct io_waiting {
     struct io_waiting *next;
     socklen_t to_len;
     struct sockaddr_in6 to; /* or sockaddr_in */
-    size_t len;
+    size_t len, ctl_len;
+    union io_ctl ctl;
     uint8_t bytes[];
 };
 #define IO_WAITING_MAX 256 /* packets; the core stops after the first, the rest is what was under way */
@@ -127,7 +131,8 @@ struct io_flow {
     struct io_sock *fast;     /* NULL before the move */
     struct io_sock *hidden;   /* IO_PACKET_RX where strict rp_filter would drop what comes in; else NULL */
     struct io_hop *hop;
-    uint32_t route_gen;       /* hop was asked for at this generation of routes */
+    uint32_t route_gen;       /* hop was asked for at this generation of routes, */
+    uint32_t mark, hop_mark;  /* and with this mark; mark: of the latest packet */
     uint64_t sent, next_try;  /* payload bytes sent; when to think of the fast path */
     mp_time last_rx, last_raw_tx;
     uint16_t ip_id;
@@ -156,6 +161,7 @@ struct io {
     ev_prepare tidy;
     bool tidy_due;
     bool no_privilege;
+    bool no_priority;          /* this kernel takes no SO_PRIORITY with a packet */
     bool taking;               /* between io_take_begin() and io_take_end() */
     uint8_t ttl4;
     mp_time conntrack_at, xfrm_at, rp_at; /* when asked last */
@@ -217,6 +223,7 @@ struct io_sock *io_sock_find(struct io *io, enum io_kind kind, int ifindex, uint
 int io_sock_filter(struct io_sock *s); /* attaches now, or at io_take_end(); 0 or -errno */
 /* Sends or queues. 0, or -errno: the packet was not taken. */
 int io_sock_send(struct io_sock *s, const struct msghdr *m);
+int io_sock_send_marked(struct io_sock *s, struct msghdr *m, union io_ctl *ctl, const struct mp_pkt *p); /* ctl: what m has; p's are put behind */
 void io_sock_forget(struct io_sock *s); /* what waits is not sent any more */
 static inline bool io_sock_blocked(const struct io_sock *s) { return s->waiting != NULL; }
 
@@ -294,14 +301,15 @@ struct rtnl_route {
     struct mp_addr prefsrc; /* family 0: none told */
 };
 /* oif 0: unrestricted; the answer is what a socket would use. oif > 0: only a route of the tables that matches, never an
- * invented on-link one. src may be NULL. 0 or -errno (-ENETUNREACH, -EHOSTUNREACH, -EACCES). */
-int rtnl_route_get(struct rtnl *r, const struct mp_addr *dst, const struct mp_addr *src, int oif, struct rtnl_route *out);
+ * invented on-link one. src may be NULL; mark as SO_MARK. 0 or -errno (-ENETUNREACH, -EHOSTUNREACH, -EACCES). */
+struct rtnl_ask { const struct mp_addr *dst, *src; int oif; uint32_t mark; };
+int rtnl_route_get(struct rtnl *r, const struct rtnl_ask *q, struct rtnl_route *out);
 /* The same from a cache that route events empty. */
-int rtnl_route_cached(struct rtnl *r, const struct mp_addr *dst, const struct mp_addr *src, int oif, struct rtnl_route *out);
+int rtnl_route_cached(struct rtnl *r, const struct rtnl_ask *q, struct rtnl_route *out);
 bool rtnl_xfrm_in_use(struct rtnl *r); /* IPsec policies exist */
-enum io_route_kind io_route_kind(struct io *io, const struct mp_addr *remote, struct rtnl_route *rt, int *err);
+enum io_route_kind io_route_kind(struct io *io, const struct mp_addr *remote, uint32_t mark, struct rtnl_route *rt, int *err);
 /* A VPN, or a rule like it, has packets between these two leave elsewhere, or not at all. */
-bool io_route_elsewhere(struct io *io, int ifindex, const struct mp_addr *local, const struct mp_addr *remote);
+bool io_route_elsewhere(struct io *io, int ifindex, const struct mp_addr *local, const struct mp_addr *remote, uint32_t mark);
 
 /* ---- guard.c ---- */
 struct io_guards *io_guards_new(void);

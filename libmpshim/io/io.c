@@ -49,6 +49,16 @@ int io_may(enum io_privilege what)
     return err;
 }
 
+/* SO_MARK with a packet wants what SO_MARK on a socket wants: CAP_NET_ADMIN, from Linux 5.17 on CAP_NET_RAW does. */
+bool io_may_mark(void)
+{
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), mark = 1;
+    bool may = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof mark) == 0;
+
+    if (fd >= 0) close(fd);
+    return may;
+}
+
 static int check_privilege(void)
 {
     int err = io_may(IO_MAY_RAW);

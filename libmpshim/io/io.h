@@ -36,8 +36,8 @@ void *io_flow_open(void *io, int ifindex, const struct mp_endpoint *local, const
 void io_flow_close(void *io, void *flow);
 uint32_t io_slice_max(void *io, void *flow, uint32_t mss);
 bool io_writable(void *io, void *flow);
-bool io_route(void *io, int ifindex, const struct mp_addr *local, const struct mp_addr *remote);
-bool io_withheld(void *io, void *flow);
+bool io_route(void *io, int ifindex, const struct mp_addr *local, const struct mp_addr *remote, uint32_t mark);
+bool io_withheld(void *io, void *flow, uint32_t mark);
 uint32_t io_mtu(void *io, int ifindex);
 uint16_t io_port_get(void *io, uint8_t family, bool fresh);
 void io_port_put(void *io, uint8_t family, uint16_t port);
@@ -51,9 +51,11 @@ void io_output(struct io *io, const struct mp_pkt *p);
 int io_listen(struct io *io, uint8_t families, uint16_t port);
 void io_unlisten(struct io *io, uint8_t families, uint16_t port);
 
+bool io_may_mark(void); /* packets may have an SO_MARK */
+
 /* The path the kernel would take: 0 and *local, *ifindex; -EHOSTUNREACH...; *kind says why not eligible. */
 enum io_route_kind { IO_ROUTE_OK, IO_ROUTE_LOCAL /* RTN_LOCAL, loopback: kernel's */, IO_ROUTE_TUNNEL /* VPN or policy rule: only this path */, IO_ROUTE_OTHER /* broadcast, multicast, prohibit */ };
-int io_route_lookup(struct io *io, const struct mp_addr *remote, struct mp_addr *local, int *ifindex, enum io_route_kind *kind);
+int io_route_lookup(struct io *io, const struct mp_addr *remote, uint32_t mark, struct mp_addr *local, int *ifindex, enum io_route_kind *kind);
 
 /* Says mp_stack_local_add for every suitable address, and goes on telling changes; call once after the stack exists. */
 void io_paths_start(struct io *io);

@@ -150,6 +150,7 @@ int io_packet_output(struct io *io, struct io_flow *f, const struct mp_pkt *p)
 {
     struct virtio_net_hdr vnet;
     uint8_t hdr[IO_HDR_MAX];
+    union io_ctl ctl;
     size_t n = ether_build(hdr, f);
     struct iovec v[2 + MP_PKT_MAX_IOV];
     struct sockaddr_ll to = { .sll_family = AF_PACKET, .sll_protocol = ether_type(f), .sll_ifindex = f->ifindex, .sll_halen = 6 };
@@ -161,5 +162,5 @@ int io_packet_output(struct io *io, struct io_flow *f, const struct mp_pkt *p)
     v[1] = (struct iovec){ hdr, n };
     for (int i = 0; i < p->niov; i++) v[2 + i] = (struct iovec){ (void *)p->iov[i].base, p->iov[i].len };
     io->n.tx_fast++;
-    return io_sock_send(f->fast, &h);
+    return io_sock_send_marked(f->fast, &h, &ctl, p);
 }

@@ -302,7 +302,7 @@ static void add_source(struct msghdr *h, char *ctl, const struct mp_addr *src)
 static int send_one(struct io *io, struct io_flow *f, const struct mp_pkt *p)
 {
     uint8_t hdr[IO_HDR_MAX];
-    union { char b[64]; struct cmsghdr align; } ctl;
+    union io_ctl ctl;
     struct sockaddr_in6 to;
     struct iovec v[1 + MP_PKT_MAX_IOV];
     struct msghdr h = { .msg_iov = v, .msg_iovlen = 1u + p->niov };
@@ -315,7 +315,7 @@ static int send_one(struct io *io, struct io_flow *f, const struct mp_pkt *p)
         add_source(&h, ctl.b, &p->src.ip);
     }
     io->n.tx_raw++;
-    return io_sock_send(f->raw, &h);
+    return io_sock_send_marked(f->raw, &h, &ctl, p);
 }
 
 /* The part [off, off + len) of p's payload. */

@@ -74,68 +74,76 @@ static int on_route(const struct nlmsghdr *nlh, void *data)
     return MNL_CB_OK;
 }
 
-static int ask(struct rtnl *r, const struct mp_addr *dst, const struct mp_addr *src, int oif, struct rtnl_route *out)
+static int ask(struct rtnl *r, const struct rtnl_ask *q, struct rtnl_route *out)
 {
     uint8_t buf[512];
     struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
-    struct answer ans = { out, oif };
-    uint8_t len = dst->family == 4 ? 4 : 16;
+    struct answer ans = { out, q->oif };
+    uint8_t len = q->dst->family == 4 ? 4 : 16;
     struct rtmsg *rtm;
     int err;
 
     nlh->nlmsg_type = RTM_GETROUTE;
     rtm = mnl_nlmsg_put_extra_header(nlh, sizeof *rtm);
-    rtm->rtm_family = dst->family == 4 ? AF_INET : AF_INET6;
+    rtm->rtm_family = q->dst->family == 4 ? AF_INET : AF_INET6;
     rtm->rtm_dst_len = (uint8_t)(len * 8);
     rtm->rtm_flags = RTM_F_LOOKUP_TABLE;
-    mnl_attr_put(nlh, RTA_DST, len, dst->b);
-    if (src && src->family == dst->family) {
+    mnl_attr_put(nlh, RTA_DST, len, q->dst->b);
+    if (q->mark) mnl_attr_put_u32(nlh, RTA_MARK, q->mark);
+    if (q->src && q->src->family == q->dst->family) {
         rtm->rtm_src_len = (uint8_t)(len * 8);
-        mnl_attr_put(nlh, RTA_SRC, len, src->b);
+        mnl_attr_put(nlh, RTA_SRC, len, q->src->b);
     }
-    if (oif) {
+    if (q->oif) {
         rtm->rtm_flags |= RTM_F_FIB_MATCH; /* a plain question with an interface invents an on-link route */
-        mnl_attr_put_u32(nlh, RTA_OIF, (uint32_t)oif);
+        mnl_attr_put_u32(nlh, RTA_OIF, (uint32_t)q->oif);
     }
     *out = (struct rtnl_route){ 0 };
     err = rtnl_request(r, nlh, on_route, &ans);
     if (err) return err;
-    if (oif && (out->oif != oif || out->type != RTN_UNICAST)) return -ENETUNREACH;
+    if (q->oif && (out->oif != q->oif || out->type != RTN_UNICAST)) return -ENETUNREACH;
     return out->type ? 0 : -ENETUNREACH;
 }
 
 /* With a source, so that rules "from X" count; IPv6 then takes the interface for a wish, so without it as well. */
-int rtnl_route_get(struct rtnl *r, const struct mp_addr *dst, const struct mp_addr *src, int oif, struct rtnl_route *out)
+int rtnl_route_get(struct rtnl *r, const struct rtnl_ask *q, struct rtnl_route *out)
 {
-    int err = ask(r, dst, src, oif, out);
+    struct rtnl_ask any = { q->dst, NULL, q->oif, q->mark };
+    int err = ask(r, q, out);
 
-    if (err && src && dst->family == 6 && oif) err = ask(r, dst, NULL, oif, out);
+    if (err && q->src && q->dst->family == 6 && q->oif) err = ask(r, &any, out);
     return err;
 }
 
 /* ---- the same, remembered ---- */
 
-static uint32_t key_hash(const struct mp_addr *dst, const struct mp_addr *src, int oif)
+static uint32_t key_hash(const struct rtnl_ask *q)
 {
-    uint32_t h = (uint32_t)oif * 0x85ebca6bu;
+    uint32_t h = (uint32_t)q->oif * 0x85ebca6bu ^ q->mark;
 
-    for (int i = 0; i < 16; i++) h = (h ^ dst->b[i]) * 0x01000193u;
-    for (int i = 0; src && i < 16; i++) h = (h ^ src->b[i]) * 0x01000193u;
+    for (int i = 0; i < 16; i++) h = (h ^ q->dst->b[i]) * 0x01000193u;
+    for (int i = 0; q->src && i < 16; i++) h = (h ^ q->src->b[i]) * 0x01000193u;
     return h ^ h >> 16;
 }
 
-int rtnl_route_cached(struct rtnl *r, const struct mp_addr *dst, const struct mp_addr *src, int oif, struct rtnl_route *out)
+static bool is_answer_to(const struct rtnl_cached *e, const struct rtnl_ask *q, const struct mp_addr *src)
+{
+    return e->oif == q->oif && e->mark == q->mark && mp_addr_eq(&e->dst, q->dst) && mp_addr_eq(&e->src, src);
+}
+
+int rtnl_route_cached(struct rtnl *r, const struct rtnl_ask *q, struct rtnl_route *out)
 {
     static const struct mp_addr none;
-    struct rtnl_cached *e = &rtnl_cache(r)->v[key_hash(dst, src, oif) % RTNL_CACHE_SLOTS];
+    const struct mp_addr *src = q->src ? q->src : &none;
+    struct rtnl_cached *e = &rtnl_cache(r)->v[key_hash(q) % RTNL_CACHE_SLOTS];
 
-    if (!src) src = &none;
-    if (e->generation != rtnl_generation(r) || e->oif != oif || !mp_addr_eq(&e->dst, dst) || !mp_addr_eq(&e->src, src)) {
+    if (e->generation != rtnl_generation(r) || !is_answer_to(e, q, src)) {
         e->generation = rtnl_generation(r);
-        e->oif = oif;
-        e->dst = *dst;
+        e->oif = q->oif;
+        e->mark = q->mark;
+        e->dst = *q->dst;
         e->src = *src;
-        e->err = rtnl_route_get(r, dst, src->family ? src : NULL, oif, &e->route);
+        e->err = rtnl_route_get(r, q, &e->route);
     }
     *out = e->route;
     return e->err;
@@ -199,9 +207,9 @@ static enum io_route_kind classify(struct io *io, const struct rtnl_route *rt)
     return IO_ROUTE_OK;
 }
 
-enum io_route_kind io_route_kind(struct io *io, const struct mp_addr *remote, struct rtnl_route *rt, int *err)
+enum io_route_kind io_route_kind(struct io *io, const struct mp_addr *remote, uint32_t mark, struct rtnl_route *rt, int *err)
 {
-    *err = rtnl_route_cached(io->rtnl, remote, NULL, 0, rt);
+    *err = rtnl_route_cached(io->rtnl, &(struct rtnl_ask){ remote, NULL, 0, mark }, rt);
     return *err ? IO_ROUTE_OTHER : classify(io, rt);
 }
 
@@ -210,17 +218,17 @@ enum io_route_kind io_route_kind(struct io *io, const struct mp_addr *remote, st
 static bool is_refusal(int err) { return err == -EINVAL || err == -EACCES || err == -EHOSTUNREACH; }
 
 /* Asked with the source, as for a segment of the kernel's own, so that a rule "from X" may keep a connection where it is. */
-bool io_route_elsewhere(struct io *io, int ifindex, const struct mp_addr *local, const struct mp_addr *remote)
+bool io_route_elsewhere(struct io *io, int ifindex, const struct mp_addr *local, const struct mp_addr *remote, uint32_t mark)
 {
     struct rtnl_route rt;
     int err;
 
     if (!rtnl_is_local(io->rtnl, local)) return false; /* the address is gone: another matter, and routing would not answer */
-    err = rtnl_route_cached(io->rtnl, remote, local, 0, &rt);
+    err = rtnl_route_cached(io->rtnl, &(struct rtnl_ask){ remote, local, 0, mark }, &rt);
     return err ? is_refusal(err) : classify(io, &rt) == IO_ROUTE_TUNNEL && rt.oif != ifindex;
 }
 
-bool io_route(void *arg, int ifindex, const struct mp_addr *local, const struct mp_addr *remote)
+bool io_route(void *arg, int ifindex, const struct mp_addr *local, const struct mp_addr *remote, uint32_t mark)
 {
     struct io *io = arg;
     const struct rtnl_link *l = rtnl_link(io->rtnl, ifindex);
@@ -229,12 +237,12 @@ bool io_route(void *arg, int ifindex, const struct mp_addr *local, const struct 
     int err;
 
     if (!l || local->family != remote->family) return false;
-    kind = io_route_kind(io, remote, &rt, &err);
+    kind = io_route_kind(io, remote, mark, &rt, &err);
     if (kind == IO_ROUTE_TUNNEL) return rt.oif == ifindex; /* never beside a VPN */
     if (!err && kind != IO_ROUTE_OK) return false;
     if (is_refusal(err)) return false;
     if (rtnl_link_is_tunnel(l) && !rtnl_is_named(io, l)) return false;
-    return rtnl_route_cached(io->rtnl, remote, local, ifindex, &rt) == 0 && !io_route_elsewhere(io, ifindex, local, remote);
+    return rtnl_route_cached(io->rtnl, &(struct rtnl_ask){ remote, local, ifindex, mark }, &rt) == 0 && !io_route_elsewhere(io, ifindex, local, remote, mark);
 }
 
 static bool first_address(const struct io *io, int ifindex, uint8_t family, struct mp_addr *out)
@@ -250,35 +258,35 @@ static bool first_address(const struct io *io, int ifindex, uint8_t family, stru
 }
 
 /* The kernel goes on routing to an interface that lost its carrier: another that is alive serves. */
-static bool another_path(struct io *io, const struct mp_addr *remote, struct mp_addr *local, int *ifindex)
+static bool another_path(struct io *io, const struct mp_addr *remote, uint32_t mark, struct mp_addr *local, int *ifindex)
 {
     const struct rtnl_link *l;
 
     for (int i = 0; (l = rtnl_link_at(io->rtnl, i)); i++) {
         if (rtnl_link_refused(io, l) || !first_address(io, l->ifindex, remote->family, local)) continue;
-        if (!io_route(io, l->ifindex, local, remote)) continue;
+        if (!io_route(io, l->ifindex, local, remote, mark)) continue;
         *ifindex = l->ifindex;
         return true;
     }
     return false;
 }
 
-int io_route_lookup(struct io *io, const struct mp_addr *remote, struct mp_addr *local, int *ifindex, enum io_route_kind *kind)
+int io_route_lookup(struct io *io, const struct mp_addr *remote, uint32_t mark, struct mp_addr *local, int *ifindex, enum io_route_kind *kind)
 {
     const struct rtnl_link *l;
     struct rtnl_route rt;
     int err;
 
-    *kind = io_route_kind(io, remote, &rt, &err);
+    *kind = io_route_kind(io, remote, mark, &rt, &err);
     if (err) return err;
     *ifindex = rt.oif;
     *local = rt.prefsrc;
     l = rtnl_link(io->rtnl, rt.oif);
-    if (*kind == IO_ROUTE_OK && l && rtnl_link_refused(io, l) && another_path(io, remote, local, ifindex)) return 0;
+    if (*kind == IO_ROUTE_OK && l && rtnl_link_refused(io, l) && another_path(io, remote, mark, local, ifindex)) return 0;
     *ifindex = rt.oif;
     *local = rt.prefsrc;
     if (!local->family && !first_address(io, rt.oif, remote->family, local) && *kind == IO_ROUTE_OK) return -EADDRNOTAVAIL;
-    if (*kind == IO_ROUTE_OK && io_route_elsewhere(io, rt.oif, local, remote)) *kind = IO_ROUTE_OTHER; /* a rule "from X": the kernel's own */
+    if (*kind == IO_ROUTE_OK && io_route_elsewhere(io, rt.oif, local, remote, mark)) *kind = IO_ROUTE_OTHER; /* a rule "from X": the kernel's own */
     return 0;
 }
 

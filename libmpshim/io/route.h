@@ -8,7 +8,7 @@
 
 /* Direct-mapped; an entry of an older generation is none. */
 struct rtnl_cached {
-    uint32_t generation;
+    uint32_t generation, mark;
     int oif, err;
     struct mp_addr dst, src;
     struct rtnl_route route;

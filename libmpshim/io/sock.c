@@ -218,7 +218,7 @@ struct rx {
     struct iovec v[BATCH][2];
     struct virtio_net_hdr vnet[BATCH];
     struct sockaddr_storage from[BATCH];
-    union { char b[96]; struct cmsghdr align; } ctl[BATCH]; /* IPV6_PKTINFO and IPV6_TCLASS */
+    union io_ctl ctl[BATCH]; /* IPV6_PKTINFO and IPV6_TCLASS */
     struct mp_buf *buf[BATCH];
 };
 
@@ -373,6 +373,8 @@ static int enqueue(struct io_sock *s, const struct msghdr *m)
     w->len = n;
     w->to_len = m->msg_name ? m->msg_namelen : 0;
     if (w->to_len) memcpy(&w->to, m->msg_name, w->to_len);
+    w->ctl_len = m->msg_controllen;
+    if (w->ctl_len) memcpy(&w->ctl, m->msg_control, w->ctl_len);
     for (size_t i = 0; i < m->msg_iovlen; i++) {
         memcpy(w->bytes + at, m->msg_iov[i].iov_base, m->msg_iov[i].iov_len);
         at += m->msg_iov[i].iov_len;
@@ -399,10 +401,39 @@ int io_sock_send(struct io_sock *s, const struct msghdr *m)
     return 0;
 }
 
+/* ---- what the host's own rules, routes and queues go by ---- */
+
+static void add_number(struct msghdr *h, union io_ctl *ctl, int type, uint32_t number)
+{
+    struct cmsghdr *c = (struct cmsghdr *)(void *)(ctl->b + h->msg_controllen);
+
+    *c = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = type, .cmsg_len = CMSG_LEN(sizeof number) };
+    memcpy(CMSG_DATA(c), &number, sizeof number);
+    h->msg_control = ctl;
+    h->msg_controllen += CMSG_SPACE(sizeof number);
+}
+
+/* Before Linux 6.14 a packet can be given no priority; that is found out once, and the mark goes alone. */
+int io_sock_send_marked(struct io_sock *s, struct msghdr *m, union io_ctl *ctl, const struct mp_pkt *p)
+{
+    size_t had = m->msg_controllen;
+    bool priority = p->priority && !s->io->no_priority;
+    int err;
+
+    if (p->mark) add_number(m, ctl, SO_MARK, p->mark);
+    if (priority) add_number(m, ctl, SO_PRIORITY, p->priority);
+    err = io_sock_send(s, m);
+    if (err != -EINVAL || !priority) return err;
+    s->io->no_priority = true;
+    m->msg_controllen = had;
+    return io_sock_send_marked(s, m, ctl, p);
+}
+
 static int send_waiting(struct io_sock *s, struct io_waiting *w)
 {
     struct iovec v = { w->bytes, w->len };
-    struct msghdr m = { .msg_name = w->to_len ? &w->to : NULL, .msg_namelen = w->to_len, .msg_iov = &v, .msg_iovlen = 1 };
+    struct msghdr m = { .msg_name = w->to_len ? &w->to : NULL, .msg_namelen = w->to_len, .msg_iov = &v, .msg_iovlen = 1,
+                        .msg_control = w->ctl_len ? &w->ctl : NULL, .msg_controllen = w->ctl_len };
 
     return send_once(s, &m);
 }

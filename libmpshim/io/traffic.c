@@ -23,14 +23,16 @@ static bool hop_known(struct io *io, struct io_flow *f)
 {
     uint32_t gen = rtnl_generation(io->rtnl);
 
-    if (!f->hop_tried || f->route_gen != gen) {
+    if (!f->hop_tried || f->route_gen != gen || f->hop_mark != f->mark) {
+        struct rtnl_ask q = { &f->remote.ip, &f->local.ip, f->ifindex, f->mark };
         struct rtnl_route rt;
         struct io_hop *old = f->hop;
 
         f->hop = NULL;
         f->hop_tried = true;
         f->route_gen = gen;
-        if (!rtnl_route_cached(io->rtnl, &f->remote.ip, &f->local.ip, f->ifindex, &rt))
+        f->hop_mark = f->mark;
+        if (!rtnl_route_cached(io->rtnl, &q, &rt))
             f->hop = rtnl_hop_get(io->rtnl, f->ifindex, rt.gateway.family ? &rt.gateway : &f->remote.ip);
         rtnl_hop_put(io->rtnl, old);
     }
@@ -178,7 +180,7 @@ void io_output(struct io *io, const struct mp_pkt *p)
         io->n.tx_drop++;
         return;
     }
-    if (io_withheld(io, f)) {
+    if (io_withheld(io, f, p->mark)) {
         io->n.tx_withheld++;
         return;
     }

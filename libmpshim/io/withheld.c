@@ -56,15 +56,16 @@ void io_flows_rerouted(struct io *io)
     io->nrerouted = 0;
 }
 
-bool io_withheld(void *arg, void *flow)
+bool io_withheld(void *arg, void *flow, uint32_t mark)
 {
     struct io *io = arg;
     struct io_flow *f = flow;
     bool was = f->withheld;
 
-    if (f->way_known) return f->withheld;
+    if (f->way_known && f->mark == mark) return f->withheld;
     f->way_known = true;
-    f->withheld = io_route_elsewhere(io, f->ifindex, &f->local.ip, &f->remote.ip);
+    f->mark = mark;
+    f->withheld = io_route_elsewhere(io, f->ifindex, &f->local.ip, &f->remote.ip, mark);
     if (f->withheld && !was) { /* what waits for a full queue would leave later; others' packets among it are sent again */
         io_sock_forget(f->raw);
         if (f->fast) io_sock_forget(f->fast);

@@ -15,6 +15,10 @@
 #define SO_COOKIE 57
 #endif
 
+#ifndef IP_LOCAL_PORT_RANGE
+#define IP_LOCAL_PORT_RANGE 51 /* Linux 6.3 */
+#endif
+
 #define ENGINE_TIMEOUT_MS 5000
 
 static int get_int(int fd, int level, int opt)
@@ -62,11 +66,11 @@ static bool is_bound(int fd, bool tried)
     return a.sa.sa_family == AF_INET ? a.v4.sin_addr.s_addr != 0 : !IN6_IS_ADDR_UNSPECIFIED(&a.v6.sin6_addr);
 }
 
-static bool is_tied(int fd) /* to a device, or by a mark to routes of its own */
+static bool is_tied(int fd) /* to a device, or to a range of ports */
 {
     char dev[IFNAMSIZ] = "";
     socklen_t n = sizeof dev;
-    return (REAL(getsockopt)(fd, SOL_SOCKET, SO_BINDTODEVICE, dev, &n) == 0 && n > 0 && dev[0]) || get_int(fd, SOL_SOCKET, SO_MARK);
+    return (REAL(getsockopt)(fd, SOL_SOCKET, SO_BINDTODEVICE, dev, &n) == 0 && n > 0 && dev[0]) || get_int(fd, IPPROTO_IP, IP_LOCAL_PORT_RANGE);
 }
 
 /* An address that this socket cannot connect to is refused by the kernel in its own words. */
@@ -150,7 +154,7 @@ static int ask(int fd, int host, int family, const union ctl_addr *remote, struc
     q.remote = *remote;
     shim_options_read(fd, remote->sa.sa_family, &q);
     if (family == AF_INET6 && get_int(fd, IPPROTO_IPV6, IPV6_V6ONLY)) q.flags |= CTL_F_V6ONLY;
-    return shim_request(host, &q, -1, rep, ENGINE_TIMEOUT_MS);
+    return shim_request(host, &q, shim_is_marked(fd) ? fd : -1, rep, ENGINE_TIMEOUT_MS);
 }
 
 /* The engine may have ended since the last call (a helper killed, a parent's engine): once more with another. */
@@ -159,7 +163,7 @@ static int ask_some_host(int fd, int family, const union ctl_addr *remote, struc
     enum ctl_why why;
     int r = -EPIPE;
     for (int tries = 0; tries < 2 && r == -EPIPE; tries++) {
-        *host = shim_host_for_connect(&why, detail);
+        *host = shim_host_for_connect(get_int(fd, SOL_SOCKET, SO_MARK) != 0, &why, detail);
         if (*host < 0) return (int)why;
         if (!shim_host_fits(*host, fd)) return *detail = SHIM_OTHER_NETWORK, CTL_EXCLUDED;
         r = ask(fd, *host, family, remote, rep);

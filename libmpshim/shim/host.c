@@ -195,11 +195,11 @@ int shim_request_into(int host, struct ctl_req *q, int fd, void *rep, size_t siz
     return means_gone(r) ? -EPIPE : r;
 }
 
-int shim_request_stranger(const struct ctl_req *q, void *rep, size_t size, int timeout_ms)
+int shim_request_stranger(const struct ctl_req *q, int shown, void *rep, size_t size, int timeout_ms)
 {
     int saved = errno, fd = shim_identity_connect(&q->identity);
     if (fd < 0) return errno = saved, fd;
-    long r = send_message(fd, q, sizeof *q, NULL, 0);
+    long r = send_message(fd, q, sizeof *q, &shown, shown >= 0);
     if (r >= 0) r = await(fd, rep, size, timeout_ms);
     sys_close(fd);
     errno = saved;
@@ -425,6 +425,13 @@ static int pick_for_connect(const char **why)
     return shim_is_privileged() ? pick(first, 2, why) : pick(helper, 1, why);
 }
 
+/* An engine inside loses its rights with the program, and no packet can be given a mark without. */
+static int pick_for_marked(const char **why)
+{
+    static const int lasting[] = {SHIM_HOST_HELPER, SHIM_HOST_INSIDE};
+    return shim_conf.engine == SHIM_AUTO && shim_is_privileged() && !is_forked ? pick(lasting, 2, why) : pick_for_connect(why);
+}
+
 static int pick_for_listen(const char **why)
 {
     static const int inside[] = {SHIM_HOST_INSIDE};
@@ -445,7 +452,7 @@ static int host_for(int (*choose)(const char **), enum ctl_why *why, const char 
     return r;
 }
 
-int shim_host_for_connect(enum ctl_why *why, const char **detail) { return host_for(pick_for_connect, why, detail); }
+int shim_host_for_connect(bool marked, enum ctl_why *why, const char **detail) { return host_for(marked ? pick_for_marked : pick_for_connect, why, detail); }
 int shim_host_for_listen(enum ctl_why *why, const char **detail) { return host_for(pick_for_listen, why, detail); }
 
 int shim_host_existing(void)

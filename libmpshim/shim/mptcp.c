@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "core/stack.h"
 #include "mpshim.h"
 #include "shim/shim.h"
 
@@ -67,15 +68,18 @@ int w_socket(int domain, int type, int protocol)
 
 static void fill_info(const struct ctl_info *c, struct mptcp_info *m)
 {
+    uint8_t most = c->conn.subflows_max ? (uint8_t)(c->conn.subflows_max - 1) : 0;
     *m = (struct mptcp_info){
-        .subflows = (uint8_t)(c->n ? c->n - 1 : 0), /* those beside the first */
-        .subflows_max = CTL_SUBFLOWS - 1, .local_addr_max = CTL_SUBFLOWS - 1,
-        .flags = (c->flags & CTL_I_MULTIPATH ? 0 : FLAG_FALLBACK) | (c->flags & CTL_I_PEER_KEY ? FLAG_REMOTE_KEY_RECEIVED : 0),
-        .token = c->token, .write_seq = c->snd_nxt, .snd_una = c->snd_una, .rcv_nxt = c->rcv_nxt,
-        .csum_enabled = !!(c->flags & CTL_I_CSUM), .bytes_retrans = c->bytes_retrans, .bytes_sent = c->rep.bytes_sent - c->unsent,
-        .bytes_received = c->rep.bytes_received + c->unread, .bytes_acked = c->bytes_acked, .subflows_total = (uint8_t)c->n,
+        .subflows_max = most, .local_addr_max = most, .add_addr_accepted_max = most, .add_addr_signal_max = most,
+        .add_addr_signal = c->conn.addr_signalled, .add_addr_accepted = c->conn.addr_accepted,
+        .flags = (c->rep.plain_why == MP_WHY_MULTIPATH || c->rep.plain_why == MP_WHY_PENDING ? 0 : FLAG_FALLBACK) | (c->conn.flags & CTL_I_PEER_KEY ? FLAG_REMOTE_KEY_RECEIVED : 0),
+        .token = c->conn.token, .write_seq = c->conn.snd_nxt + c->conn.unsent, .snd_una = c->conn.snd_una, .rcv_nxt = c->conn.rcv_nxt,
+        .csum_enabled = !!(c->conn.flags & CTL_I_CSUM), .retransmits = c->conn.rexmits, .bytes_retrans = c->conn.bytes_reinjected, .bytes_sent = c->rep.bytes_sent - c->conn.unsent,
+        .bytes_received = c->rep.bytes_received + c->conn.unread, .bytes_acked = c->conn.bytes_acked + !!(c->conn.flags & CTL_I_FIN_ACKED), .subflows_total = (uint8_t)c->n,
+        .last_data_sent = shim_ms_since(c->conn.sent_at_ms), .last_data_recv = shim_ms_since(c->conn.recv_at_ms), .last_ack_recv = shim_ms_since(c->conn.acked_at_ms),
     };
-    for (uint32_t k = 0; k < c->n; k++) m->local_addr_used = (uint8_t)(m->local_addr_used + !c->sf[k].initial);
+    for (uint32_t k = 0; k < c->n; k++) m->subflows = (uint8_t)(m->subflows + !c->sf[k].initial); /* those beside the first */
+    if (!(c->conn.flags & CTL_I_SERVER)) m->local_addr_used = m->subflows;
 }
 
 static void fill_addrs(const struct ctl_subflow *s, struct subflow_addrs *a)
@@ -122,12 +126,22 @@ static int get_array(const struct ctl_info *c, int opt, void *v, socklen_t *n)
 
 static void full_element(const struct ctl_subflow *s, const struct full_info *f, uint32_t k)
 {
-    struct subflow_info a = {.id = k + 1};
+    struct subflow_info a = {.id = s->id + 1u};
     struct tcp_info t;
     fill_addrs(s, &a.addrs);
     shim_info_subflow(s, &t);
     memcpy((char *)(uintptr_t)f->subflow_info + (size_t)k * f->size_sfinfo_user, &a, f->size_sfinfo_user);
     memcpy((char *)(uintptr_t)f->tcp_info + (size_t)k * f->size_tcpinfo_user, &t, f->size_tcpinfo_user);
+}
+
+/* The kernel would say EFAULT. */
+static bool arrays_are_readable(const struct ctl_info *c, const struct full_info *f)
+{
+    for (uint32_t k = 0; k < c->n && k < f->size_arrays_user; k++) {
+        if (f->size_sfinfo_user && !shim_is_readable((char *)(uintptr_t)f->subflow_info + (size_t)k * f->size_sfinfo_user)) return false;
+        if (f->size_tcpinfo_user && !shim_is_readable((char *)(uintptr_t)f->tcp_info + (size_t)k * f->size_tcpinfo_user)) return false;
+    }
+    return true;
 }
 
 static int get_full(const struct ctl_info *c, void *v, socklen_t *n)
@@ -143,6 +157,7 @@ static int get_full(const struct ctl_info *c, void *v, socklen_t *n)
     f.size_tcpinfo_user = (uint32_t)least(f.size_tcpinfo_user, sizeof(struct tcp_info));
     f.size_sfinfo_user = (uint32_t)least(f.size_sfinfo_user, sizeof(struct subflow_info));
     f.num_subflows = c->n;
+    if (!arrays_are_readable(c, &f)) return -EFAULT;
     for (uint32_t k = 0; k < c->n && k < f.size_arrays_user; k++) full_element(&c->sf[k], &f, k);
     fill_info(c, &f.mptcp_info);
     *n = (socklen_t)least(*n, sizeof f);
@@ -154,6 +169,7 @@ static int get_full(const struct ctl_info *c, void *v, socklen_t *n)
 
 static int sol_mptcp_get(const struct ctl_info *c, int opt, void *v, socklen_t *n)
 {
+    if (*n && !shim_is_readable(v)) return -EFAULT;
     switch (opt) {
     case MPTCP_INFO: return get_info(c, v, n);
     case MPTCP_TCPINFO: case MPTCP_SUBFLOW_ADDRS: return get_array(c, opt, v, n);
@@ -222,8 +238,8 @@ static int sol_mpshim_get(int fd, int opt, void *v, socklen_t *n)
         if (opt == MPSHIM_ENABLE) return give_u32(!is_connected(fd) && may_be_carried(fd), v, n);
         return is_connected(fd) ? -EOPNOTSUPP : -ENOTCONN;
     }
-    if (opt == MPSHIM_ENABLE) return give_u32(!!(c.flags & CTL_I_MULTIPATH), v, n);
-    if (opt == MPSHIM_CONNID) return c.flags & CTL_I_MULTIPATH ? give_u32(c.token, v, n) : -EOPNOTSUPP;
+    if (opt == MPSHIM_ENABLE) return give_u32(!!(c.conn.flags & CTL_I_MULTIPATH), v, n);
+    if (opt == MPSHIM_CONNID) return c.conn.flags & CTL_I_MULTIPATH ? give_u32(c.conn.token, v, n) : -EOPNOTSUPP;
     return opt == MPSHIM_SUBFLOWS ? give_subflows(&c, v, n) : -ENOPROTOOPT;
 }
 
@@ -266,7 +282,8 @@ int shim_mptcp_get(int fd, int level, int opt, void *v, socklen_t *n)
 {
     struct ctl_info c;
     int saved = errno;
-    if (!v || !n || (int)*n < 0) return REAL(getsockopt)(fd, level, opt, v, n);
+    if (level == SOL_MPTCP && !shim_is_readable(n) && is_ours(fd, &c)) return (int)shim_ret(-EFAULT, saved);
+    if (!v || !shim_is_readable(n) || (int)*n < 0) return REAL(getsockopt)(fd, level, opt, v, n);
     if (level == SOL_MPSHIM) return (int)shim_ret(sol_mpshim_get(fd, opt, v, n), saved);
     if (!is_ours(fd, &c)) return REAL(getsockopt)(fd, level, opt, v, n);
     return (int)shim_ret(sol_mptcp_get(&c, opt, v, n), saved);

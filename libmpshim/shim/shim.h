@@ -153,14 +153,14 @@ int shim_own_sorted(int *v, int max);    /* all, ascending */
 /* ---- hosts and requests (host.c) ---- */
 
 /* An engine for a new connection or listener, started if need be; -1 and *why if the kernel must carry it. */
-int shim_host_for_connect(enum ctl_why *why, const char **detail);
+int shim_host_for_connect(bool marked, enum ctl_why *why, const char **detail); /* marked: it has an SO_MARK */
 int shim_host_for_listen(enum ctl_why *why, const char **detail);
 int shim_host_existing(void); /* one that runs, never starting one: helper, own, parent's; -1: none */
 /* Sends req (fds: up to two more descriptors) and waits for the answer: 0 or -errno (-EPIPE: the engine is gone). */
 int shim_request(int host, struct ctl_req *req, int fd, struct ctl_rep *rep, int timeout_ms);
 int shim_request_into(int host, struct ctl_req *req, int fd, void *rep, size_t size, int timeout_ms); /* an answer of another size */
 /* One question to the engine of q->identity, with which this process has no control connection. 0 or -errno. */
-int shim_request_stranger(const struct ctl_req *q, void *rep, size_t size, int timeout_ms);
+int shim_request_stranger(const struct ctl_req *q, int fd, void *rep, size_t size, int timeout_ms);
 void shim_tell(int host, struct ctl_req *req); /* no answer */
 void shim_host_check(int host); /* if it has gone, another takes its listeners */
 void shim_req_init(struct ctl_req *req, enum ctl_op op);
@@ -217,9 +217,11 @@ int shim_listen(int fd, int backlog);
 void shim_listen_again(void); /* the helper is gone: another takes its listeners, or the kernel */
 void shim_options_read(int fd, int family, struct ctl_req *req); /* sockopt.c: what the program set before connect() */
 void shim_listen_options(int fd, struct shim_fd *f); /* listen.c: an option of a listener was set */
+bool shim_is_marked(int fd); /* it has an SO_MARK or SO_PRIORITY */
 bool shim_is_info(int level, int opt); /* info.c: a figure of the connection */
 void shim_info_get(int fd, struct shim_fd *f, int level, int opt, void *v, socklen_t n); /* v: as the kernel answered */
 struct tcp_info;
+uint32_t shim_ms_since(uint64_t monotonic_ms); /* 0: never */
 void shim_info_subflow(const struct ctl_subflow *s, struct tcp_info *i);
 bool shim_is_readable(const void *p); /* truth.c */
 void shim_option_tell(int fd, int opt, int value); /* enum mpc_opt; the engine, if it is concerned: of a carrier, or a listener */
@@ -227,6 +229,10 @@ int shim_congestion_set(int fd, const void *v, socklen_t n);             /* cong
 void shim_congestion_get(const struct shim_fd *f, void *v, socklen_t n); /* v: as the kernel answered */
 int shim_mpshim_set(int fd, int opt, const void *v, socklen_t n);
 int shim_mptcp_get(int fd, int level, int opt, void *v, socklen_t *n); /* mptcp.c; as getsockopt() */
+bool shim_is_packet_options(int level, int opt); /* info.c */
+void shim_packet_options(int fd, struct shim_fd *f, void *v, socklen_t n); /* v: as the kernel answered */
+uint64_t shim_linger(int fd, struct shim_fd *w); /* linger.c */
+void shim_linger_wait(struct shim_fd *w, uint64_t end);
 void shim_bound_sndbuf(int fd); /* a carrier holds no more unsent data than the network's own socket would */
 bool shim_is_tcp(int fd, int *family);
 uint64_t shim_cookie(int fd);

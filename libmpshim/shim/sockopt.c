@@ -33,6 +33,8 @@ static const struct { int level, opt; enum mpc_opt to; } forwarded[] = {
     {IPPROTO_IPV6, IPV6_TCLASS, MPC_TOS},
     {IPPROTO_IP, IP_TTL, MPC_TTL},
     {IPPROTO_IPV6, IPV6_UNICAST_HOPS, MPC_TTL},
+    {SOL_SOCKET, SO_MARK, MPC_MARK},
+    {SOL_SOCKET, SO_PRIORITY, MPC_PRIORITY},
 };
 
 /* ---- before connect() ---- */
@@ -69,6 +71,9 @@ void shim_options_read(int fd, int family, struct ctl_req *q)
     q->cc = f && f->cookie == shim_cookie(fd) ? f->cc : 0;
 }
 
+/* What the host's own rules, routes and queues go by. */
+bool shim_is_marked(int fd) { return get(fd, SOL_SOCKET, SO_MARK) || get(fd, SOL_SOCKET, SO_PRIORITY); }
+
 /* Over loopback, autotuning gives the program's socket megabytes at once, behind which the engine's queue waits: a
  * program that counts what it wrote (progress bars, iperf3 -n) was 4.8 MB ahead of a 100 Mbit/s network, where the
  * kernel's TCP lets it be as far ahead as the windows are wide. CARRIER_SNDBUF keeps 10 Gbit/s busy over loopback. */
@@ -94,6 +99,25 @@ static bool is_other_family(const struct shim_fd *f, int level)
     return (level == IPPROTO_IPV6 && family == AF_INET) || (level == IPPROTO_IP && family == AF_INET6);
 }
 
+static bool is_mark(uint32_t opt) { return opt == MPC_MARK || opt == MPC_PRIORITY; }
+
+/* A mark is read from the socket itself, and holds for what is written after setsockopt(): an answer is waited for. */
+static void send_option(int fd, const struct shim_fd *f, struct ctl_req *q)
+{
+    int shown = is_mark(q->opt) ? fd : -1;
+    struct ctl_rep rep;
+    if (q->opt == MPC_MARK && q->value && f && f->host == SHIM_HOST_INSIDE && shim_conf.engine == SHIM_AUTO && shim_pid != 1) shim_hand_over(); /* as pick_for_marked() */
+    if (f && f->host < SHIM_HOSTS) {
+        if (shown >= 0) shim_request(f->host, q, shown, &rep, 1000);
+        else shim_tell(f->host, q);
+        return;
+    }
+    if (shim_request_stranger(q, shown, &rep, sizeof rep, 1000) == 0) return; /* another process made it */
+    shim_host_existing();
+    for (int host = 0; shown >= 0 && host < SHIM_HOSTS; host++) shim_request(host, q, shown, &rep, 1000);
+    if (shown < 0) shim_tell(SHIM_HOST_ANY, q);
+}
+
 /* Only where an engine may be concerned: something is in the table, or was made by a process before exec. */
 static void forward(int fd, enum mpc_opt opt, int value)
 {
@@ -106,14 +130,7 @@ static void forward(int fd, enum mpc_opt opt, int value)
     }
     q.opt = opt;
     q.value = value < 0 ? 0 : (uint64_t)value; /* -1: the default */
-    if (f && f->host < SHIM_HOSTS) {
-        shim_tell(f->host, &q);
-        return;
-    }
-    struct ctl_rep rep; /* another process made it */
-    if (shim_request_stranger(&q, &rep, sizeof rep, 1000) == 0) return;
-    shim_host_existing();
-    shim_tell(SHIM_HOST_ANY, &q);
+    send_option(fd, f, &q);
 }
 
 void shim_option_tell(int fd, int opt, int value)
@@ -121,6 +138,13 @@ void shim_option_tell(int fd, int opt, int value)
     struct shim_fd *f = shim_find(fd);
     if (f && f->kind == SHIM_LISTENER) shim_listen_options(fd, f);
     else forward(fd, (enum mpc_opt)opt, value);
+}
+
+/* The kernel derives SO_PRIORITY from IP_TOS. */
+static void tell_priority(int fd)
+{
+    struct shim_fd *f = shim_find(fd);
+    if (f && f->kind == SHIM_CARRIER) forward(fd, MPC_PRIORITY, 0);
 }
 
 /* Signed segments and checkpoints need the kernel's own TCP: such a socket is never carried. */
@@ -167,6 +191,7 @@ int w_setsockopt(int fd, int level, int opt, const void *v, socklen_t n)
     int saved = errno, r = REAL(setsockopt)(fd, level, opt, v, n), value, i = r == 0 ? forward_of(level, opt) : -1;
     if (i < 0 || !value_of(level, v, n, &value)) return r;
     if (!is_other_family(shim_find(fd), level)) shim_option_tell(fd, forwarded[i].to, value);
+    if (level == IPPROTO_IP && opt == IP_TOS) tell_priority(fd);
     errno = saved;
     return r;
 }
@@ -184,6 +209,10 @@ static void carrier_get(int fd, struct shim_fd *f, int level, int opt, void *v, 
         w_getpeername(fd, v, n);
     else if (shim_is_info(level, opt))
         shim_info_get(fd, f, level, opt, v, *n);
+    else if (shim_is_packet_options(level, opt))
+        shim_packet_options(fd, f, v, *n);
+    else if (level == IPPROTO_TCP && opt == TCP_SAVED_SYN)
+        *n = 0; /* it came over loopback; the client's is not kept */
 }
 
 int w_getsockopt(int fd, int level, int opt, void *v, socklen_t *n)

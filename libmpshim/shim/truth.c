@@ -124,7 +124,7 @@ static int query_any(const union ctl_addr *identity, const union ctl_addr *local
 {
     struct ctl_req q;
     question_about(&q, k, identity, local);
-    if (answer_of(k, shim_request_stranger(&q, k->answer, k->size, 1000)) == 0) return 0;
+    if (answer_of(k, shim_request_stranger(&q, -1, k->answer, k->size, 1000)) == 0) return 0;
     shim_host_existing();
     for (int host = 0; host < SHIM_HOSTS; host++)
         if (query_host(host, identity, local, k) == 0) return 0;

@@ -99,10 +99,11 @@ static bool op_writable(void *arg, void *flow)
     return !f->blocked;
 }
 
-static bool op_route(void *arg, int ifindex, const struct mp_addr *local, const struct mp_addr *remote)
+static bool op_route(void *arg, int ifindex, const struct mp_addr *local, const struct mp_addr *remote, uint32_t mark)
 {
     struct sim_host *h = host_of(arg);
     int i = sim_iface_of(h, ifindex);
+    (void)mark;
     return i >= 0 && h->iface[i].up && local->family == remote->family && iface_has(&h->iface[i], local) &&
            route_of(h, ifindex, remote);
 }

@@ -65,7 +65,7 @@ class Ctl:
         self.s.close()
 
     def _send(self, op, fds, text=b"", **kw):
-        q = Req(version=1, op=op, pid=os.getpid())
+        q = Req(version=2, op=op, pid=os.getpid())
         for k, v in kw.items():
             setattr(q, k, v)
         anc = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []

@@ -383,11 +383,11 @@ static int route(char **a)
     toy.quiet = true;
     start(IO_AUTO);
     io_paths_start(toy.io);
-    err = io_route_lookup(toy.io, &remote, &local, &ifindex, &kind);
+    err = io_route_lookup(toy.io, &remote, 0, &local, &ifindex, &kind);
     if_indextoname((unsigned)ifindex, name);
     printf("{\"err\": %d, \"local\": \"%s\", \"name\": \"%s\", \"kind\": %d, \"route\": %s}\n", err,
            err || !local.family ? "" : text(&local), name, kind,
-           io_route(toy.io, (int)if_nametoindex(a[1]), &from, &remote) ? "true" : "false");
+           io_route(toy.io, (int)if_nametoindex(a[1]), &from, &remote, 0) ? "true" : "false");
     return 0;
 }
 

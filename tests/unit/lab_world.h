@@ -125,13 +125,13 @@ LAB static uint32_t lab_slice_max(void *arg, void *flow, uint32_t mss)
     return l->slice > mss ? l->slice : mss;
 }
 LAB static bool lab_writable(void *arg, void *flow) { (void)flow; return !((struct lab *)arg)->blocked; }
-LAB static bool lab_route(void *arg, int ifindex, const struct mp_addr *a, const struct mp_addr *b)
+LAB static bool lab_route(void *arg, int ifindex, const struct mp_addr *a, const struct mp_addr *b, uint32_t mark)
 {
     struct lab *l = arg;
-    (void)a; (void)b;
+    (void)a; (void)b; (void)mark;
     return !l->no_route && l->withheld != ifindex;
 }
-LAB static bool lab_withheld(void *arg, void *flow) { return flow && ((struct lab *)arg)->withheld == *(int *)flow; }
+LAB static bool lab_withheld(void *arg, void *flow, uint32_t mark) { (void)mark; return flow && ((struct lab *)arg)->withheld == *(int *)flow; }
 LAB static uint32_t lab_mtu(void *arg, int ifindex) { (void)ifindex; return ((struct lab *)arg)->mtu; }
 LAB static uint16_t lab_port_get(void *arg, uint8_t family, bool fresh) { (void)family, (void)fresh; return (uint16_t)(40000 + ++((struct lab *)arg)->ports); }
 LAB static void lab_port_put(void *arg, uint8_t family, uint16_t port) { (void)arg; (void)family; (void)port; }
@@ -189,7 +189,7 @@ LAB static void lab_pump(struct lab *l)
     struct mpc *c;
     unsigned bits;
     while (mp_stack_poll(l->st, &k, l->now))
-        if (!lab_withheld(l, k.flow)) lab_capture(l, &k);
+        if (!lab_withheld(l, k.flow, k.mark)) lab_capture(l, &k);
     while (mp_stack_event(l->st, &c, &bits)) {
         if (bits & MP_EV_ACCEPT) l->c = c;
         if (c == l->c) l->events |= bits;

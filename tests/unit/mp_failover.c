@@ -45,6 +45,26 @@ static void ack_first_only(struct lab *l, int rounds)
     }
 }
 
+TEST(the_user_timeout_bounds_the_silence_of_all_subflows) /* RFC 5482, RFC 9293 3.8.3 */
+{
+    struct lab l = { 0 };
+    two(&l);
+    mpc_setopt(l.c, MPC_USER_TIMEOUT_MS, 3000, l.now);
+    lab_write(&l, 15000);
+    ack_first_only(&l, 15);
+    CHECK(mpc_send_done(l.c));
+    lab_wait(&l, MP_SEC(10)); /* with nothing to acknowledge there is nothing to wait for */
+    CHECK_EQ(mpc_error(l.c), 0);
+    lab_write(&l, 1000);
+    lab_wait(&l, MP_MS(2900));
+    CHECK_EQ(mpc_error(l.c), 0);
+    lab_wait(&l, MP_MS(300));
+    CHECK_EQ(mpc_error(l.c), ETIMEDOUT);
+    CHECK_EQ(mp_stack_counter(l.st, MP_E_user_timeout), 1);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(data_of_a_silent_subflow_goes_to_the_other_within_150_ms)
 {
     struct lab l = { 0 };

@@ -269,6 +269,7 @@ void mpc_release(struct mpc *c, mp_dur l, mp_time now) { (void)l, (void)now; c->
 int mpc_error(const struct mpc *c) { return c->err; }
 bool mpc_send_done(const struct mpc *c) { return !c->peer || c->peer->rx.len == 0; }
 int mpc_setopt(struct mpc *c, enum mpc_opt o, uint64_t v, mp_time now) { (void)c, (void)o, (void)v, (void)now; return 0; }
+void mp_stack_listen_setopt(struct mp_stack *s, void *owner, enum mpc_opt o, uint64_t v) { (void)s, (void)owner, (void)o, (void)v; }
 const char *mp_plain_why_text(enum mp_plain_why w) { (void)w; return "no option"; }
 void mpc_get_info(const struct mpc *c, struct mpc_info *i)
 {
@@ -299,8 +300,9 @@ void *io_flow_open(void *io, int i, const struct mp_endpoint *l, const struct mp
 void io_flow_close(void *io, void *f) { (void)io, (void)f; }
 uint32_t io_slice_max(void *io, void *f, uint32_t m) { (void)io, (void)f; return m; }
 bool io_writable(void *io, void *f) { (void)io, (void)f; return true; }
-bool io_route(void *io, int i, const struct mp_addr *l, const struct mp_addr *r) { (void)io, (void)i, (void)l, (void)r; return true; }
-bool io_withheld(void *io, void *flow) { (void)io, (void)flow; return false; }
+bool io_route(void *io, int i, const struct mp_addr *l, const struct mp_addr *r, uint32_t mark) { (void)io, (void)i, (void)l, (void)r, (void)mark; return true; }
+bool io_withheld(void *io, void *flow, uint32_t mark) { (void)io, (void)flow, (void)mark; return false; }
+bool io_may_mark(void) { return true; }
 uint32_t io_mtu(void *io, int i) { (void)io, (void)i; return 1500; }
 uint16_t io_port_get(void *io, uint8_t f, bool fresh) { (void)io, (void)f, (void)fresh; return 1; }
 void io_port_put(void *io, uint8_t f, uint16_t p) { (void)io, (void)f, (void)p; }
@@ -314,7 +316,7 @@ struct mpc *mpc_load(struct mp_stack *s, FILE *f, void *owner, mp_time now) { (v
 void io_output(struct io *io, const struct mp_pkt *p) { (void)io, (void)p; }
 int io_listen(struct io *io, uint8_t f, uint16_t p) { (void)io, (void)f, (void)p; return 0; }
 void io_unlisten(struct io *io, uint8_t f, uint16_t p) { (void)io, (void)f, (void)p; }
-int io_route_lookup(struct io *io, const struct mp_addr *remote, struct mp_addr *local, int *ifindex, enum io_route_kind *kind)
+int io_route_lookup(struct io *io, const struct mp_addr *remote, uint32_t mark, struct mp_addr *local, int *ifindex, enum io_route_kind *kind)
 {
     (void)io;
     *local = *remote;

@@ -95,9 +95,10 @@ static bool op_writable(void *arg, void *flow)
 
 static int path_of(const struct mp_addr *a) { return a->family == 4 ? a->b[2] : a->b[13]; }
 
-static bool op_route(void *arg, int ifindex, const struct mp_addr *local, const struct mp_addr *remote)
+static bool op_route(void *arg, int ifindex, const struct mp_addr *local, const struct mp_addr *remote, uint32_t mark)
 {
     const struct w_host *h = arg;
+    (void)mark;
     return local->family == remote->family && ifindex >= 1 && ifindex <= W_PATHS && h->up[ifindex] && path_of(remote) == ifindex;
 }
 
