@@ -45,9 +45,9 @@ void mpc_get_info(const struct mpc *c, struct mpc_info *i)
     i->snd_wnd = c->v.snd_edge > c->v.snd_nxt ? c->v.snd_edge - c->v.snd_nxt : 0;
     i->rcv_wnd = c->v.rcv_edge > c->v.rcv_nxt ? c->v.rcv_edge - c->v.rcv_nxt : 0;
     i->opened = c->v.opened;
-    i->last_sent = c->v.data_sent_at;
-    i->last_recv = c->v.data_recv_at;
-    i->last_ack = c->v.last_data_ack;
+    i->last_sent = c->v.data_sent_at ? c->v.data_sent_at : c->v.opened;
+    i->last_recv = c->v.data_recv_at ? c->v.data_recv_at : c->v.opened;
+    i->last_ack = c->v.last_data_ack ? c->v.last_data_ack : c->v.opened;
     i->rexmits = c->v.data_rexmits;
     for (int k = 0; k < PM_MAX_REMOTE; k++) {
         i->addr_signalled += c->v.announce[k].at.ip.family && c->v.announce[k].tries;

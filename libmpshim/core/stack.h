@@ -152,7 +152,7 @@ struct mpc_subflow_info {
     bool backup, stale, initial;
     uint8_t addr_id_local, addr_id_remote;
     int id;                    /* counted up from 0 in the connection */
-    mp_time last_sent, last_recv, last_heard; /* data out, data in, any segment; 0: never */
+    mp_time last_sent, last_recv, last_heard; /* data out, data in, any segment; none yet: when it was opened */
     mp_dur srtt, rttvar, min_rtt, rto;
     uint64_t cwnd, ssthresh, flight, bytes_sent, bytes_acked, bytes_received, bytes_retrans;
     uint32_t mss, mtu;
@@ -171,7 +171,7 @@ struct mpc_info {
     uint64_t unsent, unread;       /* bytes in the send queue not sent yet; received in order, not consumed */
     uint64_t snd_wnd, rcv_wnd;     /* connection-level windows left: the peer's, from what was sent; ours, as offered */
     mp_time opened;
-    mp_time last_sent, last_recv, last_ack; /* of data; 0: none yet */
+    mp_time last_sent, last_recv, last_ack; /* of data; none yet: when it was opened */
     int rexmits;                   /* times in a row that data was sent again for want of a DATA_ACK */
     int addr_signalled, addr_accepted; /* by ADD_ADDR: own addresses, the peer's */
     int nsubflows, subflows_ever, subflows_max;

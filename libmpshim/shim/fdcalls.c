@@ -12,9 +12,12 @@ int w_close(int fd)
         return -1;
     }
     if (SHIM_LIKELY(!shim_find(fd))) return REAL(close)(fd);
+    struct shim_fd carrier;
+    uint64_t until = shim_linger(fd, &carrier);
     unsigned listened = shim_take(fd);
     int r = REAL(close)(fd);
     shim_unlisten(listened);
+    if (SHIM_UNLIKELY(until)) shim_linger_wait(&carrier, until);
     return r;
 }
 

@@ -12,7 +12,8 @@ the engine sees an ordinary remote peer, client and server are both under the sh
 is told of it. What the host receives for the address is local by a rule for packets that came in (iif eth0, eth1), and
 for those from 127.0.0.0/8, the engine's own end of an accepted connection. The kernel alone runs in the same network.
 
-Prints the tests whose outcome is worse under the shim; with --all every outcome. Status 1: one is not in docs/cpython-tests.md.
+Prints the tests whose outcome is worse under the shim; with --all every outcome; --write puts the modules' lines into
+docs/cpython-tests.md. Status 1: a difference is not explained there.
 """
 import argparse
 import shutil
@@ -113,13 +114,23 @@ def explained():
     return page.read_text() if page.exists() else ""
 
 
+def write(lines):
+    """The latest run of each module, in the page's list of them."""
+    path = ROOT / "docs/cpython-tests.md"
+    before, block, after = path.read_text().split("```\n", 2)
+    kept = dict(line.split(":", 1) for line in block.splitlines())
+    kept.update(line.split(":", 1) for line in lines)
+    path.write_text("```\n".join((before, "".join(f"{m}:{text}\n" for m, text in kept.items()), after)))
+
+
 def main():
     parser = argparse.ArgumentParser(prog="cpython")
     parser.add_argument("modules", nargs="*")
     parser.add_argument("--all", action="store_true", help="print every outcome")
+    parser.add_argument("--write", action="store_true", help="put the results into docs/cpython-tests.md")
     parser.add_argument("--engine", default="auto")
     args = parser.parse_args()
-    page, total, carried, new = explained(), 0, 0, 0
+    page, total, carried, new, lines = explained(), 0, 0, 0, []
     with network() as lab:
         names(lab.client)
         directory = Path(lab.client.scratch("tests-"))
@@ -132,14 +143,17 @@ def main():
             worse = [t for t in bare if bare[t][0] == "ok" and under.get(t, ("missing", ""))[0] not in ("ok",)]
             total += len(bare)
             count = {o: sum(v[0] == o for v in bare.values()) for o in ("ok", "failed", "skipped")}
-            print(f"{module}: {len(bare)} tests, {count['ok']} pass bare ({count['failed']} fail there, {count['skipped']} skipped); "
-                  f"{len(worse)} worse under mptcp-run", flush=True)
+            lines.append(f"{module}: {len(bare)} tests, {count['ok']} pass bare ({count['failed']} fail there, {count['skipped']} skipped); "
+                         f"{len(worse)} worse under mptcp-run")
+            print(lines[-1], flush=True)
             for test in worse:
                 known = test.split(".")[-1] in page
                 new += not known
                 print(f"  {'' if known else 'NEW '}{test}: {' '.join(under.get(test, ('missing', '')))}", flush=True)
             for test in sorted(under) if args.all else ():
                 print(f"    {test}: {bare.get(test)} {under[test]}")
+    if args.write:
+        write(lines)
     print(f"{total} tests; {carried} packets went over the network under mptcp-run; {new} differences that docs/cpython-tests.md does not explain")
     return new > 0
 

@@ -1,5 +1,6 @@
 """Listening: the far end is asked to connect to the program (call)."""
 import pytest
+from conftest import HOSTS
 
 
 def test_accepted_socket_knows_its_addresses(same):
@@ -118,6 +119,44 @@ while sum(n) < 40:
     for l in select.select([a, b], [], [], 5)[0]: s, _ = l.accept(); n[l is b] += 1; s.close()
 print(sum(n), min(n) > 0); b.close(); time.sleep(0.1); call(a, "bye", 10); print(sum(a.accept()[0].recv(9) == b"bye" for i in range(10)))
 """, "40 True\n10")
+
+
+def test_a_group_whose_program_steers(same):
+    """SO_ATTACH_REUSEPORT_CBPF: the program's own choice among its listeners; taken away, each gets its share again."""
+    same("""
+def one(port=0):
+    l = socket.socket(); l.setsockopt(1, 15, 1); l.bind(("0.0.0.0", port)); l.listen(64); return l
+a = one(); b, c = one(a.getsockname()[1]), one(a.getsockname()[1]); f = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 1)); print(err(a.setsockopt, 1, 51, struct.pack("HxxxxxxP", 1, ctypes.addressof(f))))
+def share(n):
+    call(a, "bye", n); got = [0, 0, 0]
+    while sum(got) < n and (ready := select.select([a, b, c], [], [], 5)[0]):
+        for l in ready: s, _ = l.accept(); got[(a, b, c).index(l)] += 1; s.close()
+    return got
+print(share(20)); print(err(a.setsockopt, 1, 68, 0)); g = share(60); print(sum(g), min(g) > 0)
+""", "None\n[0, 20, 0]\nNone\n60 True")
+
+
+def test_ipv4_and_v6only_on_one_port(same):
+    same("""
+l = listen(); p = l.getsockname()[1]; m = socket.socket(socket.AF_INET6); print(err(m.bind, ("::", p))); m = socket.socket(socket.AF_INET6); m.setsockopt(41, socket.IPV6_V6ONLY, 1); m.bind(("::", p)); m.listen()
+call(l); s, a = l.accept(); s.sendall(b"4"); print(a[0], s.recv(1)); call(m, to=NEAR6); s, a = m.accept(); s.sendall(b"6"); print(a[0], s.recv(1), s.getsockname()[0]); call(m, to=NEAR); l.settimeout(5); print(l.accept()[1][0])
+""")
+
+
+def test_fast_open_of_a_listener(same):
+    same("""
+l = socket.socket(); print(err(l.setsockopt, 6, 23, 5)); l.bind(("0.0.0.0", 0)); l.listen(); print(err(l.setsockopt, 6, 23, 7), l.getsockopt(6, 23)); call(l); s, a = l.accept(); s.sendall(b"f"); print(s.recv(1), a[0])
+""")
+
+
+def test_saved_syn(same):
+    """TCP_SAVE_SYN: the client's first packet; of a connection that the engine brings there is none to show."""
+    code = """
+l = socket.socket(); l.setsockopt(6, 27, 1); l.bind(("0.0.0.0", 0)); l.listen(); call(l); s, a = l.accept(); b = s.getsockopt(6, 28, 200); print(len(b) and (socket.inet_ntoa(b[12:16]), struct.unpack_from("!H", b, 20)[0]) == a); s.sendall(b"z"); print(s.recv(1))
+"""
+    assert same.run(code)[0] == "True\nb'z'\n"
+    for engine in HOSTS:
+        assert same.run(code, engine)[0] == "0\nb'z'\n"
 
 
 def test_a_port_in_use_is_refused(same):

@@ -220,3 +220,34 @@ t = socket.socket(); t.setsockopt(6, 30, 1); print(err(t.connect, (FAR, ECHO)), 
 u = socket.socket(); u.setblocking(False); print(err(u.sendto, b"x", socket.MSG_FASTOPEN, (FAR, ECHO)) in ("EINPROGRESS", 1)); select.select([], [u], [], 5); print(u.getsockopt(1, 4), u.getpeername()[0])
 v = socket.socket(); print(err(v.sendto, b"x", socket.MSG_FASTOPEN, (FAR, NOBODY)))
 """)
+
+
+def test_fast_open_in_other_forms(same):
+    """sendmsg() with it, on IPv6 and mapped addresses; on a socket that is connected, or connecting."""
+    same("""
+s = socket.socket(); print(s.sendmsg([b"fa", b"st"], [], socket.MSG_FASTOPEN, (FAR, ECHO)), s.recv(4, socket.MSG_WAITALL), err(s.sendto, b"x", socket.MSG_FASTOPEN, (FAR, ECHO)))
+t = socket.socket(socket.AF_INET6); print(t.sendto(b"fast", socket.MSG_FASTOPEN, (FAR6, ECHO)), t.recv(4, socket.MSG_WAITALL), t.getpeername()[0])
+u = socket.socket(socket.AF_INET6); print(u.sendto(b"fast", socket.MSG_FASTOPEN, ("::ffff:" + FAR, ECHO)), u.recv(4, socket.MSG_WAITALL), u.getpeername()[0])
+v = socket.socket(); v.setblocking(False); v.connect_ex(("10.10.1.77", 80)); print(err(v.sendto, b"x", socket.MSG_FASTOPEN, ("10.10.1.77", 80))); print(err(socket.socket().send, b"x", socket.MSG_FASTOPEN))
+w = socket.socket(); w.setsockopt(6, 30, 1); w.setblocking(False); print(err(w.connect, (FAR, ECHO)) in (None, "EINPROGRESS")); select.select([], [w], [], 5); print(w.send(b"x"), w.getsockopt(1, 4), bool(select.select([w], [], [], 5)[0]), w.recv(1))
+""", carried=None)
+
+
+def test_a_range_of_local_ports(same):
+    """IP_LOCAL_PORT_RANGE: the port is the program's wish, as a bound one is."""
+    same("""
+s = socket.socket(); r = err(s.setsockopt, 0, 51, struct.pack("I", 40000 | 40009 << 16)); s.connect((FAR, ECHO)); s.sendall(b"p"); print(s.recv(1), r is not None or 40000 <= s.getsockname()[1] <= 40009)
+""", "b'p' True", carried=None)
+
+
+def test_a_mapped_socket_becomes_an_ipv4_one(same):
+    """IPV6_ADDRFORM."""
+    same("""
+s = socket.socket(socket.AF_INET6); s.connect(("::ffff:" + FAR, ECHO)); s.sendall(b"m"); print(s.recv(1), err(s.setsockopt, 41, 1, socket.AF_INET), s.getsockopt(1, 39)); t = socket.socket(fileno=os.dup(s.fileno())); t.sendall(b"n"); print(t.family == socket.AF_INET, t.recv(1), t.getpeername(), t.getsockname()[0])
+""")
+
+
+def test_names_after_the_end(same):
+    same("""
+s = dial(RESET); me = s.getsockname(); s.send(b"x"); time.sleep(0.4); s.recv(9); print(err(s.recv, 1), err(s.getpeername), s.getsockname() == me, err(s.shutdown, 2)); t = dial(ECHO); me = t.getsockname(); t.shutdown(1); print(t.recv(1), t.getsockname() == me); time.sleep(0.2); print(err(t.getpeername), t.getsockname() == me)
+""")

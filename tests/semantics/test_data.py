@@ -1,5 +1,6 @@
 """Bytes: the calls that move them, their flags, and how each direction ends."""
 import pytest
+from conftest import HOSTS
 
 
 # ---- ends
@@ -93,6 +94,47 @@ print(kept() == f"10000 {digest(b'd' * 10000)} Connection reset by peer")
 """, "True")
 
 
+@pytest.fixture
+def holes(net):
+    """hole(port): from then on nothing from the client to this port arrives."""
+    net.server.nft("table inet hole {\n set ports {\n type inet_service;\n }\n chain i {\n type filter hook input priority 0;\n tcp dport @ports drop;\n }\n}\n")
+    yield
+    net.server.run(["nft", "delete", "table", "inet", "hole"])
+
+
+@pytest.mark.parametrize("what,limit", [("s.setsockopt(6, 18, 1500); s.send(b'x')", 8), ("s.setsockopt(1, 9, 1); s.setsockopt(6, 4, 1); s.setsockopt(6, 5, 1); s.setsockopt(6, 6, 2)", 9)], ids=["TCP_USER_TIMEOUT", "SO_KEEPALIVE"])
+def test_the_peer_vanishes(same, net, holes, what, limit):
+    """In mid-connection: unacknowledged data after its time limit, and a silent peer after its probes."""
+    def code(engine):
+        net.server.run(["nft", "flush", "set", "inet", "hole", "ports"])
+        return f"""
+s = dial(ECHO); s.send(b"a"); print(s.recv(1)); time.sleep(0.4); subprocess.run({['ip', 'netns', 'exec', net.server.ns, 'nft', 'add', 'element', 'inet', 'hole', 'ports', '{ 7101 }']}, check=True)
+{what}; a = time.monotonic(); p = select.poll(); p.register(s, select.POLLIN); print([events(m) for f, m in p.poll(20000)], 0.9 < time.monotonic() - a < {limit}, err(s.recv, 1), err(s.recv, 1), err(s.send, b"y"), err(s.getpeername))
+"""
+    bare, _ = same.run(code(None))
+    assert bare == "b'a'\n['IN ERR HUP'] True ETIMEDOUT b'' EPIPE ENOTCONN\n", bare
+    for engine in HOSTS:
+        out, told = same.run(code(engine), engine)
+        assert out == bare and not any("kernel TCP" in line for line in told), (engine, out, told)
+
+
+def test_lingering_for_a_peer_that_does_not_answer(same, net, holes):
+    """SO_LINGER {1, 1}: close() waits for the acknowledgement, as long as told; a non-blocking socket's too."""
+    def code(engine):
+        net.server.run(["nft", "flush", "set", "inet", "hole", "ports"])
+        return f"""
+s, t, u = dial(ECHO), dial(ECHO), dial(ECHO)
+for x in (s, t, u): x.send(b"a"); x.recv(1)
+time.sleep(0.4); u.setsockopt(1, socket.SO_LINGER, struct.pack("ii", 1, 5)); u.send(b"x" * 1000); a = time.monotonic(); u.close(); print(time.monotonic() - a < 2)
+subprocess.run({['ip', 'netns', 'exec', net.server.ns, 'nft', 'add', 'element', 'inet', 'hole', 'ports', '{ 7101 }']}, check=True); t.setblocking(False)
+for x in (s, t): x.setsockopt(1, socket.SO_LINGER, struct.pack("ii", 1, 1)); x.send(b"x" * 1000); a = time.monotonic(); x.close(); print(round(time.monotonic() - a, 1))
+"""
+    for engine in (None, *HOSTS):
+        out, told = same.run(code(engine), engine)
+        first, blocking, other = out.split()
+        assert first == "True" and 0.9 <= float(blocking) < 2 and 0.9 <= float(other) < 2, (engine, out, told)
+
+
 @pytest.mark.parametrize("how", ["os._exit(0)", "sys.exit(0)", "os.execv('/bin/true', ['true'])"])
 def test_exit_with_10_mb_unsent(same, how):
     data = "data = b''.join(b'%8d' % i for i in range(1250000))\n"
@@ -176,6 +218,42 @@ s = dial(ECHO); print(err(s.recv, 1, socket.MSG_OOB)); s.setsockopt(1, socket.SO
 """)
 
 
+def test_flags_together(same):
+    """MSG_PEEK with MSG_WAITALL and MSG_TRUNC; MSG_WAITALL with MSG_DONTWAIT, a time limit and a low-water mark."""
+    same("""
+s = dial(SLOW); s.send(b"1"); print(s.recv(10, socket.MSG_PEEK | socket.MSG_WAITALL), s.recv(10)); s.send(b"1"); print(s.recv(5, socket.MSG_WAITALL), s.recv(10, socket.MSG_WAITALL | socket.MSG_DONTWAIT) if wait(lambda: ioctl_int(s, termios.FIONREAD) == 5) else 0)
+s.send(b"1"); wait(lambda: ioctl_int(s, termios.FIONREAD) == 10); b = ctypes.create_string_buffer(b"....", 4); print(libc.recv(s.fileno(), b, 4, socket.MSG_PEEK | socket.MSG_TRUNC), b.raw, s.recv(10))
+s.setsockopt(1, 20, struct.pack("ll", 0, 300000)); s.send(b"1"); print(s.recv(20, socket.MSG_WAITALL), err(s.recv, 20, socket.MSG_WAITALL))
+s.setsockopt(1, 20, struct.pack("ll", 0, 0)); s.setsockopt(1, socket.SO_RCVLOWAT, 8); s.send(b"1"); print(s.recv(10), s.getsockopt(1, 18))
+""")
+
+
+def test_peek_offset(same):
+    """SO_PEEK_OFF moves with what is peeked at and back with what is read; -1 ends it."""
+    same("""
+s = dial(ECHO); s.setsockopt(1, 42, 3); s.sendall(b"abcdefgh"); wait(lambda: ioctl_int(s, termios.FIONREAD) == 8); P = socket.MSG_PEEK
+print(s.recv(2, P), s.getsockopt(1, 42), s.recv(1), s.getsockopt(1, 42), s.recv(2, P), s.recv(9, P), err(s.recv, 9, P | socket.MSG_DONTWAIT), s.setsockopt(1, 42, -1), s.recv(3, P), s.recv(9))
+""")
+
+
+def test_waitall_is_interrupted_by_a_signal(same):
+    """What had come is returned, and nothing of it is lost."""
+    same("""
+s = dial(SLOW); b = ctypes.create_string_buffer(30); signal.signal(signal.SIGALRM, lambda *a: None); signal.siginterrupt(signal.SIGALRM, True)
+signal.setitimer(signal.ITIMER_REAL, 0.5); s.send(b"1"); print(libc.recv(s.fileno(), b, 30, socket.MSG_WAITALL), b.value); signal.setitimer(signal.ITIMER_REAL, 0.2); print(libc.recv(s.fileno(), b, 30, socket.MSG_WAITALL), name(ctypes.get_errno()))
+""", "10 b'0123456789'\n-1 EINTR")
+
+
+def test_a_send_is_interrupted_by_a_signal(same):
+    """With something sent, the number of bytes; with nothing, EINTR; with SA_RESTART it goes on."""
+    same("""
+s = dial(STALL); big = b"x" * 60000000; signal.signal(signal.SIGALRM, lambda *a: None); signal.siginterrupt(signal.SIGALRM, True)
+signal.setitimer(signal.ITIMER_REAL, 0.7); n = libc.send(s.fileno(), big, len(big), 0); print(0 < n < len(big))
+for i in range(3): signal.setitimer(signal.ITIMER_REAL, 0.3); n = libc.send(s.fileno(), big, len(big), 0)
+print(n, name(ctypes.get_errno())); signal.siginterrupt(signal.SIGALRM, False); s.setsockopt(1, socket.SO_SNDTIMEO, struct.pack("ll", 1, 0)); signal.setitimer(signal.ITIMER_REAL, 0.2); a = time.monotonic(); print(libc.send(s.fileno(), big, len(big), 0), name(ctypes.get_errno()), time.monotonic() - a < 0.7)
+""")
+
+
 def test_error_queue_is_empty(same):
     same("s = dial(ECHO); print(err(s.recvmsg, 100, 100, socket.MSG_ERRQUEUE))", "EAGAIN")
 
@@ -236,6 +314,25 @@ s = dial(RESET); s.send(b"x"); time.sleep(0.4); s.recv(9); m = mk([b"."]); print
 """, "(-1, 'ECONNRESET')")
 
 
+def test_several_messages_wait_for_one(same):
+    """recvmmsg(): MSG_WAITFORONE takes what is there after the first; its time-out is looked at between messages only."""
+    same(MMSG + """
+s = dial(SLOW); s.send(b"1"); m = mk([b"....."] * 3); print(libc.recvmmsg(s.fileno(), m, 3, 0x10000, None), m[0].len); time.sleep(0.3)
+m = mk([b"...", b"...", b"..."]); print(libc.recvmmsg(s.fileno(), m, 3, 0x10000, None), [x.len for x in m]); t = struct.pack("ll", 0, 40000000); s.send(b"1"); m = mk([b"..."] * 9); print(libc.recvmmsg(s.fileno(), m, 9, 0, t), [x.len for x in m][:3])
+""")
+
+
+def test_names_in_messages(same):
+    """msg_name of a received message stays untouched, its length becomes 0; control data without room is MSG_CTRUNC."""
+    same(MMSG + """
+s = dial(ECHO); s.setsockopt(6, 36, 1); a = ctypes.create_string_buffer(b"\\xee" * 16, 16); m = mk([b"....", b"...."])
+for x in m: x.h.name = ctypes.addressof(a); x.h.nl = 16
+s.send(b"abcdefgh"); wait(lambda: ioctl_int(s, termios.FIONREAD) == 8); print(libc.recvmmsg(s.fileno(), m, 2, 0, None), [(x.len, x.h.nl, x.h.flags & 8) for x in m], a.raw == b"\\xee" * 16)
+c = ctypes.create_string_buffer(4); s.send(b"xy"); wait(lambda: ioctl_int(s, termios.FIONREAD) == 2); h = mk([b"...."])[0].h; h.c = ctypes.addressof(c); h.cl = 4; print(libc.recvmsg(s.fileno(), ctypes.byref(h), 0), h.cl, h.flags & 8)
+h = mk([b"z"])[0].h; h.name = ctypes.addressof(a); h.nl = 16; print(libc.sendmsg(s.fileno(), ctypes.byref(h), 0), s.recv(4))
+""")
+
+
 def test_readv_writev(same):
     same("s = dial(ECHO); print(os.writev(s.fileno(), [b'ab', b'', b'cd'])); time.sleep(0.2); b = [bytearray(1), bytearray(9)]; print(os.readv(s.fileno(), b), b)")
 
@@ -280,6 +377,14 @@ def test_inq_by_ancillary_data(same):
     same("""
 s = dial(ECHO); s.setsockopt(6, 36, 1); s.send(b"12345678"); time.sleep(0.2); d, a, f, _ = s.recvmsg(3, 100); print(d, [(l, t, struct.unpack("i", v)[0]) for l, t, v in a])
 """, "b'123' [(6, 36, 5)]")
+
+
+def test_inq_at_the_end(same):
+    """TCP_INQ tells of an end behind the data as of one byte more."""
+    same("""
+s = dial(BYE); s.setsockopt(6, 36, 1); time.sleep(0.4)
+for i in range(3): d, a, f, _ = s.recvmsg(2, 100); print(d, [(l, t, struct.unpack("i", v)[0]) for l, t, v in a])
+""", like=["mptcpize", "run"])
 
 
 def test_large_transfer_both_ways(same):

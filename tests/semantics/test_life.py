@@ -148,6 +148,16 @@ CANCEL = r"""
 static struct sockaddr_in a = {.sin_family = AF_INET};
 static int s;
 static void *reader(void *p) { char b; return (void *)read(s, &b, 1); }
+static void *acceptor(void *p) { int l = socket(AF_INET, SOCK_STREAM, 0); listen(l, 5); accept(l, NULL, NULL); return NULL; }
+static void *writer(void *p)
+{
+    static char big[1 << 20];
+    struct sockaddr_in to = a;
+    int w = socket(AF_INET, SOCK_STREAM, 0);
+    to.sin_port = htons(7106);
+    connect(w, (void *)&to, sizeof to);
+    for (;;) send(w, big, sizeof big, 0);
+}
 static void *connector(void *p) { struct sockaddr_in to = a; inet_pton(AF_INET, "10.10.1.77", &to.sin_addr); connect(socket(AF_INET, SOCK_STREAM, 0), (void *)&to, sizeof to); return NULL; }
 static int cancelled(void *(*f)(void *))
 {
@@ -166,20 +176,20 @@ int main(int argc, char **argv)
     inet_pton(AF_INET, argv[1], &a.sin_addr);
     s = socket(AF_INET, SOCK_STREAM, 0);
     if (connect(s, (void *)&a, sizeof a)) return 1;
-    int x = cancelled(reader), y = cancelled(connector);
+    int x = cancelled(reader), y = cancelled(connector), z = cancelled(acceptor), u = cancelled(writer);
     ssize_t n = write(s, "alive", 5);
-    printf("%d %d %d %d %s\n", x, y, (int)n, (int)recv(s, b, 5, MSG_WAITALL), b);
+    printf("%d %d %d %d %d %d %s\n", x, y, z, u, (int)n, (int)recv(s, b, 5, MSG_WAITALL), b);
     return 0;
 }
 """
 
 
 def test_thread_cancellation(same, tmp_path):
-    """A thread cancelled in read() or connect() leaves the rest working."""
+    """A thread cancelled in read(), connect(), accept() or send() leaves the rest working."""
     import subprocess
     (tmp_path / "cancel.c").write_text(CANCEL)
     subprocess.run(["gcc", "-pthread", "-o", tmp_path / "cancel", tmp_path / "cancel.c"], check=True)
-    same(f"print(subprocess.run(['{tmp_path}/cancel', FAR], capture_output=True, text=True, timeout=20).stdout)", "1 1 5 5 alive\n", carried=None)
+    same(f"print(subprocess.run(['{tmp_path}/cancel', FAR], capture_output=True, text=True, timeout=20).stdout)", "1 1 1 1 5 5 alive\n", carried=None)
 
 
 def test_threads_read_and_write_at_once(same):
