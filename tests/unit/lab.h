@@ -64,7 +64,8 @@ LAB static void lab_send(struct lab *l, struct peer *p, struct seg s)
         k.optlen = (uint8_t)n;
         mp_opts_emit(k.opt, &s.o, s.flags);
     }
-    mp_stack_input(l->st, &k, l->now);
+    if (l->unowned) mp_stack_input_unowned(l->st, &k, l->now);
+    else mp_stack_input(l->st, &k, l->now);
     lab_pump(l);
 }
 

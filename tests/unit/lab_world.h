@@ -58,6 +58,7 @@ struct lab {
     int flows;       /* open now */
     uint16_t ports;
     bool blocked, refuse_flow, no_route;
+    bool unowned;    /* what the peer sends comes as of no flow, as io/ has it from a socket of another stack's connections */
     int withheld;    /* routing lets nothing out on this interface */
     uint64_t seed;
     struct peer p[LAB_MAX_PEERS];

@@ -166,6 +166,24 @@ TEST(an_ipv6_address_is_announced_in_a_segment_of_its_own) /* beside timestamps 
     lab_end(&l);
 }
 
+TEST(an_address_that_has_no_room_beside_a_data_ack_follows_it)
+{
+    struct lab l = { 0 };
+    lab_stack(&l);
+    struct mp_local m = { .ifindex = 2, .announce = true, .ip = { 6, { 0x20, 1, 0xd, 0xb8, [15] = 1 } } };
+    mp_stack_local_add(l.st, &m, l.now);
+    lab_server_unconfirmed(&l);
+    lab_data(&l, P0, 1, 1, 0, 100); /* confirms MPTCP, and is to be acknowledged */
+    struct got *g = lab_expect(&l, P0, MP_ACK, 1, 101, 0);
+    lab_expect_options(g, MP_DSS);
+    CHECK_EQ(g->o.dss.data_ack, l.idsn_peer + 1 + 100);
+    g = lab_expect(&l, P0, MP_ACK, 1, 101, 0);
+    lab_expect_options(g, MP_ADD_ADDR);
+    CHECK(mp_addr_eq(&g->o.add_addr.ip, &m.ip));
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 /* A client that has joined the address which the peer announced as number 4. */
 static struct peer *joined_at_address_4(struct lab *l)
 {
@@ -200,6 +218,23 @@ TEST(a_removed_address_ends_its_subflow)
     lab_expect_counter(&l, remove_addr_in, 1);
     lab_wait(&l, MP_SEC(30));
     for (; l.qi < l.qn; l.qi++) CHECK(!(l.q[l.qi].flags & MP_SYN)); /* and is not joined again */
+    CHECK_EQ(lab_info(&l).nsubflows, 1);
+    lab_end(&l);
+}
+
+TEST(a_removed_address_whose_join_is_not_up_is_given_up)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    say(&l, add_addr(&l, 4, 3, 0));
+    struct peer *p = &l.p[l.np - 1];
+    lab_forget(&l);
+    lab_synack(&l, p, lab_join_synack(&l, p, 4)); /* its fourth ACK is still to come */
+    lab_forget(&l);
+    say(&l, (struct mp_opts){ .mp = MP_OPT_HAS(MP_REMOVE_ADDR), .remove_addr = { 1, { 4 } } });
+    struct got *g = lab_expect(&l, p, MP_RST | MP_ACK, 1, 1, 0);
+    CHECK(g->o.tcprst.transient);
+    lab_expect_nothing(&l);
     CHECK_EQ(lab_info(&l).nsubflows, 1);
     lab_end(&l);
 }

@@ -36,6 +36,38 @@ TEST(a_plain_connection_comes_from_its_third_ack)
     lab_end(&l);
 }
 
+/* Where another stack has connections to the same addresses, only what answers a cookie of ours is ours. */
+TEST(a_third_ack_of_no_flow_is_taken_and_nothing_else)
+{
+    struct lab l = { .plain = true, .tune = always };
+    syn(&l, (struct mp_opts){ 0 });
+    l.unowned = true;
+    lab_ack(&l, P0, 1, 2);
+    lab_expect_nothing(&l); /* no RST: it may be the other stack's */
+    CHECK(!(l.events & MP_EV_ACCEPT));
+    lab_ack(&l, P0, 1, 1);
+    CHECK(l.events & MP_EV_ACCEPT);
+    lab_forget(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 500 }); /* it has a flow now */
+    CHECK_EQ(lab_read(&l), 0);
+    l.unowned = false;
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 500 });
+    CHECK_EQ(lab_read(&l), 500);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(without_cookies_nothing_of_no_flow_is_taken)
+{
+    struct lab l = { .plain = true, .unowned = true };
+    lab_listen(&l);
+    struct mp_endpoint e = lab_ep(1, 1, 80), f = lab_ep(1, 2, 5001);
+    lab_ack(&l, lab_peer_new(&l, &e, &f, 1), 1, 1);
+    lab_expect_nothing(&l);
+    CHECK_EQ(mp_stack_live(l.st), 0);
+    lab_end(&l);
+}
+
 TEST(the_first_data_may_be_the_third_ack)
 {
     struct lab l = { .plain = true, .tune = always };
