@@ -1,7 +1,7 @@
 #!/bin/sh
 # What "make coverage" runs: unit and simulation programs built with gcov into $COV (default build/cov), then the
 # share of lines of each file of libmpshim/core that they reach. Less than COVERAGE_MIN (90) in total is an error. A
-# program that needs more than COVERAGE_TIMEOUT seconds is stopped, named, and does not count.
+# program that needs more than COVERAGE_TIMEOUT seconds of a processor is stopped, named, and does not count.
 cd "$(dirname "$0")/.." || exit
 MAKE=${MAKE:-make} JOBS=${JOBS:-2} COV=${COV:-build/cov} COVERAGE_MIN=${COVERAGE_MIN:-90} COVERAGE_TIMEOUT=${COVERAGE_TIMEOUT:-60}
 command -v gcov > /dev/null || { echo "coverage needs gcov, which comes with gcc: apt-get install gcc" >&2; exit 1; }
@@ -20,10 +20,10 @@ find "$COV" -name '*.gcda' -delete
 failed= late=
 export MPSHIM_SIM_SEEDS="${MPSHIM_SIM_SEEDS:-1..300}" # of sim_property's random networks; further ones reach little more
 for t in $programs; do
-    timeout "$COVERAGE_TIMEOUT" "$t" > "$t.log" 2>&1
+    (ulimit -t "$COVERAGE_TIMEOUT" && exec "$t") > "$t.log" 2>&1
     case $? in
     0 | 77) ;;
-    124) late="$late ${t##*/}" ;;
+    137 | 152) late="$late ${t##*/}" ;;
     *) failed="$failed ${t##*/}" ;;
     esac
 done
@@ -49,6 +49,6 @@ END {
     exit(!lines || 100 * hits / lines < min)
 }'
 rc=$?
-[ -z "$late" ] || echo "  not counted, over $COVERAGE_TIMEOUT s:$late"
+[ -z "$late" ] || echo "  not counted, over $COVERAGE_TIMEOUT s of a processor:$late"
 [ -z "$failed" ] || echo "  failed, so part of this is missing:$failed" >&2
 [ $rc = 0 ] && [ -z "$failed" ]
