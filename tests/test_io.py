@@ -335,7 +335,7 @@ def test_flow_follows_a_neighbour_that_changes_its_address(peers):
         server.ip("link", "set", "eth0", "address", "02:00:00:00:77:01")
         sent = json.loads(process.communicate(timeout=LIMIT)[0])
     assert sent["acked"] == got["received"] == 6_000_000_000
-    assert sent["seconds"] < 5
+    assert sent["stalled"] < 2
 
 
 # ---- paths ----

@@ -33,7 +33,8 @@ struct peer {
     uint32_t iss, irs;       /* first sequence numbers, ours and theirs */
     uint64_t snd_una, snd_nxt, rcv_nxt, total; /* payload bytes */
     uint64_t wrong, out_of_order, acks_due;
-    mp_time progress, started;
+    mp_time progress, started, heard; /* heard: of an ACK of something new */
+    mp_dur stalled;          /* the longest time between two of those */
     int err; uint32_t mtu;   /* from mp_stack_net_error */
     bool quoted;
 };
@@ -155,7 +156,7 @@ void mp_stack_input(struct mp_stack *s, struct mp_pkt *p, mp_time now)
         c->irs = p->seq;
         if (!c->up) emit(c, MP_ACK, c->iss + 1, c->irs + 1, NULL, 0);
         c->up = true;
-        c->progress = now;
+        c->progress = c->heard = now;
     } else if (p->len) {
         take_data(c, p);
     } else {
@@ -163,7 +164,8 @@ void mp_stack_input(struct mp_stack *s, struct mp_pkt *p, mp_time now)
 
         if (ack > c->snd_una && ack <= c->snd_nxt) {
             c->snd_una = ack;
-            c->progress = now;
+            c->stalled = mp_max(c->stalled, now - c->heard);
+            c->progress = c->heard = now;
         }
     }
 }
@@ -236,8 +238,8 @@ static void finish(struct peer *c)
     char extra[256];
     double s = (double)(io_now() - c->started) / 1e9;
 
-    snprintf(extra, sizeof extra, "\"acked\": %llu, \"up\": %s, \"err\": %d, \"quoted\": %s, \"mtu\": %u, \"seconds\": %.6f, \"port\": %u",
-             (unsigned long long)c->snd_una, c->up ? "true" : "false", c->err, c->quoted ? "true" : "false", c->mtu, s, c->local.port);
+    snprintf(extra, sizeof extra, "\"acked\": %llu, \"up\": %s, \"err\": %d, \"quoted\": %s, \"mtu\": %u, \"seconds\": %.6f, \"stalled\": %.6f, \"port\": %u",
+             (unsigned long long)c->snd_una, c->up ? "true" : "false", c->err, c->quoted ? "true" : "false", c->mtu, s, (double)c->stalled / 1e9, c->local.port);
     say_counters(extra);
     io_flow_close(toy.io, c->flow);
     io_port_put(toy.io, c->local.ip.family, c->local.port);
