@@ -23,7 +23,23 @@ ssize_t w_readv(int fd, const struct iovec *v, int n) { return DISPATCH(fd, REAL
 ssize_t w_writev(int fd, const struct iovec *v, int n) { return DISPATCH(fd, REAL(writev)(fd, v, n)); }
 ssize_t w_recv(int fd, void *p, size_t n, int flags) { return DISPATCH(fd, REAL(recv)(fd, p, n, flags)); }
 ssize_t w_send(int fd, const void *p, size_t n, int flags) { return DISPATCH(fd, REAL(send)(fd, p, n, flags)); }
-ssize_t w_recvmsg(int fd, struct msghdr *m, int flags) { return DISPATCH(fd, REAL(recvmsg)(fd, m, flags)); }
+
+static ssize_t from_error_queue(int fd, struct msghdr *m, int flags)
+{
+    socklen_t room = shim_is_readable(m) ? m->msg_namelen : 0;
+    int saved = errno;
+    ssize_t r = explain(fd, REAL(recvmsg)(fd, m, flags));
+    if (r < 0) return r;
+    shim_error_queue(fd, m, room);
+    errno = saved;
+    return r;
+}
+
+ssize_t w_recvmsg(int fd, struct msghdr *m, int flags)
+{
+    if (SHIM_UNLIKELY(flags & MSG_ERRQUEUE) && shim_find(fd)) return from_error_queue(fd, m, flags);
+    return DISPATCH(fd, REAL(recvmsg)(fd, m, flags));
+}
 int w_recvmmsg(int fd, struct mmsghdr *m, unsigned n, int flags, struct timespec *timeout)
 {
     return (int)DISPATCH(fd, REAL(recvmmsg)(fd, m, n, flags, timeout));

@@ -231,6 +231,7 @@ int shim_mpshim_set(int fd, int opt, const void *v, socklen_t n);
 int shim_mptcp_get(int fd, int level, int opt, void *v, socklen_t *n); /* mptcp.c; as getsockopt() */
 bool shim_is_packet_options(int level, int opt); /* info.c */
 void shim_packet_options(int fd, struct shim_fd *f, void *v, socklen_t n); /* v: as the kernel answered */
+void shim_error_queue(int fd, struct msghdr *m, socklen_t room); /* errqueue.c; m: as the kernel answered */
 uint64_t shim_linger(int fd, struct shim_fd *w); /* linger.c */
 void shim_linger_wait(struct shim_fd *w, uint64_t end);
 void shim_bound_sndbuf(int fd); /* a carrier holds no more unsent data than the network's own socket would */

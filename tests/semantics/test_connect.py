@@ -51,6 +51,19 @@ print(wait(lambda: [events(m) for f, m in p.poll(100)])); print(err(s.connect, (
           "timeout": "s = socket.socket(); s.settimeout(5); print(err(s.connect, (FAR, NOBODY)))"}[way])
 
 
+def test_an_icmp_error_on_the_error_queue(same, net):
+    """IP_RECVERR, IPV6_RECVERR: the destination and the error; who sent it the engine does not tell (AF_UNSPEC)."""
+    net.server.nft("table inet reject_us {\n chain i {\n type filter hook input priority 0;\n tcp dport 9997 reject with icmpx type host-unreachable;\n }\n}\n")
+    try:
+        same("""
+for far, fam, level, opt in ((FAR, 2, 0, 11), (FAR6, 10, 41, 25)):
+    s = socket.socket(fam); s.setsockopt(level, opt, 1); print(err(s.connect, (far, 9997))); d, anc, flags, to = s.recvmsg(200, 200, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+    print([(l, t, struct.unpack_from("IBBB", v), struct.unpack_from("H", v, 16)[0] in (0, fam)) for l, t, v in anc], flags, to)
+""")
+    finally:
+        net.server.run(["nft", "delete", "table", "inet", "reject_us"])
+
+
 def test_refused_is_told_by_read(same):
     """SO_ERROR not asked for: the first call on the socket reports it, later ones see a socket that is not connected."""
     same("""
