@@ -1,5 +1,6 @@
 """How programs end, fork, exec, give up their rights and take odd descriptors, under mptcp-run: each as without it."""
 
+import errno
 import hashlib
 import os
 import signal
@@ -327,6 +328,31 @@ def test_a_server_without_connections_is_served_when_its_helper_dies(net, at, to
     finally:
         net.server.stop(p)
     assert p.stderr.read().count("(helper)") == 2
+
+
+def test_a_listener_whose_last_holder_is_killed_refuses_at_once(net):
+    """A child holds it, whose end nobody tells: the far end is refused, not accepted and reset."""
+    code = """
+l = socket.create_server((AT, 7600)); child = os.fork()
+if child == 0: time.sleep(60); os._exit(0)
+l.close(); print(child, flush=True); input()
+os.kill(child, signal.SIGKILL); os.waitpid(child, 0); print("gone", flush=True); input()
+"""
+    p = net.server.popen([*shim(), PYTHON, "-c", PRELUDE + "AT = '0.0.0.0'" + code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert p.stdout.readline().strip().isdigit()
+        with net.client.inside():
+            one, two = socket.socket(), socket.socket()
+        one.settimeout(5)
+        one.connect((FAR, 7600))                       # the child's listener takes it
+        two.settimeout(5)
+        time.sleep(1.2)                                # the engine has looked, and will not look again for a while
+        p.stdin.write("\n")
+        p.stdin.flush()
+        assert p.stdout.readline() == "gone\n"
+        assert two.connect_ex((FAR, 7600)) == errno.ECONNREFUSED
+    finally:
+        net.server.stop(p)
 
 
 def test_a_listener_looks_as_the_program_made_it(net):

@@ -135,7 +135,7 @@ void st_syn_in(struct mp_stack *st, struct mp_pkt *p, const struct mp_opts *o, m
         return;
     }
     struct listener *l = listener_for(st, &p->dst);
-    if (!l) {
+    if (!l || (st->ops.listening && !st->ops.listening(st->arg, l->owner))) {
         st_count(st, MP_E_listen_unmatched, 1, NULL);
         st_stray_rst(st, p, -1);
         return;

@@ -45,6 +45,8 @@ struct mp_stack_ops {
     /* Routing has another way for this flow's packets now (a VPN's policy): none of them leaves. mark: as of route.
      * NULL: never. */
     bool (*withheld)(void *arg, void *flow, uint32_t mark);
+    /* Asked for each SYN: does the program of this listener (mp_stack_listen's owner) still listen? NULL: yes. */
+    bool (*listening)(void *arg, void *owner);
 };
 
 struct mp_stack *mp_stack_new(const struct mp_stack_ops *ops, void *arg, const struct mp_settings *set);

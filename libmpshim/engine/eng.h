@@ -212,6 +212,7 @@ void eng_port_accept(struct engine *e, struct port *p, struct mpc *c, mp_time no
 void eng_port_conn_get(struct port *p);
 void eng_port_conn_put(struct port *p);          /* one of its connections ended; may free p */
 void eng_port_refused(struct port *p);           /* connect() found nobody */
+bool eng_port_listens(struct port *p);           /* somebody connects: is the program's listener there? */
 bool eng_port_target(const struct port *p, struct mp_endpoint *to); /* where to connect over loopback */
 struct port *eng_port_next(struct engine *e, struct port *p, struct port_info *i); /* iterate: p NULL first */
 bool eng_port_any(const struct engine *e);       /* live listeners exist */

@@ -85,6 +85,12 @@ static uint16_t op_port_get(void *arg, uint8_t family, bool fresh) { return io_p
 static void op_port_put(void *arg, uint8_t family, uint16_t port) { io_port_put(((struct engine *)arg)->io, family, port); }
 static void op_port_hold(void *arg, uint8_t family, uint16_t port) { io_port_hold(((struct engine *)arg)->io, family, port); }
 
+static bool op_listening(void *arg, void *owner)
+{
+    (void)arg;
+    return eng_port_listens(owner);
+}
+
 static void op_trace(void *arg, int event, const struct mpc *c, const char *text)
 {
     struct engine *e = arg;
@@ -101,6 +107,7 @@ static const struct mp_stack_ops stack_ops = {
     .writable = op_writable, .route = op_route, .mtu = op_mtu, .port_get = op_port_get, .port_put = op_port_put,
     .trace = op_trace, .conn_alloc = op_conn_alloc, .conn_free = op_conn_free, .port_hold = op_port_hold,
     .withheld = op_withheld,
+    .listening = op_listening,
 };
 
 /* ---- settings ---- */

@@ -47,6 +47,7 @@ struct lab {
     uint32_t mtu;
     int peer_wscale; /* shift the peer asks for */
     uint16_t wnd0;   /* the peer's first window; 0: 65535 */
+    bool closed;     /* the program's listener is gone, and nobody has told */
     unsigned open_flags;
     void (*tune)(struct mp_settings *s);
     /* state */

@@ -181,6 +181,16 @@ TEST(a_syn_for_nobody_is_answered_by_reset) /* RFC 9293 3.10.7.1 */
     lab_end(&l);
 }
 
+TEST(a_syn_for_a_listener_that_has_just_gone_is_answered_by_reset)
+{
+    struct lab l = { .plain = true, .closed = true };
+    lab_listen(&l);
+    lab_syn(&l, 1, 5001, (struct mp_opts){ 0 });
+    lab_expect(&l, P0, MP_RST | MP_ACK, (uint32_t)-P0->irs, 1, 0);
+    lab_expect_counter(&l, listen_unmatched, 1);
+    lab_end(&l);
+}
+
 TEST(a_stray_segment_is_answered_by_a_reset_that_its_sender_believes)
 {
     struct lab l = { .plain = true };
