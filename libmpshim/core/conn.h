@@ -160,6 +160,7 @@ struct mpc {
         mp_time unacked_since;         /* while data is unacknowledged: its first byte's sending, or the last DATA_ACK's coming */
         struct mp_sched_mem sched_mem;
         uint64_t window_blocked;       /* times that the peer's window alone stopped new data */
+        mp_dur linger;                 /* the owner left: so long may data wait without getting on; 0: all has been acknowledged, or no bound */
         int data_rexmits;
         int data_stuck;                /* times that the only subflow had delivered all and the DATA_ACK was not there */
         mp_time last_data_ack;

@@ -74,7 +74,10 @@ void conn_close_check(struct mpc *c, mp_time now)
         for (struct sf *s = c->sfs; s; s = s->next)
             if (s->v.initial) sf_close(s, now);
     if (!tx_done(c)) return;
-    if (c->v.released && c->v.timer[CT_LINGER] == MP_NEVER && !rx_done(c)) c->v.timer[CT_LINGER] = now + MP_SEC(60); /* the peer's FIN is its own business, not for ever ours */
+    if (c->v.released && !rx_done(c) && (c->v.linger || c->v.timer[CT_LINGER] == MP_NEVER)) {
+        c->v.linger = 0;
+        c->v.timer[CT_LINGER] = now + MP_SEC(60); /* the peer's FIN is its own business, not for ever ours */
+    }
     if (!rx_done(c)) return;
     if (!c->v.tx_plain) close_subflows(c, now);
     conn_event(c, MP_EV_CLOSED);
@@ -120,7 +123,10 @@ void mpc_release(struct mpc *c, mp_dur linger, mp_time now)
         conn_fail(c, ECONNABORTED, now); /* RFC 9293 3.6.1: data was lost: reset */
     else {
         mpc_shutdown(c, now);
-        if (linger && !conn_finished(c)) c->v.timer[CT_LINGER] = now + linger;
+        if (linger && !conn_finished(c) && !tx_done(c)) {
+            c->v.linger = linger;
+            c->v.timer[CT_LINGER] = now + linger;
+        }
     }
     conn_close_check(c, now);
     conn_touch(c);

@@ -116,6 +116,16 @@ static void user_timeout_tick(struct mpc *c, mp_time now)
     conn_fail(c, ETIMEDOUT, now);
 }
 
+/* As long as the peer takes what was written it is delivered, however slowly: so do the kernel's orphans. */
+static void linger_tick(struct mpc *c, mp_time now)
+{
+    if (conn_finished(c)) return;
+    if (c->v.linger && c->v.last_data_ack + c->v.linger > now)
+        c->v.timer[CT_LINGER] = c->v.last_data_ack + c->v.linger;
+    else
+        conn_fail(c, ETIMEDOUT, now);
+}
+
 void conn_tick(struct mpc *c, mp_time now)
 {
     for (struct sf *s = c->sfs; s; s = s->next) sf_tick(s, now);
@@ -132,6 +142,6 @@ void conn_tick(struct mpc *c, mp_time now)
         st_count(c->st, MP_E_orphan_timeout, 1, c);
         conn_fail(c, ETIMEDOUT, now);
     }
-    if (fired(c, CT_LINGER, now) && !conn_finished(c)) conn_fail(c, ETIMEDOUT, now);
+    if (fired(c, CT_LINGER, now)) linger_tick(c, now);
     conn_close_check(c, now);
 }

@@ -115,8 +115,9 @@ uint64_t mpc_readable(const struct mpc *c);                     /* bytes */
 void mpc_consume(struct mpc *c, uint64_t bytes, mp_time now);   /* the first bytes were delivered */
 bool mpc_eof(const struct mpc *c);                              /* the peer's data ended and all of it was consumed */
 void mpc_abort(struct mpc *c, mp_time now);                     /* reset: MP_FASTCLOSE, or RST */
-/* The owner leaves: what was written is still delivered and the connection closes in order, at most
- * linger_ns long (0: the protocol's own time). Unread or later data from the peer resets it (RFC 9293 3.6.1). */
+/* The owner leaves: what was written is still delivered and the connection closes in order. It is given up when nothing was
+ * acknowledged for linger_ns (0: the protocol's own time), or the peer's end did not follow within a minute. Unread or later
+ * data from the peer resets it (RFC 9293 3.6.1). */
 void mpc_release(struct mpc *c, mp_dur linger_ns, mp_time now);
 int mpc_error(const struct mpc *c);                             /* errno: 0 closed in order, ECONNRESET, ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, ... */
 bool mpc_send_done(const struct mpc *c);                        /* all written bytes, and the FIN if shut down, are acknowledged by the peer */

@@ -15,7 +15,7 @@
 #define GHOST_KEEP MP_SEC(30)
 #define ABORT_PATIENCE MP_SEC(1)   /* after a reset by the program, for what it had sent before */
 #define LOOK_ABORT MP_MS(2)
-#define ORPHAN_LINGER MP_SEC(60)   /* the kernel's tcp_fin_timeout */
+#define ORPHAN_LINGER MP_SEC(300)  /* a peer takes nothing of what its program left: about where the kernel gives up too */
 enum { GHOSTS_MAX = 2048 };
 
 /* ---- ends ---- */

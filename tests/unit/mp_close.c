@@ -217,6 +217,43 @@ TEST(a_released_connection_delivers_what_was_written)
     lab_end(&l);
 }
 
+TEST(a_released_connection_lives_as_long_as_its_data_gets_on) /* a slow download from a server that has closed */
+{
+    struct lab l = { 0 };
+    lab_server(&l);
+    lab_write(&l, 5000);
+    mpc_release(l.c, MP_SEC(1), l.now);
+    for (uint32_t got = 1000; got <= 5000; got += 1000) {
+        lab_forget(&l);
+        lab_wait(&l, MP_MS(800));
+        lab_ack_mp(&l, P0, 1, 1 + got, got);
+    }
+    lab_ack_mp(&l, P0, 1, 5001, 5001);
+    lab_forget(&l);
+    lab_wait(&l, MP_SEC(50)); /* for the peer's end */
+    CHECK_EQ(mp_stack_live(l.st), 1);
+    lab_wait(&l, MP_SEC(70));
+    lab_forget(&l);
+    CHECK_EQ(mp_stack_live(l.st), 0);
+    lab_end(&l);
+}
+
+TEST(a_released_connection_is_given_up_when_nothing_gets_on)
+{
+    struct lab l = { 0 };
+    lab_server(&l);
+    lab_write(&l, 2000);
+    mpc_release(l.c, MP_SEC(5), l.now);
+    lab_wait(&l, MP_MS(800));
+    lab_ack_mp(&l, P0, 1, 1001, 1000);
+    lab_wait(&l, MP_SEC(4));
+    CHECK_EQ(mpc_error(l.c), 0);
+    lab_wait(&l, MP_SEC(3));
+    lab_forget(&l);
+    CHECK_EQ(mp_stack_live(l.st), 0);
+    lab_end(&l);
+}
+
 TEST(data_for_a_released_connection_resets_it)
 {
     struct lab l = { 0 };
