@@ -3,8 +3,18 @@
 
 uint64_t conn_queued(const struct mpc *c) { return c->v.snd_end - c->v.snd_nxt; }
 
+#define QUEUE_MIN (512u * 1024)
+
+/* What the peer will take, when it does not say more; what it makes room for afterwards, the program is asked for in time. */
+static uint64_t peer_window(const struct mpc *c)
+{
+    if (c->v.tx_plain) return c->sfs ? c->sfs->v.snd_wnd : 0;
+    return c->v.snd_edge > c->v.snd_una ? c->v.snd_edge - c->v.snd_una : 0;
+}
+
 /* Data stays queued until the slowest path's DATA_ACK, while all paths go on: the sum of the rates times the longest
- * round trip (RFC 6182 5.3), twice that for loss recovery. More would only hide the program's data from it. */
+ * round trip (RFC 6182 5.3), twice that for loss recovery. More would only hide the program's data from it, and so would
+ * more than a peer takes that does not read. */
 static uint64_t queue_limit(const struct mpc *c)
 {
     uint64_t cw = 0;
@@ -15,7 +25,8 @@ static uint64_t queue_limit(const struct mpc *c)
         rate += (double)s->v.cc.cwnd / (double)s->v.srtt;
         if ((double)s->v.srtt > rtt) rtt = (double)s->v.srtt;
     }
-    uint64_t enough = mp_max(mp_max(3 * cw, (uint64_t)(2 * rate * rtt)), 512 * 1024);
+    uint64_t enough = mp_max(mp_max(3 * cw, (uint64_t)(2 * rate * rtt)), QUEUE_MIN);
+    enough = mp_min(enough, peer_window(c) + QUEUE_MIN);
     return mp_min(mp_min(enough, c->v.sndbuf), mem_queue(c));
 }
 

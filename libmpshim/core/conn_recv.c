@@ -19,6 +19,17 @@ uint64_t conn_rcv_space(const struct mpc *c) { return mp_min(mp_min(c->v.rcv_spa
 #define RCV_SPACE_MIN (1024u * 1024)
 #define RCV_SPACE_MIN_FAST (640u * 1024)
 #define FAST 2e-3 /* bytes per ns: 2 MB/s */
+
+/* A window that its program does not use only lets more wait for it, in our memory, and says nothing to the peer of how slow
+ * the program is. So it grows while the program keeps up, and by twice what that has taken at the most, as Linux' does; the
+ * first of it may only have gone into a socket on the way. */
+#define TAKEN_UNREAD (1280u * 1024)
+static uint64_t rcv_space_most(const struct mpc *c, uint64_t arrived)
+{
+    if (c->v.rxq_bytes > arrived / 2) return c->v.rcv_space;
+    return mp_max(c->v.rcv_space, RCV_SPACE_MIN + 2 * (mp_max(c->v.bytes_read, TAKEN_UNREAD) - TAKEN_UNREAD));
+}
+
 static void autotune(struct mpc *c, uint32_t bytes, mp_time now)
 {
     mp_dur rtt = 0;
@@ -28,11 +39,13 @@ static void autotune(struct mpc *c, uint32_t bytes, mp_time now)
         if (sf_can_carry(s) && !s->v.stale) rtt = mp_max(rtt, s->v.min_rtt);
     mp_dur span = now - c->v.rx_mark_at;
     if (span < rtt) return;
-    double rate = (double)(c->v.rx_total - c->v.rx_mark) / (double)span;
+    uint64_t arrived = c->v.rx_total - c->v.rx_mark, most = rcv_space_most(c, arrived);
+    double rate = (double)arrived / (double)span;
     c->v.rx_rate = rate > c->v.rx_rate * 0.95 ? rate : c->v.rx_rate * 0.95;
     c->v.rx_mark = c->v.rx_total;
     c->v.rx_mark_at = now;
-    c->v.rcv_space = mp_max(c->v.rx_rate > FAST ? RCV_SPACE_MIN_FAST : RCV_SPACE_MIN, (uint64_t)(c->v.rx_rate * (double)mp_max(5 * rtt, MP_MS(60))));
+    uint64_t want = mp_max(c->v.rx_rate > FAST ? RCV_SPACE_MIN_FAST : RCV_SPACE_MIN, (uint64_t)(c->v.rx_rate * (double)mp_max(5 * rtt, MP_MS(60))));
+    c->v.rcv_space = mp_min(want, most);
 }
 
 uint64_t conn_rcv_edge(struct mpc *c)

@@ -61,3 +61,18 @@ TEST(it_grows_and_shrinks_once_with_the_rate)
     CHECK(b.least < b.most * 6 / 10);
     mp_stack_free(l.st);
 }
+
+TEST(it_does_not_grow_for_a_program_that_does_not_read)
+{
+    struct lab l = { .plain = true };
+    uint64_t before;
+    lab_server(&l);
+    before = l.c->v.rcv_space;
+    for (uint32_t off = 0; off < 900000; off += 50000) { /* 50 MB/s */
+        lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1 + off, .ack = 1, .off = off, .len = 50000 });
+        lab_forget(&l);
+        lab_wait(&l, MP_MS(1));
+        CHECK(l.c->v.rcv_space <= before);
+    }
+    mp_stack_free(l.st);
+}

@@ -1,4 +1,6 @@
 /* Windows: ours, the peer's, zero-window probes, silly windows (RFC 9293 3.8.6, RFC 8684 3.3.5). */
+#include "core/stack_int.h"
+
 #include "lab.h"
 
 #include <errno.h>
@@ -261,5 +263,25 @@ TEST(data_far_beyond_the_connections_window_is_dropped)
     lab_forget(&l);
     CHECK(mp_stack_counter(l.st, MP_E_beyond_window) > 0);
     CHECK_EQ(lab_read(&l), 0);
+    lab_end(&l);
+}
+
+TEST(little_waits_for_a_peer_that_does_not_read)
+{
+    struct lab l = { .plain = true, .peer_wscale = 8, .slice = 60000 };
+    lab_server(&l);
+    uint32_t at = 1;
+    for (int round = 0; round < 12; round++) { /* the window grows to megabytes */
+        lab_write(&l, mpc_write_space(l.c));
+        for (lab_pump(&l); l.qi < l.qn; l.qi++) at = (uint32_t)mp_max(at, l.q[l.qi].seq + l.q[l.qi].len);
+        lab_wait(&l, MP_MS(10));
+        lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = at });
+    }
+    CHECK(mpc_write_space(l.c) > 1024 * 1024);
+    lab_forget(&l);
+    for (; l.c->v.snd_una < l.c->v.snd_end; lab_forget(&l)) lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1 + (uint32_t)(l.c->v.snd_nxt - l.c->v.idsn_local - 1) });
+    P0->wnd = 0;
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1 + (uint32_t)(l.c->v.snd_nxt - l.c->v.idsn_local - 1) });
+    CHECK_EQ(mpc_write_space(l.c), 512 * 1024);
     lab_end(&l);
 }
