@@ -85,6 +85,7 @@ struct engine {
 
     int lo4, lo6, icmp4, icmp6, diag_fd; /* lowire.c, sockdiag.c; -1: not open; owned */
     ev_io lo4_io, lo6_io;
+    uint32_t diag_seq;
     uint32_t ident4;            /* this engine's identity address, host order */
     struct eng_spare spare[ENG_SPARES]; /* identities for connections to come; descriptors are owned */
     int nspare;

@@ -15,9 +15,10 @@ static void put_addr(const struct mp_addr *a, __be32 out[4])
     memcpy(out, a->b, a->family == 4 ? 4 : 16);
 }
 
-static void build(char *buf, const struct mp_endpoint *local, const struct mp_endpoint *remote)
+static void build(char *buf, uint32_t seq, const struct mp_endpoint *local, const struct mp_endpoint *remote)
 {
     struct nlmsghdr *h = mnl_nlmsg_put_header(buf);
+    h->nlmsg_seq = seq;
     h->nlmsg_type = SOCK_DIAG_BY_FAMILY;
     h->nlmsg_flags = NLM_F_REQUEST;
     struct inet_diag_req_v2 *r = mnl_nlmsg_put_extra_header(h, sizeof *r);
@@ -50,10 +51,14 @@ static int parse(const char *buf, size_t n, struct diag_sock *out)
 int eng_diag_find(struct engine *e, const struct mp_endpoint *local, const struct mp_endpoint *remote, struct diag_sock *out)
 {
     char buf[4096] __attribute__((aligned(8)));
-    build(buf, local, remote);
+    uint32_t seq = ++e->diag_seq;
+    build(buf, seq, local, remote);
     struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
     if (sendto(e->diag_fd, buf, ((struct nlmsghdr *)(void *)buf)->nlmsg_len, 0, (void *)&kernel, sizeof kernel) < 0)
         return -errno;
-    ssize_t n = recv(e->diag_fd, buf, sizeof buf, 0);
+    ssize_t n;
+    do /* an answer that was left once must not be taken for the next, and so on for ever */
+        n = recv(e->diag_fd, buf, sizeof buf, 0);
+    while (n >= (ssize_t)sizeof(struct nlmsghdr) && ((struct nlmsghdr *)(void *)buf)->nlmsg_seq != seq);
     return n < 0 ? -errno : parse(buf, (size_t)n, out);
 }
