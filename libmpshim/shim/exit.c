@@ -58,11 +58,11 @@ static int ask_engine(enum ctl_op op, int ms)
 #define LAST_FINS_MS 50
 
 /* What is alive goes on elsewhere, or is waited for. The first process of a container takes the helper with it. */
-static void leave_engine(void)
+static void leave_engine(int drain_ms)
 {
     if (ask_engine(CTL_LEAVE, shim_helper_runs() ? 0 : LAST_FINS_MS) != -EINPROGRESS) return;
     if (shim_pid != 1 && shim_hand_over()) return;
-    if (shim_conf.drain_ms > 0) ask_engine(CTL_DRAIN, shim_conf.drain_ms);
+    if (drain_ms > 0) ask_engine(CTL_DRAIN, drain_ms);
 }
 
 void shim_leave_inside(void)
@@ -71,16 +71,21 @@ void shim_leave_inside(void)
     else if (shim_pid != 1) shim_hand_over(); /* else it goes on with us as long as it is let */
 }
 
-void shim_leave(bool flushing)
+static void leave(bool flushing, int drain_ms)
 {
     static atomic_flag done = ATOMIC_FLAG_INIT;
     if (shim_is_engine || !shim_hosts_inside() || shim_is_borrowed() || atomic_flag_test_and_set(&done)) return;
     int saved = errno;
     if (flushing) flush_carriers();
     close_own();
-    leave_engine();
+    leave_engine(drain_ms);
     errno = saved;
 }
+
+void shim_leave(bool flushing) { leave(flushing, shim_conf.drain_ms); }
+
+#define LAST_WORDS_MS 1000 /* so long may a process that was told to end stay for what no helper can take */
+void shim_leave_by_signal(void) { leave(false, LAST_WORDS_MS < shim_conf.drain_ms ? LAST_WORDS_MS : shim_conf.drain_ms); }
 
 __attribute__((noreturn)) void w__exit(int status)
 {
@@ -109,7 +114,7 @@ static void before_exec(void)
 {
     if (shim_is_engine || !shim_hosts_inside() || shim_is_borrowed()) return;
     int saved = errno;
-    leave_engine();
+    leave_engine(shim_conf.drain_ms);
     errno = saved;
 }
 

@@ -129,16 +129,18 @@ static int run_child(struct start *s)
     return r ? r : -s->err;
 }
 
-/* The program's environment without LD_PRELOAD: the helper must not load us. */
-static char **environment(void)
+/* The program's environment without LD_PRELOAD: the helper must not load us. In pages of its own, for a signal that ends the
+ * process may have interrupted malloc(). */
+static char **environment(size_t *size)
 {
     extern char **environ;
     size_t n = 0, j = 0;
     while (environ && environ[n]) n++;
-    char **e = malloc((n + 1) * sizeof *e);
-    for (size_t i = 0; e && i < n; i++)
+    *size = (n + 1) * sizeof *environ;
+    char **e = mmap(NULL, *size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (e == MAP_FAILED) return NULL;
+    for (size_t i = 0; i < n; i++)
         if (strncmp(environ[i], "LD_PRELOAD=", 11)) e[j++] = environ[i];
-    if (e) e[j] = NULL;
     return e;
 }
 
@@ -163,17 +165,18 @@ static int await_ready(int fd)
 static int launch(const char *program, const char *path, bool replace)
 {
     char *argv[] = {(char *)program, "--ctl", (char *)path, "--ready-fd", "3", replace ? "--replace" : NULL, NULL};
-    char **envp = environment();
+    size_t size;
+    char **envp = environment(&size);
     int ready[2];
     if (!envp || syscall(SYS_pipe2, ready, O_CLOEXEC) < 0) {
-        free(envp);
+        if (envp) munmap(envp, size);
         return -EMFILE;
     }
     struct start s = {.argv = argv, .envp = envp, .ready = above(ready[1]), .null = above((int)shim_neg(syscall(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR | O_CLOEXEC)))};
     int r = s.ready < 0 || s.null < 0 ? -EMFILE : run_child(&s);
     if (s.ready >= 0) syscall(SYS_close, s.ready);
     if (s.null >= 0) syscall(SYS_close, s.null);
-    free(envp);
+    munmap(envp, size);
     if (r == 0) r = await_ready(ready[0]);
     syscall(SYS_close, ready[0]);
     return r;

@@ -295,6 +295,7 @@ static int start_inside(const char **why)
         return r;
     }
     host_set(SHIM_HOST_INSIDE, pair[0]);
+    shim_fatal_arm();
     return 0;
 }
 

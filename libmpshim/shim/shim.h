@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <netdb.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -165,6 +166,8 @@ void shim_tell(int host, struct ctl_req *req); /* no answer */
 void shim_host_check(int host); /* if it has gone, another takes its listeners */
 void shim_req_init(struct ctl_req *req, enum ctl_op op);
 void shim_leave(bool flush); /* the process ends: nothing that it sent may be lost (exit.c) */
+void shim_leave_by_signal(void); /* the same from a signal handler, and nobody waits for what no helper takes */
+void shim_fatal_arm(void);   /* an engine runs inside: the signals that end the process are caught (fatal.c) */
 extern bool shim_is_restricted; /* sandbox.c: the program has given up rights that an engine needs */
 void shim_leave_inside(void); /* exit.c: the engine inside ends now; what it carries goes on in the helper */
 #define SHIM_OTHER_NETWORK "a socket of another network namespace than the engine"

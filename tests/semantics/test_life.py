@@ -1,4 +1,6 @@
 """Descriptors and processes: duplicates, passing, fork, exec, signals, threads, and the end."""
+import signal
+
 import pytest
 
 
@@ -234,8 +236,40 @@ import atexit; s = dial_keep(); atexit.register(lambda: s.sendall(b"atexit" * 10
 """, "106000 end", after="print(*kept().split()[0::2])")
 
 
-@pytest.mark.parametrize("host", ["helper", pytest.param("inside", marks=pytest.mark.xfail(reason="an engine inside dies without a word; the peer learns when it sends"))])
-@pytest.mark.parametrize("sig", ["SIGTERM", "SIGKILL"])
+SIGKILL_INSIDE = pytest.param("inside", "SIGKILL", marks=pytest.mark.xfail(reason="an engine inside dies without a word; the peer learns when it sends"))
+
+
+@pytest.mark.parametrize("host, sig", [*(("helper", sig) for sig in ("SIGTERM", "SIGKILL")), *(("inside", sig) for sig in ("SIGTERM", "SIGINT", "SIGHUP", "SIGALRM")), SIGKILL_INSIDE])
 def test_killed_program_ends_its_connections(same, sig, host):
     """The far end hears of it: an end or a reset, never silence."""
-    same(f"s = dial_keep(b'abc'); time.sleep(0.3); os.kill(os.getpid(), signal.{sig})", "3", after="print(kept(4).split()[0])", status=-15 if sig == "SIGTERM" else -9, carried=None, hosts=[host])
+    same(f"signal.signal(signal.SIGINT, signal.SIG_DFL); s = dial_keep(b'abc'); time.sleep(0.3); os.kill(os.getpid(), signal.{sig})", "3",
+         after="print(kept(4).split()[0])", status=-getattr(signal, sig), carried=None, hosts=[host])
+
+
+def test_what_was_written_arrives_though_a_signal_ends_the_program(same):
+    """As the kernel sends on what is in a socket when its process is ended, from whichever thread."""
+    same("""
+import threading
+def end(): time.sleep(0.1); os.kill(os.getpid(), signal.SIGTERM)
+s = dial_keep(); s.sendall(b"x" * 300000)
+threading.Thread(target=end).start(); time.sleep(9)
+""", "300000 end", after="print(*kept().split()[0::2])", status=-15)
+
+
+def test_a_signal_that_ends_the_program_is_said_to_have_its_default_action(same):
+    same("""
+s = dial(ECHO)
+class Action(ctypes.Structure): _fields_ = [("handler", ctypes.c_void_p), ("mask", ctypes.c_ulong * 16), ("flags", ctypes.c_int), ("restorer", ctypes.c_void_p)]
+def action(sig, new=None):
+    old = Action(); a = Action(handler=new) if new is not None else None
+    assert libc.sigaction(int(sig), ctypes.byref(a) if a else None, ctypes.byref(old)) == 0
+    return old.handler or 0
+libc.signal.restype = libc.signal.argtypes = None
+libc.signal.restype, libc.signal.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p]
+for sig in signal.SIGHUP, signal.SIGTERM, signal.SIGALRM:
+    print(action(sig), action(sig, 1), action(sig, 0), action(sig), libc.signal(sig, 1), libc.signal(sig, 0), libc.signal(sig, 0))
+got = []
+signal.signal(signal.SIGTERM, lambda *a: got.append(1)); os.kill(os.getpid(), signal.SIGTERM); print(got)
+print(signal.signal(signal.SIGHUP, signal.SIG_IGN) == signal.SIG_DFL); os.kill(os.getpid(), signal.SIGHUP); print("alive", flush=True)
+signal.signal(signal.SIGTERM, signal.SIG_DFL); os.kill(os.getpid(), signal.SIGTERM)
+""", status=-15)
