@@ -398,6 +398,37 @@ while True:
     assert p.stderr.read().count("listening on 0.0.0.0:7310 (helper)") == 2
 
 
+AGAIN = """
+l = socket.create_server(("0.0.0.0", 7320)); print("ready", flush=True)
+while True:
+    s, a = l.accept(); s.recv(1); s.sendall(b"%d" % a[1]); s.close()
+"""
+ASK = """
+s = socket.socket(); s.setsockopt(1, 2, 1)
+if PORT: s.bind(("", PORT))
+s.settimeout(20); s.connect((FAR, 7320)); s.sendall(b"?"); print(s.recv(9).decode()); assert not s.recv(9)
+"""
+
+
+def test_a_port_is_used_again_while_the_server_is_in_time_wait(net):
+    """By a client whose timestamps are of another clock: the kernel after an engine and an engine after the kernel, of which
+    one is behind the other. A repetition of its SYN does it, where it once took a minute."""
+    before = net.client.run(["cat", "/proc/sys/net/ipv4/ip_local_port_range"]).stdout.strip()
+    p = net.server.popen([MPTCP_RUN, PYTHON, "-c", PRELUDE + AGAIN], stdout=subprocess.PIPE)
+    try:
+        assert p.stdout.readline() == "ready\n"
+        net.client.sysctl({"ipv4/ip_local_port_range": "40000 40033"})   # two blocks of ports for an engine
+        port = int(run(net, "PORT = 0" + ASK, "inside"))
+        assert int(run(net, f"PORT = {port}" + ASK)) == port
+        time.sleep(1)                                  # what the kernel's client closed is forgotten at its end
+        for port in 40000, 40016:
+            run(net, f"PORT = {port}" + ASK)
+        assert int(run(net, "PORT = 0" + ASK, "inside")) in (40000, 40016)
+    finally:
+        net.client.sysctl({"ipv4/ip_local_port_range": before})
+        net.server.stop(p)
+
+
 # ---- whole programs
 
 PROGRAMS = {

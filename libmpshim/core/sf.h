@@ -125,6 +125,7 @@ struct sf {
         bool fin_queued, fin_sent, fin_acked, fin_received;
         mp_ssn fin_ssn_in;
         bool fin_bare;        /* the peer's FIN had no MPTCP option */
+        bool tw_asked;        /* in TIME_WAIT a SYN came that could not follow, and was answered by an ACK */
         bool reset_pending;
         bool barred;          /* the peer's reset named a lasting reason */
         uint8_t reset_reason; bool reset_transient, reset_fastclose;

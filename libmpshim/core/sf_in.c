@@ -410,11 +410,18 @@ static void fin_acked(struct sf *s, mp_time now)
 
 /* ---- the main line ---- */
 
-/* A bare ACK that fits is not answered: two ends that closed at once would answer each other for a minute. */
+/* A bare ACK that fits is not answered: two ends that closed at once would answer each other for a minute. A SYN that cannot be
+ * told from an old one (stack_in.c: its timestamps are of another clock, as those of hosts behind one NAT are, and of the
+ * kernel beside an engine) is answered by an ACK (RFC 9293 3.10.7.4); who knows of no connection resets that (3.10.7.3), and
+ * its next SYN opens a new one. */
 static void time_wait_in(struct sf *s, const struct mp_pkt *p, mp_time now)
 {
     uint32_t seglen = p->data.len + !!(p->flags & MP_SYN) + !!(p->flags & MP_FIN);
-    if (p->flags & MP_RST) return; /* RFC 1337 */
+    if (p->flags & MP_RST) { /* RFC 1337: not believed, unless our answer to a new SYN of these ports has asked for it */
+        if (s->v.tw_asked && mp_expand32(s->v.rcv_nxt, p->seq - s->v.irs) == s->v.rcv_nxt) sf_die(s, 0, now);
+        return;
+    }
+    s->v.tw_asked |= (p->flags & (MP_SYN | MP_ACK)) == MP_SYN;
     if (seglen || mp_expand32(s->v.rcv_nxt, p->seq - s->v.irs) != s->v.rcv_nxt) answer_misfit(s, seglen, now);
     if (p->flags & MP_FIN) sf_arm(s, SFT_TIME_WAIT, now + MP_SEC(s->st->set.time_wait_s));
 }

@@ -184,6 +184,26 @@ TEST(a_newer_syn_reuses_time_wait) /* RFC 9293 3.6.1, RFC 6191 */
     lab_end(&l);
 }
 
+TEST(a_syn_that_cannot_follow_time_wait_ends_it_by_the_reset_of_its_sender) /* RFC 9293 3.10.7.3 */
+{
+    struct lab l = { .plain = true };
+    close_server(&l);
+    struct mp_opts o = lab_syn_options(&l, (struct mp_opts){ 0 });
+    lab_send(&l, P0, (struct seg){ .flags = MP_RST, .seq = 2 }); /* RFC 1337: nobody has asked */
+    is_in(&l, "TIME-WAIT");
+    lab_send(&l, P0, (struct seg){ .flags = MP_SYN, .seq = 1000000, .o = o, .ts_back = 10000 });
+    lab_expect(&l, P0, MP_ACK, 2, 2, 0);
+    lab_send(&l, P0, (struct seg){ .flags = MP_RST, .seq = 3 }); /* not what our ACK asks for */
+    is_in(&l, "TIME-WAIT");
+    lab_send(&l, P0, (struct seg){ .flags = MP_RST, .seq = 2 });
+    lab_pump(&l);
+    CHECK_EQ(mp_stack_live(l.st), 0);
+    P0->iss += 1000000;
+    lab_send(&l, P0, (struct seg){ .flags = MP_SYN, .seq = 0, .o = o, .ts_back = 9000 }); /* a second later */
+    lab_expect(&l, P0, MP_SYN | MP_ACK, 0, 1, 0);
+    lab_end(&l);
+}
+
 TEST(without_timestamps_a_syn_with_a_later_number_reuses_time_wait) /* RFC 6191 2 */
 {
     struct lab l = { .plain = true, .no_ts = true };
