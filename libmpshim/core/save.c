@@ -15,8 +15,9 @@ struct header {
 
 /* ---- primitives: every failure sticks in the stream ---- */
 
-static void put(FILE *f, const void *p, size_t n) { fwrite(p, 1, n, f); }
-static bool get(FILE *f, void *p, size_t n) { return fread(p, 1, n, f) == n; }
+/* NULL with nothing to it: a table that is not there. */
+static void put(FILE *f, const void *p, size_t n) { if (n) fwrite(p, 1, n, f); }
+static bool get(FILE *f, void *p, size_t n) { return !n || fread(p, 1, n, f) == n; }
 static void put32(FILE *f, uint32_t v) { put(f, &v, sizeof v); }
 static bool get32(FILE *f, uint32_t *v) { return get(f, v, sizeof *v); }
 

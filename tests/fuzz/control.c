@@ -57,6 +57,7 @@ void io_flow_close(void *io, void *f)
 uint32_t io_slice_max(void *io, void *f, uint32_t m) { (void)io, (void)f; return m; }
 bool io_writable(void *io, void *f) { (void)io, (void)f; return true; }
 bool io_route(void *io, int i, const struct mp_addr *l, const struct mp_addr *r, uint32_t mark) { (void)io, (void)i, (void)l, (void)r, (void)mark; return true; }
+bool io_withheld(void *io, void *flow, uint32_t mark) { (void)io, (void)flow, (void)mark; return false; }
 bool io_may_mark(void) { return true; }
 uint32_t io_mtu(void *io, int i) { (void)io, (void)i; return 1500; }
 uint16_t io_port_get(void *io, uint8_t f, bool fresh) { (void)io, (void)f, (void)fresh; return 40000; }
@@ -75,7 +76,7 @@ int io_attach_drop_all(int fd) { (void)fd; return 0; }
 int io_attach_only_loopback(int fd) { (void)fd; return 0; }
 int io_route_lookup(struct io *io, const struct mp_addr *remote, uint32_t mark, struct mp_addr *local, int *ifindex, enum io_route_kind *kind)
 {
-    (void)io;
+    (void)io, (void)mark;
     if (remote->b[0] != 10) return -EHOSTUNREACH;
     *local = *remote;
     local->b[3] ^= 1;
