@@ -53,7 +53,7 @@ static const char *whole_list(struct reading *r, const struct setting *s, const 
     size_t n = s == r->list_of ? strlen(r->list) : 0;
     r->list_of = s;
     n += (size_t)snprintf(r->list + n, sizeof r->list - n, "%s%s", n ? "," : "", value);
-    while (n && n < sizeof r->list && r->list[n - 1] == ',') r->list[--n] = 0;
+    while (n > 1 && n < sizeof r->list && r->list[n - 1] == ',') r->list[--n] = 0; /* "," alone: none, and that counts */
     return r->list;
 }
 
