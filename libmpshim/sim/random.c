@@ -150,8 +150,14 @@ static void random_ifaces(struct sim_rng *r, struct sim_scen *sc)
     sc->conn.v6 = sc->client_iface[0].families == 2 || (sc->client_iface[0].families == 3 && chance(r, 50));
 }
 
+/* Over the only path a second subflow comes up as well: between the other family's addresses, or after an outage. */
+static bool one_path_joins(const struct sim_scen *sc)
+{
+    return sc->npaths == 1 && ((sc->client_iface[0].families == 3 && sc->server_iface[0].families == 3) || sc->nchanges > 3);
+}
+
 /* RFC 8684 3.7: a connection that may have two subflows cannot fall back. When the path that carried it begins to take the
- * options out, and another one lets a join's SYNs pass and takes out the rest, no path is left that MPTCP could use. */
+ * options out, and every other one lets a join's SYNs pass and takes out the rest, no path is left that MPTCP could use. */
 static bool options_may_die(const struct sim_scen *sc)
 {
     int strip = 0, late = 0;
@@ -162,7 +168,7 @@ static bool options_may_die(const struct sim_scen *sc)
             strip++;
             late += b->from > 0;
         }
-    return late && strip > 1;
+    return late && (strip > 1 || one_path_joins(sc));
 }
 
 /* ---- what happens ---- */
@@ -433,11 +439,11 @@ struct sim_scen sim_scen_random(uint64_t seed)
     random_ifaces(&r, &sc);
     for (int i = 0; i < sc.npaths; i++) random_path(&r, &sc, i);
     random_conn(&r, &sc);
-    if (options_may_die(&sc)) may_fail(&sc);
     random_settings(&r, &sc);
     random_ecn(seed, &sc);
     mp_time last = sim_rng_range(&r, MP_MS(100), MP_SEC(8));
     random_changes(&r, &sc, last, chance(&r, 60) ? (int)pick(&r, 6) : 0);
+    if (options_may_die(&sc)) may_fail(&sc);
     mp_dur starts = (mp_dur)sc.nconn * sc.conn_gap;
     /* SYNs, third ACKs and data back off to twice the outage; 30 s are for joins and SYNs without the option. */
     sc.calm_from = mp_max(last, mp_max(starts, MP_SEC(5))); /* applications begin to read within 4 s */
