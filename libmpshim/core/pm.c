@@ -396,10 +396,12 @@ void pm_add_addr_in(struct mpc *c, const struct mp_opt_add_addr *a, mp_time now)
 
 /* ---- own addresses ---- */
 
-/* A path is back: whatever waited for a timer goes now. */
+/* A path is back: whatever waited for a timer goes now. A SYN begins anew, as what was sent without a link says nothing about
+ * the peer; in its first minute only, or a link that comes and goes would keep it for ever. */
 void pm_kick(struct sf *s, mp_time now)
 {
     s->v.backoff = 0;
+    if (s->v.state == SF_SYN_SENT && now - s->v.created < MP_SEC(60)) s->v.syn_tries = 0;
     if (s->v.aside) s->v.probes = 1; /* has the peer given it up meanwhile? */
     if (s->seg_head) sf_arm(s, SFT_REXMIT, now);
     if (s->v.timer[SFT_PERSIST] != MP_NEVER) sf_arm(s, SFT_PERSIST, now);

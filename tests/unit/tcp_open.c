@@ -50,6 +50,30 @@ TEST(an_unanswered_connection_ends_with_etimedout)
     lab_end(&l);
 }
 
+TEST(a_link_that_comes_and_goes_does_not_use_up_the_syns)
+{
+    struct lab l = { .plain = true };
+    struct mp_local m = lab_local(1);
+    lab_connect(&l);
+    for (int i = 0; i < 8; i++) {
+        mp_stack_local_del(l.st, 1, &m.ip, l.now);
+        lab_wait(&l, MP_MS(1500));
+        mp_stack_local_add(l.st, &m, l.now);
+        lab_wait(&l, MP_MS(100));
+    }
+    CHECK_EQ(mpc_error(l.c), 0);
+    lab_wait(&l, MP_SEC(20));
+    CHECK_EQ(mpc_error(l.c), 0);
+    for (int i = 0; i < 30; i++) { /* but it ends */
+        mp_stack_local_del(l.st, 1, &m.ip, l.now);
+        lab_wait(&l, MP_SEC(10));
+        mp_stack_local_add(l.st, &m, l.now);
+    }
+    CHECK_EQ(mpc_error(l.c), ETIMEDOUT);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(a_refused_connection_ends_with_econnrefused)
 {
     struct lab l = { .plain = true };
