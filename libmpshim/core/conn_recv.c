@@ -18,6 +18,7 @@ uint64_t conn_rcv_space(const struct mpc *c) { return mp_min(mp_min(c->v.rcv_spa
  * large, for boxes that cut the window scale off make a 256th of it. */
 #define RCV_SPACE_MIN (1024u * 1024)
 #define RCV_SPACE_MIN_FAST (640u * 1024)
+#define RCV_SPACE_DUPLEX (400u * 1024)
 #define FAST 2e-3 /* bytes per ns: 2 MB/s */
 
 /* A window that its program does not use only lets more wait for it, in our memory, and says nothing to the peer of how slow
@@ -45,6 +46,8 @@ static void autotune(struct mpc *c, uint32_t bytes, mp_time now)
     c->v.rx_mark = c->v.rx_total;
     c->v.rx_mark_at = now;
     uint64_t want = mp_max(c->v.rx_rate > FAST ? RCV_SPACE_MIN_FAST : RCV_SPACE_MIN, (uint64_t)(c->v.rx_rate * (double)mp_max(5 * rtt, MP_MS(60))));
+    if (duplex_any(c)) /* all that the peer queues delays our ACKs, and so it is with its own: not more than keeps the paths busy */
+        want = mp_max(RCV_SPACE_DUPLEX, (uint64_t)(c->v.rx_rate * (double)(2 * rtt + MP_MS(160))));
     c->v.rcv_space = mp_min(want, most);
 }
 

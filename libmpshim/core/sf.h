@@ -79,6 +79,18 @@ struct sf_mapping {         /* received, waiting for its bytes */
 #define SF_MAX_MAPPINGS 16384 /* one for each out-of-order segment at worst; power of two */
 #define SF_MAX_HOLD 64u       /* pieces; beyond that they are copied into one */
 
+/* Of a path that is full in both directions: duplex.c. */
+struct sf_duplex {
+    bool on;                      /* this round trip: data goes both ways */
+    bool odd;                     /* the peer's timestamps are not milliseconds */
+    mp_time at; uint32_t ts_val, ts_ecr; /* the first ACK's */
+    int32_t least, least_before; mp_time least_at; /* the way there in ms: the least since least_at, and before it; the zero is the first ACK's */
+    uint64_t lent;                /* of cwnd: given beyond congestion control, while the queue was empty */
+    mp_dur latest, queue;         /* there, by the latest ACK; smoothed */
+    uint64_t received, acked;     /* bytes, when the round trip began */
+    mp_time lost_at;              /* 0: never */
+};
+
 struct sf {
     /* -- links -- */
     struct sf *next;          /* connection's list */
@@ -195,6 +207,7 @@ struct sf {
         mp_time pace_next;    /* when all that was sent has left at the pacing rate: pace.c */
         mp_dsn repeat_next;   /* a scheduler that repeats: this path has carried all before it */
         mp_time penalised;    /* M2: when its window was last halved for holding the connection up */
+        struct sf_duplex duplex;
         struct mp_cc_state cc;
         /* MPTCP */
         mp_dur rtt_syn, rtt_ack; /* of the handshake; of the latest ACK, if data sent once drew it (else 0) */
@@ -306,6 +319,13 @@ void pmtu_sent(struct sf *s, struct sf_seg *g);             /* before its packet
 void pmtu_forget(struct sf *s);
 void pmtu_passed(struct sf *s);
 void pmtu_lost(struct sf *s);
+
+/* ---- both directions full (duplex.c) ---- */
+void duplex_sample(struct sf *s, const struct mp_opts *o, mp_time now);
+void duplex_before(struct sf *s, struct mp_cc_ack *a);
+void duplex_after(struct sf *s, const struct mp_cc_ack *a);
+void duplex_lost(struct sf *s, mp_time now);
+bool duplex_any(const struct mpc *c);
 
 /* ---- pacing (pace.c) ---- */
 bool pace_allows(struct sf *s, mp_time now);

@@ -100,7 +100,9 @@ void sf_arm_rexmit(struct sf *s, mp_time now)
 void sf_arm_overdue(struct sf *s, mp_time now)
 {
     if (!s->seg_head || s->v.stale || s->v.pipe <= 2 * s->v.mss || !conn_any_other(s->c, s)) return;
-    sf_arm(s, SFT_STALL, mp_max(now, s->seg_head->sent + s->v.srtt) + mp_max(4 * s->v.rttvar, MP_MS(50)));
+    mp_dur late = mp_max(4 * s->v.rttvar, MP_MS(50));
+    if (s->v.duplex.on) late = mp_max(late, s->v.srtt); /* its ACKs wait in the peer's queue too */
+    sf_arm(s, SFT_STALL, mp_max(now, s->seg_head->sent + s->v.srtt) + late);
 }
 
 /* ---- loss ---- */
@@ -266,7 +268,9 @@ static void congestion(struct sf *s, const struct ack_facts *f, uint64_t flight,
         s->v.round_end = s->v.snd_nxt;
     }
     struct mp_cc_group g = conn_cc_group(s->c, s);
+    duplex_before(s, &a);
     s->c->cc->on_ack(&g, &a);
+    duplex_after(s, &a);
     if (a.round_start) s->v.cwnd_limited = false;
 }
 
@@ -324,6 +328,7 @@ void sf_on_ack(struct sf *s, mp_ssn ack, const struct mp_opts *o, mp_time now)
     for (int i = dsack; i < o->nsack; i++)
         sack_block(s, mp_expand32(s->v.snd_una, o->sack[i].left - s->v.iss), mp_expand32(s->v.snd_una, o->sack[i].right - s->v.iss), &f, now);
     time_round_trip(s, &f, advanced, now);
+    if (advanced) duplex_sample(s, o, now);
     if (!advanced && !f.delivered && !dsack) {
         newreno(s, false, now);
         return;
@@ -407,6 +412,7 @@ void sf_on_rto(struct sf *s, mp_time now)
     s->v.backoff++;
     if (s->v.backoff == 1) ecn_missed(s);
     ecn_reduced(s);
+    duplex_lost(s, now);
     pmtu_timeout(s);
     rescue_timeout(s, now);
     bool was_recovering = s->v.in_recovery || s->v.in_rto;

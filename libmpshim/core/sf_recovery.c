@@ -41,6 +41,7 @@ void sf_enter_recovery(struct sf *s, uint64_t delivered, mp_time now)
     s->c->cc->on_loss(&g, now);
     ecn_missed(s);
     ecn_reduced(s);
+    duplex_lost(s, now);
     s->v.probe_out = false;
     s->v.probe_end = 0;
     s->v.prr_delivered = s->v.prr_out = 0;
