@@ -283,6 +283,12 @@ static bool send_opportunistic(struct mpc *c, struct mp_pkt *out, bool late, mp_
     if (!g) return false;
     bool head = blocked && g->dsn <= c->v.snd_una && holder->v.srtt > 2 * s->v.srtt;
     mp_time due = expected(holder, g, now); /* the ACK here would come at now + srtt */
+    if (blocked && holder->v.srtt > 2 * s->v.srtt && holder->v.pipe <= 8 * holder->v.mss) {
+        /* A few segments alone (fit.c) hold nothing up before their turn, and come when they are due; their DATA_ACK over s. */
+        if (g->dsn > c->v.snd_una) return false;
+        head = false;
+        due = mp_max(due, holder->v.min_rtt / 2) - holder->v.min_rtt / 2 + s->v.min_rtt / 2;
+    }
     if (!head && !g->lost && now + s->v.srtt >= due && now < overdue(holder, g)) return false;
     bool rest = g->prev && g->prev->map_dsn == g->map_dsn; /* the part before it went with what is in front of it */
     mp_dsn from = rest ? mp_max(g->dsn, c->v.snd_una) : conn_needed_from(c, g);

@@ -44,6 +44,7 @@ static int row(const struct options *o, bool slow_first, bool upload, double sin
     for (unsigned i = 0; i < sizeof kb / sizeof *kb; i++) {
         struct sim_result r;
         double got = goodput(o, 2, slow_first, kb[i] * 1024, upload, &r), want = kb[i] >= 500 ? 9.0 : single;
+        if (kb[i] < 100) want *= 1.008; /* a few segments at a time on the slow path: fit.c */
         if (slow_first && kb[i] < 500) want *= 0.98; /* its handshake and the join's take half a second there */
         bool ok = got >= want - 0.005;
         printf(" %6.2f%s", got, ok ? " " : "!");
@@ -51,18 +52,6 @@ static int row(const struct options *o, bool slow_first, bool upload, double sin
     }
     printf("\n");
     return failed;
-}
-
-/* A sender that fills the window over the slow path (4.7 Mbit/s) is asked to spare it, and does: core/hol.c. */
-static int asks_a_careless_sender(void)
-{
-    struct options o = {.scheduler = "minrtt", .cc = "lia", .extra = "pacing=off"};
-    struct sim_result r;
-    double got = goodput(&o, 2, true, 200 * 1024, false, &r);
-    bool ok = got >= 6.5 && r.counter[0][MP_E_hol_asked] && !r.counter[0][MP_E_hol_taken_back];
-    printf("minrtt, 200 KB, first over slow: %.2f Mbit/s, asked %llu times: %s\n", got,
-           (unsigned long long)r.counter[0][MP_E_hol_asked], ok ? "ok" : "WRONG");
-    return !ok;
 }
 
 /* sim_rcvbuf [SCHEDULER [CC [SETTING=VALUE]]]: a table for comparison; without arguments what must hold. */
@@ -78,5 +67,5 @@ int main(int argc, char **argv)
         for (int i = 0; i < 4; i++, rows++) failed += row(&o, i & 1, i & 2, single);
     }
     printf("sim_rcvbuf: %d of %d too slow\n", failed, rows * 6);
-    return failed + (argc == 1 ? asks_a_careless_sender() : 0) != 0;
+    return failed != 0;
 }

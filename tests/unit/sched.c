@@ -182,6 +182,31 @@ TEST(fit_sees_a_queue_by_what_is_in_flight)
     CHECK_EQ(pick_by("fit", &v), 1);
 }
 
+/* Where the window limits the fast path, a few segments on an idle slow one cost nothing if they are back before it idles. */
+TEST(fit_gives_an_idle_slow_path_a_few_segments_that_the_fast_one_outlasts)
+{
+    struct mp_sched_view v = fast_is_full(MP_MS(20), MP_MS(200));
+
+    v.queued = 1000000;
+    v.window = v.path[0].flight = 80000; /* 724,000 bytes a second: 110 ms of window, 90 ms of queue */
+    v.conn_window = v.path[0].room = 2896;
+    v.path[1].flight = 0;
+    CHECK_EQ(pick_by("fit", &v), 1);     /* 100 + 20 + 10 ms */
+    v.path[1].flight = 2 * 1448;
+    CHECK_EQ(pick_by("fit", &v), 1);
+    v.path[1].flight = 5 * 1448;
+    CHECK_EQ(pick_by("fit", &v), 0);
+    v.path[1].flight = 1448;
+    v.now += MP_MS(15);                  /* the moment is over; the next one when it is idle again */
+    CHECK_EQ(pick_by("fit", &v), 0);
+    v.path[1].flight = 0;
+    v.window = v.path[0].flight = 50000;
+    CHECK_EQ(pick_by("fit", &v), 0);
+    v.window = v.path[0].flight = 80000;
+    v.conn_window = 100000;              /* it is not the window that limits it */
+    CHECK_EQ(pick_by("fit", &v), 0);
+}
+
 TEST(fit_leaves_the_end_to_the_fast_path)
 {
     struct mp_sched_view v = fast_is_full(MP_MS(20), MP_MS(200));

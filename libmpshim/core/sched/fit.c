@@ -12,12 +12,15 @@
 #include "core/sched/sched.h"
 
 #define LAMBDA_MAX 3.00
+enum { M_BURST = 3 }; /* when the slow path was last given something while it was idle */
 
 /* Bytes a nanosecond; no path is asked that has no srtt. */
 static double rate_of(const struct mp_sched_path *p)
 {
     return p->rate ? (double)p->rate / 1e9 : p->srtt ? (double)p->cwnd / (double)p->srtt : 0;
 }
+
+static double max_of(double a, double b) { return a > b ? a : b; }
 
 static double sum_of_rates(const struct mp_sched_view *v, int class)
 {
@@ -36,20 +39,53 @@ static double arrival(const struct mp_sched_path *p, uint64_t bytes)
     return (queue > least ? queue : least) - least / 2;
 }
 
-static bool worth_waiting(const struct mp_sched_view *v, int class, const struct mp_sched_path *f, const struct mp_sched_path *s)
+static bool fills_window(const struct mp_sched_view *v, int class, const struct mp_sched_path *f, const struct mp_sched_path *s)
 {
-    double t = arrival(s, s->mss);
+    double t = arrival(s, s->mss) + (double)f->min_rtt / 2;
 
-    if (arrival(f, v->queued) < t) return true;
-    return sum_of_rates(v, class) * (t + (double)f->min_rtt / 2) * mp_sched_lambda(v, f->srtt, LAMBDA_MAX) > (double)v->window;
+    return sum_of_rates(v, class) * t * mp_sched_lambda(v, f->srtt, LAMBDA_MAX) > (double)v->window;
+}
+
+/* A few segments at once on an idle slow path stop the window's left edge only for a moment. The fast path goes on for a
+ * window from here, and then lives on its own queue; if they are acknowledged by then, they come on top. */
+static bool fits_alone(const struct mp_sched_view *v, const struct mp_sched_path *f, const struct mp_sched_path *s)
+{
+    double fast = rate_of(f), slow = max_of(rate_of(s), (double)s->cwnd / (double)s->srtt), standing = (double)f->flight / fast - (double)f->min_rtt;
+    double t = (double)s->min_rtt / 2 + (double)(s->flight + s->mss) / slow + (double)f->min_rtt / 2;
+
+    if (!s->flight) v->mem->w[M_BURST] = v->now;
+    if (v->now - v->mem->w[M_BURST] > f->min_rtt / 2) return false;
+    return 1.1 * t < (double)v->window / fast + (standing > 0 ? standing : 0);
+}
+
+/* The window, not its own, is what limits the fast path: another for a few segments. */
+static int alone(const struct mp_sched_view *v, int class, int fast)
+{
+    const struct mp_sched_path *f = &v->path[fast];
+
+    if (v->conn_window > f->room || !f->flight || !f->srtt) return -1;
+    for (int i = 0; i < v->n; i++) {
+        const struct mp_sched_path *s = &v->path[i];
+
+        if (i == fast || mp_sched_class(s) != class || !s->room || !s->srtt) continue;
+        if (arrival(f, v->queued) >= arrival(s, s->mss) && fits_alone(v, f, s)) return i;
+    }
+    return -1;
 }
 
 static int fit_pick(const struct mp_sched_view *v)
 {
-    int class = mp_sched_best_class(v), f = mp_sched_fastest(v, class, false), s = mp_sched_fastest(v, class, true);
+    int class = mp_sched_best_class(v), fast = mp_sched_fastest(v, class, false), best = mp_sched_fastest(v, class, true);
 
-    if (s < 0 || s == f || !v->path[f].srtt || !v->path[s].srtt || !v->path[f].flight) return s;
-    return worth_waiting(v, class, &v->path[f], &v->path[s]) ? -1 : s;
+    if (best >= 0 && best == fast) {
+        int other = alone(v, class, fast);
+        return other >= 0 ? other : fast;
+    }
+    if (best < 0) return best;
+    const struct mp_sched_path *f = &v->path[fast], *s = &v->path[best];
+    if (!f->srtt || !s->srtt || !f->flight) return best;
+    if (arrival(f, v->queued) < arrival(s, s->mss)) return -1;
+    return !fills_window(v, class, f, s) || fits_alone(v, f, s) ? best : -1;
 }
 
 extern const struct mp_sched mp_sched_fit;
