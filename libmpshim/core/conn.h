@@ -135,10 +135,12 @@ struct mpc {
         double rx_rate;                /* bytes per ns, the recent maximum */
         struct {                       /* a slow path that holds the stream up: hol.c */
             int state, spans, score;
-            bool edge_hit;             /* the window was filled behind a hole in this span */
-            uint64_t bytes; mp_time at;/* received since */
-            mp_dur rtt;                /* of the slow path */
+            int path;                  /* the subflow's id, once asked for */
+            mp_dur rtt;                /* its least */
+            bool waiting; mp_time last;/* behind a hole: what came over another path than that one; when */
+            uint64_t bytes; mp_dur idle; mp_time at; /* in the present span, which began at */
             double before, after;      /* bytes per ns */
+            mp_time told; mp_dur every;/* MP_PRIO went out last; so long a backup between two moments of use */
         } hol;
         uint32_t max_seg;              /* TCP_MAXSEG: bytes of options and payload, offered and used at most; 0: the path's */
         uint8_t tos, ttl;              /* of our packets; ttl 0: the host's default */
@@ -241,6 +243,7 @@ void conn_event(struct mpc *c, unsigned bits);
 bool conn_sf_mapping(struct mpc *c, struct sf *s, const struct mp_opts *o, uint32_t paylen, mp_ssn ssn, mp_time now); /* false: take no bytes of this segment */
 bool conn_sf_data(struct mpc *c, struct sf *s, mp_ssn ssn, struct mp_slice *d, mp_time now); /* in-order subflow bytes; false: subflow ended */
 uint64_t conn_rcv_space(const struct mpc *c);           /* bytes of window to offer */
+mp_dsn conn_in_order(const struct mpc *c);              /* rcv_nxt, and what has come behind it of a mapping that is not complete */
 uint64_t conn_rcv_edge(struct mpc *c);                  /* moves and returns the window's right edge */
 void conn_peer_fin(struct mpc *c, mp_dsn at, mp_time now);
 void conn_cut_joined(struct mpc *c, struct sf *s, mp_ssn ssn, struct mp_slice *d); /* of data behind a hole what may be kept */
@@ -255,8 +258,8 @@ bool conn_doubt(struct mpc *c, struct sf *s, mp_time now); /* true: a mapping wh
 void conn_doubt_look(struct mpc *c, mp_time now);         /* a join came up or ended */
 void conn_doubt_tick(struct mpc *c, mp_time now);
 /* ---- hol.c ---- */
-void hol_data(struct mpc *c, mp_dsn end, uint32_t bytes, mp_time now); /* new bytes that end there, before they are taken */
-void hol_buffer_changed(struct mpc *c);
+void hol_data(struct sf *s, mp_dsn dsn, uint32_t bytes, mp_time now); /* bytes from a subflow, before they are taken */
+void hol_buffer_changed(struct mpc *c, mp_time now);
 
 /* ---- conn_opt.c ---- */
 bool conn_options_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now); /* false: subflow ended */

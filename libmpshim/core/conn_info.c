@@ -132,7 +132,7 @@ int mpc_setopt(struct mpc *c, enum mpc_opt opt, uint64_t v, mp_time now)
         break;
     case MPC_RCVBUF:
         c->v.rcvbuf = mp_max(16384, mp_min(v, 1u << 30));
-        hol_buffer_changed(c);
+        hol_buffer_changed(c, now);
         break;
     case MPC_SNDBUF: c->v.sndbuf = mp_max(16384, mp_min(v, 1u << 30)); break;
     case MPC_STRICT: c->v.strict = v; break;

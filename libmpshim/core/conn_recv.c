@@ -51,10 +51,25 @@ static void autotune(struct mpc *c, uint32_t bytes, mp_time now)
     c->v.rcv_space = mp_min(want, most);
 }
 
+static struct sf_mapping *map_at(const struct sf *s, uint32_t i) { return &s->map[(s->v.map_head + i) & (s->v.map_cap - 1)]; }
+
+mp_dsn conn_in_order(const struct mpc *c)
+{
+    mp_dsn to = c->v.rcv_nxt;
+    for (const struct sf *s = c->sfs; s; s = s->next) {
+        if (!s->v.hold_bytes || !s->v.nmap) continue;
+        mp_dsn from = map_at(s, 0)->dsn;
+        if (from <= c->v.rcv_nxt) to = mp_max(to, from + s->v.hold_bytes);
+    }
+    return to;
+}
+
+/* The window goes on from what waits in its order for the rest of a mapping, and its checksum: Linux maps 64 KB at once, and
+ * a window that opens in such steps is given to one path after the other in such pieces. */
 uint64_t conn_rcv_edge(struct mpc *c)
 {
     uint64_t most = conn_rcv_space(c), space = most > c->v.rxq_bytes ? most - c->v.rxq_bytes : 0;
-    uint64_t edge = c->v.rcv_nxt + space;
+    uint64_t edge = conn_in_order(c) + space;
     if (edge > c->v.rcv_edge) c->v.rcv_edge = edge; /* never back: RFC 9293 3.8.6.2.2 */
     return c->v.rcv_edge;
 }
@@ -213,9 +228,7 @@ static void receive(struct mpc *c, mp_dsn dsn, struct mp_slice d, mp_time now)
         if (dsn >= edge) return;
         mp_slice_cut(&d, (uint32_t)(edge - dsn));
     }
-    autotune(c, d.len, now);
     c->v.data_recv_at = now;
-    if (!c->v.rx_plain && c->sfs && c->sfs->next) hol_data(c, dsn + d.len, d.len, now);
     if (dsn > c->v.rcv_nxt) {
         st_count(c->st, MP_E_ooo_conn, d.len, c);
         if (!mem_has_room_for_holes(c)) { /* acknowledged on its subflow: it comes again by the connection's timer */
@@ -253,8 +266,6 @@ static void receive(struct mpc *c, mp_dsn dsn, struct mp_slice d, mp_time now)
 }
 
 /* ---- mappings ---- */
-
-static struct sf_mapping *map_at(struct sf *s, uint32_t i) { return &s->map[(s->v.map_head + i) & (s->v.map_cap - 1)]; }
 
 static void map_drop_first(struct sf *s)
 {
@@ -480,6 +491,14 @@ bool conn_mapping_done(struct mpc *c, struct sf *s, mp_time now)
     return true;
 }
 
+/* Before a checksum holds them: what waits for it would come in lumps of 64 KB, and the rate look several times what it is. */
+static void arrived(struct sf *s, mp_dsn dsn, uint32_t len, mp_time now)
+{
+    if (dsn + len <= s->c->v.rcv_nxt) return;
+    autotune(s->c, len, now);
+    if (!s->c->v.rx_plain && s->c->sfs->next) hol_data(s, dsn, len, now);
+}
+
 /* Bytes at ssn, of which some lie in the first mapping: returns how many were taken; 0: no mapping; -1: memory. */
 static int64_t take_mapped(struct mpc *c, struct sf *s, mp_ssn ssn, struct mp_slice d, mp_time now)
 {
@@ -487,6 +506,7 @@ static int64_t take_mapped(struct mpc *c, struct sf *s, mp_ssn ssn, struct mp_sl
     if (!s->v.nmap || map_at(s, 0)->ssn > ssn) return 0;
     struct sf_mapping *m = map_at(s, 0);
     mp_slice_cut(&d, (uint32_t)mp_min(d.len, m->ssn + m->len - ssn));
+    arrived(s, m->dsn + (ssn - m->ssn), d.len, now);
     if (!c->v.csum)
         receive(c, m->dsn + (ssn - m->ssn), d, now);
     else if (!hold_add(s, &d))
@@ -554,7 +574,10 @@ bool conn_sf_data(struct mpc *c, struct sf *s, mp_ssn ssn, struct mp_slice *d, m
         }
         if (s->v.dead || s->v.reset_pending) return false;
     }
-    if (rest.len) receive(c, c->v.rcv_nxt, rest, now);
+    if (rest.len) {
+        arrived(s, c->v.rcv_nxt, rest.len, now);
+        receive(c, c->v.rcv_nxt, rest, now);
+    }
     return !s->v.dead && !s->v.reset_pending;
 }
 

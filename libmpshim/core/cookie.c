@@ -72,7 +72,7 @@ void cookie_answer(struct mp_stack *st, const struct listener *l, const struct m
         a.ts_ecr = o->ts_val;
         a.sack_ok = o->sack_ok;
         a.has_wscale = o->has_wscale;
-        a.wscale = 8;
+        a.wscale = WSCALE;
     }
     if (st_offer_ok(o)) {
         a.mp = MP_OPT_HAS(MP_CAPABLE);

@@ -3,14 +3,18 @@
  * path, with the window shut, and the fast one idles. Linux is such a sender (NSDI 2012's network, 128 KB: 4.7 Mbit/s, where
  * the better path alone has 7.6). The receiver may ask it to keep the slow path as a backup (MP_PRIO, RFC 8684 3.3.8).
  *
- * It is a trial: asked when the window was filled behind a hole in most of a few round trips, kept if more comes afterwards than did
- * before, taken back if not. Our own data in the other direction goes where it went. */
+ * It is a trial: asked when the fast path idled in most of a few round trips, kept if hardly less comes without the slow path.
+ * Then the slow path is rationed: a backup but for a moment now and then, in which the sender gives it some segments. As
+ * long as the window lets the fast path go on until these have arrived, they come on top. The moments come more often while
+ * nothing idles, and half as often when it does. All is taken back if in the end less comes than before.
+ * Our own data in the other direction goes where it went. */
 #include "core/stack_int.h"
 
 enum { HOL_NONE, HOL_TRIAL, HOL_KEPT, HOL_REFUSED };
-/* In round trips of the slow path. One with the window full behind a hole counts HIT, one without takes a point off; at
- * EVIDENCE it is enough. SETTLE for what is still on its way over the slow path, then COMPARED. */
-enum { HIT = 2, EVIDENCE = 6, SETTLE = 4, COMPARED = 4 };
+/* In round trips of the slow path. One of which the fast path idled a sixth counts HIT, one without takes a point off; at
+ * EVIDENCE it is enough. SETTLE for what is still on its way over the slow path, then COMPARED; RATIONED at the end. */
+enum { HIT = 2, EVIDENCE = 4, SETTLE = 3, COMPARED = 3, RATIONED = 24, MUCH = 6 };
+#define SELDOM MP_SEC(2) /* between two moments, at the most */
 
 static bool usable(const struct sf *s)
 {
@@ -30,82 +34,129 @@ static struct sf *slow_path(const struct mpc *c)
     return slow && least <= slow->v.min_rtt / 2 ? slow : NULL;
 }
 
-static void ask(struct sf *s, bool backup)
+/* The one that was asked for. */
+static struct sf *spared_path(const struct mpc *c)
+{
+    struct sf *s = c->sfs;
+    while (s && (s->v.id != c->v.hol.path || s->v.dead)) s = s->next;
+    return s;
+}
+
+static void tell(struct sf *s, bool backup, mp_time now)
 {
     s->v.backup_asked = backup;
     s->v.prio_now = true;
-    st_count(s->st, backup ? MP_E_hol_asked : MP_E_hol_taken_back, 1, s->c);
+    s->c->v.hol.told = now;
 }
 
-static void take_back(struct mpc *c, int state)
+static void begin(struct mpc *c, int state)
 {
-    for (struct sf *s = c->sfs; s; s = s->next)
-        if (s->v.backup_asked) ask(s, false);
     c->v.hol.state = state;
     c->v.hol.spans = c->v.hol.score = 0;
 }
 
-/* Twice what the paths deliver in the longest round trip, less a quarter: at 1.2 of it Linux already gains by both. */
-static bool too_small(const struct mpc *c, mp_dur rtt, double rate) { return (double)c->v.rcvbuf < 1.5 * rate * (double)rtt; }
-
-/* Since the mark a span has passed; rate: bytes a nanosecond in it. */
-static void judge(struct mpc *c, double rate, mp_dur rtt, struct sf *slow)
+static void take_back(struct mpc *c, int state, mp_time now)
 {
-    switch (c->v.hol.state) {
-    case HOL_NONE:
-        if (c->v.hol.edge_hit && too_small(c, rtt, c->v.rx_rate)) c->v.hol.score += HIT;
-        else if (c->v.hol.score) c->v.hol.score--;
-        c->v.hol.spans = c->v.hol.score ? c->v.hol.spans + 1 : 0;
-        c->v.hol.before = c->v.hol.spans <= 2 ? rate : (3 * c->v.hol.before + rate) / 4;
-        if (c->v.hol.score < EVIDENCE) break;
-        c->v.hol.state = HOL_TRIAL;
-        c->v.hol.spans = 0;
-        ask(slow, true);
-        break;
-    case HOL_TRIAL:
-        if (++c->v.hol.spans <= SETTLE) break;
-        c->v.hol.after = (c->v.hol.spans == SETTLE + 1 ? 0 : c->v.hol.after) + rate / COMPARED;
-        if (c->v.hol.spans < SETTLE + COMPARED) break;
-        if (c->v.hol.after > c->v.hol.before) c->v.hol.state = HOL_KEPT;
-        else take_back(c, HOL_REFUSED);
-        break;
-    default:
-        break;
-    }
+    struct sf *s = spared_path(c);
+    if (s) tell(s, false, now);
+    st_count(c->st, MP_E_hol_taken_back, 1, c);
+    begin(c, state);
 }
 
-static void next_span(struct mpc *c, mp_time now)
+/* More than that many times what the paths deliver in the longest round trip, and the window is not what is short. */
+static bool too_small(const struct mpc *c) { return (double)c->v.rcvbuf < 2.5 * c->v.rx_rate * (double)c->v.hol.rtt; }
+
+/* Data of another path than the slow one came, after a pause: the sender had filled the window, if what came before the
+ * pause waits behind a hole. */
+static void note_idle(struct mpc *c, mp_dsn dsn, mp_time now)
 {
-    c->v.hol.at = now;
-    c->v.hol.bytes = 0;
-    c->v.hol.edge_hit = false;
+    mp_dur pause = now - c->v.hol.last;
+    if (c->v.hol.waiting && pause > MP_MS(5) && (double)pause * c->v.rx_rate > 8 * 1500) c->v.hol.idle += pause;
+    c->v.hol.waiting = dsn > conn_in_order(c) && c->v.rxq_bytes < c->v.rcvbuf / 4;
+    c->v.hol.last = now;
 }
 
-static bool is_asked(const struct mpc *c)
+/* ---- spans: a round trip of the slow path ---- */
+
+static void look_for_evidence(struct mpc *c, double rate, struct sf *slow, mp_time now)
 {
-    for (const struct sf *s = c->sfs; s; s = s->next)
-        if (s->v.backup_asked && !s->v.dead) return true;
-    return false;
+    if (c->v.hol.idle > (now - c->v.hol.at) / MUCH && too_small(c)) c->v.hol.score += HIT;
+    else if (c->v.hol.score) c->v.hol.score--;
+    c->v.hol.before = rate > 0.97 * c->v.hol.before ? rate : 0.97 * c->v.hol.before; /* the best of late */
+    if (c->v.hol.score < EVIDENCE) return;
+    begin(c, HOL_TRIAL);
+    c->v.hol.path = slow->v.id;
+    tell(slow, true, now);
+    st_count(c->st, MP_E_hol_asked, 1, c);
 }
 
-void hol_data(struct mpc *c, mp_dsn end, uint32_t bytes, mp_time now)
+static void look_at_trial(struct mpc *c, double rate, mp_time now)
 {
-    c->v.hol.bytes += bytes;
-    if (end > c->v.rcv_nxt + bytes && end + 2 * 1500 > c->v.rcv_edge && c->v.rxq_bytes < c->v.rcvbuf / 4) c->v.hol.edge_hit = true;
-    if (c->v.hol.state == HOL_REFUSED || now - c->v.hol.at < MP_MS(100)) return;
-    if (c->v.hol.state != HOL_NONE && !is_asked(c)) c->v.hol.state = c->v.hol.spans = c->v.hol.score = 0; /* a fresh subflow in its place */
-    struct sf *slow = c->v.hol.state == HOL_NONE ? slow_path(c) : NULL;
-    if (slow) c->v.hol.rtt = slow->v.min_rtt;
-    if (c->v.hol.state == HOL_NONE && !slow) {
-        next_span(c, now);
+    if (++c->v.hol.spans <= SETTLE) return;
+    c->v.hol.after = (c->v.hol.spans == SETTLE + 1 ? 0 : c->v.hol.after) + rate / COMPARED;
+    if (c->v.hol.spans < SETTLE + COMPARED) return;
+    if (c->v.hol.after < 0.9 * c->v.hol.before) {
+        take_back(c, HOL_REFUSED, now);
         return;
     }
-    if (now - c->v.hol.at < c->v.hol.rtt) return;
-    judge(c, (double)c->v.hol.bytes / (double)(now - c->v.hol.at), c->v.hol.rtt, slow);
-    next_span(c, now);
+    begin(c, HOL_KEPT);
+    c->v.hol.every = 2 * c->v.hol.rtt;
 }
 
-void hol_buffer_changed(struct mpc *c)
+static void look_at_ration(struct mpc *c, double rate, mp_time now)
 {
-    if (c->v.hol.state != HOL_NONE && !too_small(c, c->v.hol.rtt, c->v.rx_rate)) take_back(c, HOL_NONE);
+    if (c->v.hol.idle) c->v.hol.every = mp_min(2 * c->v.hol.every, SELDOM);
+    else c->v.hol.every = mp_max(c->v.hol.every - c->v.hol.every / 8, c->v.hol.rtt * 3 / 2);
+    c->v.hol.after += (rate - c->v.hol.after) / 8;
+    if (++c->v.hol.spans == RATIONED && c->v.hol.after < c->v.hol.before) take_back(c, HOL_REFUSED, now);
+}
+
+static void end_span(struct mpc *c, struct sf *slow, mp_time now)
+{
+    double rate = (double)c->v.hol.bytes / (double)(now - c->v.hol.at);
+    if (c->v.hol.state == HOL_TRIAL) look_at_trial(c, rate, now);
+    else if (c->v.hol.state == HOL_KEPT) look_at_ration(c, rate, now);
+    else if (slow) look_for_evidence(c, rate, slow, now);
+    c->v.hol.at = now;
+    c->v.hol.bytes = 0;
+    c->v.hol.idle = 0;
+}
+
+/* ---- the ration ---- */
+
+/* Long enough for a twelfth of the window: it opens at the pace of the fast path, and all of that goes to the slow one. */
+static mp_dur moment(const struct mpc *c)
+{
+    mp_dur m = (mp_dur)((double)c->v.rcvbuf / 12 / c->v.rx_rate);
+    return mp_max(MP_MS(5), mp_min(m, c->v.hol.rtt / 4));
+}
+
+static void ration(struct mpc *c, struct sf *s, mp_time now)
+{
+    mp_dur since = now - c->v.hol.told;
+    if (!s->v.backup_asked && since >= moment(c)) {
+        tell(s, true, now);
+    } else if (s->v.backup_asked && since >= c->v.hol.every && !c->ooo.n) {
+        tell(s, false, now);
+        st_count(c->st, MP_E_hol_rationed, 1, c);
+    }
+}
+
+void hol_data(struct sf *s, mp_dsn dsn, uint32_t bytes, mp_time now)
+{
+    struct mpc *c = s->c;
+    if (c->v.hol.state == HOL_REFUSED) return;
+    struct sf *slow = c->v.hol.state == HOL_NONE ? slow_path(c) : spared_path(c);
+    c->v.hol.bytes += bytes;
+    if (s != slow) note_idle(c, dsn, now);
+    if (c->v.hol.state != HOL_NONE && !slow) begin(c, HOL_NONE); /* another subflow in its place, or none */
+    if (c->v.hol.state == HOL_KEPT) ration(c, slow, now);
+    if (now - c->v.hol.at < mp_max(MP_MS(100), c->v.hol.rtt)) return;
+    if (c->v.hol.state == HOL_NONE && slow) c->v.hol.rtt = slow->v.min_rtt;
+    end_span(c, slow, now);
+}
+
+void hol_buffer_changed(struct mpc *c, mp_time now)
+{
+    if (c->v.hol.state != HOL_NONE && !too_small(c)) take_back(c, HOL_NONE, now);
 }

@@ -14,6 +14,8 @@
 struct mpc;
 struct mp_stack;
 
+enum { WSCALE = 8 }; /* of our windows, RFC 7323 2: 65535 << 8 = 16 MB */
+
 enum sf_state { /* RFC 9293 3.3.2 */
     SF_CLOSED, SF_SYN_SENT, SF_SYN_RCVD, SF_ESTABLISHED, SF_FIN_WAIT_1, SF_FIN_WAIT_2,
     SF_CLOSE_WAIT, SF_CLOSING, SF_LAST_ACK, SF_TIME_WAIT,
@@ -123,6 +125,7 @@ struct sf {
         uint64_t snd_wnd;     /* bytes from snd_una that the peer's segment allowed (subflow level) */
         mp_ssn snd_wl1, snd_wl2;
         uint8_t snd_wscale, rcv_wscale;
+        uint8_t syn_wscale;   /* offered in our SYN */
         bool ts_on, sack_on;
         uint32_t mss;         /* payload bytes a segment, options at their largest taken off */
         uint32_t peer_mss, mtu;

@@ -122,6 +122,16 @@ static void syn_join(struct sf *s, struct mp_opts *o)
     memcpy(o->join.hmac, h, 8);
 }
 
+/* A receive buffer that the program made small needs no large unit. Linux cuts its segments where the window ends: with
+ * edges at multiples of 256 many are short, and of two short ones in flight the second waits for the ACK of the first
+ * (Nagle), a round trip on a path that brings three segments at a time. */
+static uint8_t small_wscale(const struct mpc *c)
+{
+    uint8_t shift = 2;
+    while (shift < WSCALE && (65535ull << shift) < c->v.rcvbuf + 65536) shift++;
+    return shift;
+}
+
 static bool emit_syn(struct sf *s, struct mp_pkt *out, mp_time now)
 {
     struct mpc *c = s->c;
@@ -131,7 +141,8 @@ static bool emit_syn(struct sf *s, struct mp_pkt *out, mp_time now)
     out->wnd = (uint16_t)mp_min(65535, conn_rcv_edge(c) - c->v.rcv_nxt);
     s->v.rcv_adv = 1 + (uint64_t)out->wnd;
     o.has_wscale = answer ? s->v.rcv_wscale > 0 : true;
-    o.wscale = 8;
+    if (!answer && !s->seg_head) s->v.syn_wscale = small_wscale(s->c);
+    o.wscale = answer ? s->v.rcv_wscale : s->v.syn_wscale;
     o.sack_ok = answer ? s->v.sack_on : true;
     if (answer)
         out_timestamps(s, &o, now);

@@ -60,8 +60,9 @@ void shim_options_read(int fd, int family, struct ctl_req *q)
         q->keepcnt = get(fd, IPPROTO_TCP, TCP_KEEPCNT);
     }
     q->user_timeout_ms = get(fd, IPPROTO_TCP, TCP_USER_TIMEOUT);
-    /* The kernel doubles what was asked for. */
-    if (lock & BUF_LOCK_RCV) q->rcvbuf = (uint32_t)get(fd, SOL_SOCKET, SO_RCVBUF) / 2;
+    /* The kernel doubles what was asked for, for what it keeps beside the data. What we keep out of order costs little more
+     * than its bytes: the memory is the same, and the window may be twice as wide. */
+    if (lock & BUF_LOCK_RCV) q->rcvbuf = (uint32_t)get(fd, SOL_SOCKET, SO_RCVBUF);
     if (lock & BUF_LOCK_SND) q->sndbuf = (uint32_t)get(fd, SOL_SOCKET, SO_SNDBUF) / 2;
     if (q->sndbuf == CARRIER_SNDBUF) q->sndbuf = 0; /* our own, of an attempt before */
     q->tos = (uint8_t)(v6 ? get(fd, IPPROTO_IPV6, IPV6_TCLASS) : get(fd, IPPROTO_IP, IP_TOS));
@@ -190,6 +191,7 @@ int w_setsockopt(int fd, int level, int opt, const void *v, socklen_t n)
     if (SHIM_UNLIKELY(level == IPPROTO_TCP && opt == TCP_CONGESTION)) return shim_congestion_set(fd, v, n);
     int saved = errno, r = REAL(setsockopt)(fd, level, opt, v, n), value, i = r == 0 ? forward_of(level, opt) : -1;
     if (i < 0 || !value_of(level, v, n, &value)) return r;
+    if (forwarded[i].to == MPC_RCVBUF) value = get(fd, SOL_SOCKET, SO_RCVBUF); /* as shim_options_read */
     if (!is_other_family(shim_find(fd), level)) shim_option_tell(fd, forwarded[i].to, value);
     if (level == IPPROTO_IP && opt == IP_TOS) tell_priority(fd);
     errno = saved;

@@ -284,6 +284,22 @@ TEST(bytes_under_a_checksum_wait_for_their_mapping_to_be_whole)
     lab_end(&l);
 }
 
+TEST(the_window_goes_on_while_bytes_wait_for_their_checksum)
+{
+    struct lab l = { .csum = true };
+    lab_server(&l);
+    struct mp_opts o = lab_map(&l, 0, 1, 3000, false);
+    uint64_t edge[2];
+    for (uint32_t i = 0; i < 2; i++) {
+        lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1 + 1000 * i, .ack = 1, .off = 1000 * i, .len = 1000, .o = o });
+        struct got *g = lab_expect(&l, P0, MP_ACK, 1, 1001 + 1000 * i, 0);
+        CHECK_EQ(g->o.dss.data_ack, l.idsn_peer + 1);
+        edge[i] = (uint64_t)g->k.wnd << P0->wscale;
+    }
+    CHECK(edge[1] + 256 > edge[0] + 1000);
+    lab_end(&l);
+}
+
 TEST(a_mapping_of_many_small_pieces_is_checked)
 {
     struct lab l = { .csum = true };

@@ -48,6 +48,18 @@ static void edges(uint32_t slack)
     ROW("%s", "");
 }
 
+TEST(a_small_receive_buffer_is_told_in_small_units) /* core/sf_out.c, small_wscale */
+{
+    struct lab l = { .tune = small };
+    lab_client(&l);
+    CHECK_EQ(P0->wscale, 2);
+    lab_end(&l);
+    l = (struct lab){ 0 };
+    lab_client(&l);
+    CHECK_EQ(P0->wscale, 8);
+    lab_end(&l);
+}
+
 TEST(the_window_closes_and_opens_and_its_edge_stays) { edges(255); }
 
 TEST(the_edge_never_moves_back) /* RFC 9293 3.8.6 SHLD-14, RFC 7323 2.4 */

@@ -1,0 +1,135 @@
+/* A sender that fills a small window over a slow path: asked to spare it, then to use it in moments (core/hol.c). */
+#include "lab.h"
+
+#define SEG 8000u            /* as the card merges them: 8 ms of the fast path */
+#define SLOW_RTT MP_MS(150)
+
+static void small(struct mp_settings *s) { s->rcvbuf_kb = 128; }
+
+struct flow { uint64_t off; uint32_t seq[2]; }; /* what comes next: of the stream, and on each path */
+
+static struct flow two_paths(struct lab *l)
+{
+    lab_client(l);
+    struct mp_local m = lab_local(2);
+    mp_stack_local_add(l->st, &m, l->now);
+    lab_pump(l);
+    lab_wait(l, SLOW_RTT);
+    lab_synack(l, &l->p[1], lab_join_synack(l, &l->p[1], 0));
+    lab_wait(l, SLOW_RTT);
+    lab_ack_mp(l, &l->p[1], 1, 1, 0);
+    lab_forget(l);
+    return (struct flow){ 0, { 1, 1 } };
+}
+
+static void comes(struct lab *l, struct flow *f, int path, uint64_t off)
+{
+    lab_data(l, &l->p[path], f->seq[path], 1, off, SEG);
+    f->seq[path] += SEG;
+    lab_read(l);
+}
+
+/* So many ms in which the fast path is busy. */
+static void busy(struct lab *l, struct flow *f, unsigned ms)
+{
+    for (unsigned t = 0; t < ms; t += 8, f->off += SEG) {
+        comes(l, f, 0, f->off);
+        lab_wait(l, MP_MS(8));
+    }
+}
+
+/* A piece of the stream is on the slow path, the fast one goes on to the end of the window and waits for it. */
+static void held_up(struct lab *l, struct flow *f)
+{
+    uint64_t hole = f->off;
+    f->off += SEG;
+    busy(l, f, 96);
+    lab_wait(l, MP_MS(70));
+    comes(l, f, 1, hole);
+}
+
+/* The next MP_PRIO on the slow path: 1 backup, 0 not, -1 there is none. */
+static int prio(struct lab *l, mp_time *at)
+{
+    for (; l->qi < l->qn; l->qi++) {
+        const struct got *g = &l->q[l->qi];
+        if (g->p != &l->p[1] || !(g->o.mp & MP_OPT_HAS(MP_PRIO))) continue;
+        l->qi++;
+        *at = g->at;
+        return g->o.prio.backup;
+    }
+    return -1;
+}
+
+static struct flow asked(struct lab *l)
+{
+    mp_time at;
+    struct flow f = two_paths(l);
+    for (int i = 0; i < 6; i++) held_up(l, &f);
+    CHECK_EQ(prio(l, &at), 1);
+    lab_expect_counter(l, hol_asked, 1);
+    return f;
+}
+
+TEST(a_slow_path_that_holds_the_stream_up_is_spared_and_then_rationed)
+{
+    struct lab l = { .tune = small };
+    struct flow f = asked(&l);
+    mp_time open = 0, closed = 0;
+    busy(&l, &f, 3000);
+    for (int i = 0; i < 3; i++) { /* a moment, and a while without */
+        CHECK_EQ(prio(&l, &open), 0);
+        CHECK(!i || open - closed >= SLOW_RTT);
+        CHECK_EQ(prio(&l, &closed), 1);
+        CHECK(closed - open <= MP_MS(40));
+    }
+    lab_expect_counter(&l, hol_taken_back, 0);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(the_ration_is_halved_when_it_holds_the_stream_up)
+{
+    struct lab l = { .tune = small };
+    struct flow f = asked(&l);
+    mp_time at, first = 0, second = 0;
+    busy(&l, &f, 2000);
+    while (prio(&l, &at) >= 0) {}
+    for (int i = 0; i < 8; i++) held_up(&l, &f);
+    busy(&l, &f, 200);
+    while (prio(&l, &at) >= 0) {}
+    busy(&l, &f, 3000);
+    do CHECK(prio(&l, &first) >= 0); while (lab_sf(&l, 1).backup);
+    CHECK_EQ(prio(&l, &at), 1);
+    CHECK_EQ(prio(&l, &second), 0);
+    CHECK(second - first > MP_MS(800));
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(a_slow_path_without_which_less_comes_is_asked_for_again)
+{
+    struct lab l = { .tune = small };
+    struct flow f = asked(&l);
+    mp_time at;
+    for (int i = 0; i < 20; i++) {
+        busy(&l, &f, 8);
+        lab_wait(&l, MP_MS(60));
+    }
+    CHECK_EQ(prio(&l, &at), 0);
+    lab_expect_counter(&l, hol_taken_back, 1);
+    for (int i = 0; i < 10; i++) held_up(&l, &f);
+    CHECK(prio(&l, &at) == -1);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(a_large_buffer_is_no_reason_to_ask)
+{
+    struct lab l = { 0 };
+    struct flow f = two_paths(&l);
+    for (int i = 0; i < 12; i++) held_up(&l, &f);
+    lab_expect_counter(&l, hol_asked, 0);
+    lab_forget(&l);
+    lab_end(&l);
+}
