@@ -184,7 +184,7 @@ static int first_connect(int fd, const struct sockaddr *sa, socklen_t n, const u
     if (why) return by_kernel(fd, sa, n, (enum ctl_why)why, detail);
 
     struct shim_fd v = {.kind = SHIM_CARRIER, .host = (uint8_t)host, .pending = 1, .cookie = shim_cookie(fd), .identity = rep.identity, .truth_remote = *remote, .mptcp = before->mptcp, .cc = before->cc};
-    shim_bound_sndbuf(fd);
+    shim_bound_unsent(fd);
     int r = carry(fd, &v, family);
     if (r == -EADDRNOTAVAIL || r == -EAGAIN) return by_kernel(fd, sa, n, CTL_RESOURCE, NULL);
     return r;

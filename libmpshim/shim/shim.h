@@ -237,7 +237,7 @@ void shim_packet_options(int fd, struct shim_fd *f, void *v, socklen_t n); /* v:
 void shim_error_queue(int fd, struct msghdr *m, socklen_t room); /* errqueue.c; m: as the kernel answered */
 uint64_t shim_linger(int fd, struct shim_fd *w); /* linger.c */
 void shim_linger_wait(struct shim_fd *w, uint64_t end);
-void shim_bound_sndbuf(int fd); /* a carrier holds no more unsent data than the network's own socket would */
+void shim_bound_unsent(int fd); /* a carrier holds no more unsent data than the network's own socket would */
 bool shim_is_tcp(int fd, int *family);
 uint64_t shim_cookie(int fd);
 

@@ -17,8 +17,8 @@
 #endif
 enum { BUF_LOCK_SND = 1, BUF_LOCK_RCV = 2 }; /* SOCK_SNDBUF_LOCK, SOCK_RCVBUF_LOCK */
 
-/* net.core.wmem_max as it comes. Not less: ncat --sh-exec does not repeat a partial write, and at 96 KB lost data in one run of four. */
-enum { CARRIER_SNDBUF = 208 * 1024, UNSET_MSS = 536 /* what a socket answers that is not connected */ };
+/* Unsent bytes that a carrier's program may be ahead; odd, so that no program asks for just as many. */
+enum { CARRIER_UNSENT = (1 << 20) - 1, UNSET_MSS = 536 /* what a socket answers that is not connected */ };
 
 static const struct { int level, opt; enum mpc_opt to; } forwarded[] = {
     {IPPROTO_TCP, TCP_NODELAY, MPC_NODELAY},
@@ -64,7 +64,6 @@ void shim_options_read(int fd, int family, struct ctl_req *q)
      * than its bytes: the memory is the same, and the window may be twice as wide. */
     if (lock & BUF_LOCK_RCV) q->rcvbuf = (uint32_t)get(fd, SOL_SOCKET, SO_RCVBUF);
     if (lock & BUF_LOCK_SND) q->sndbuf = (uint32_t)get(fd, SOL_SOCKET, SO_SNDBUF) / 2;
-    if (q->sndbuf == CARRIER_SNDBUF) q->sndbuf = 0; /* our own, of an attempt before */
     q->tos = (uint8_t)(v6 ? get(fd, IPPROTO_IPV6, IPV6_TCLASS) : get(fd, IPPROTO_IP, IP_TOS));
     q->ttl = (uint8_t)(v6 ? get(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS) : get(fd, IPPROTO_IP, IP_TTL));
     q->maxseg = (uint16_t)(mss == UNSET_MSS ? 0 : mss);
@@ -77,11 +76,14 @@ bool shim_is_marked(int fd) { return get(fd, SOL_SOCKET, SO_MARK) || get(fd, SOL
 
 /* Over loopback, autotuning gives the program's socket megabytes at once, behind which the engine's queue waits: a
  * program that counts what it wrote (progress bars, iperf3 -n) was 4.8 MB ahead of a 100 Mbit/s network, where the
- * kernel's TCP lets it be as far ahead as the windows are wide. CARRIER_SNDBUF keeps 10 Gbit/s busy over loopback. */
-void shim_bound_sndbuf(int fd)
+ * kernel's TCP lets it be as far ahead as the windows are wide. So what waits there is bounded; not by SO_SNDBUF, which
+ * net.core.wmem_max keeps at 208 KB: a program that blocked in one send() of six lost bytes where it takes no care of
+ * partial ones (ncat --sh-exec, whose child's end interrupts the last: one run of eight, by the kernel's TCP of 24). */
+void shim_bound_unsent(int fd)
 {
-    int v = CARRIER_SNDBUF;
-    if (!(get(fd, SOL_SOCKET, SO_BUF_LOCK) & BUF_LOCK_SND)) REAL(setsockopt)(fd, SOL_SOCKET, SO_SNDBUF, &v, sizeof v);
+    int v = CARRIER_UNSENT;
+    if (!(get(fd, SOL_SOCKET, SO_BUF_LOCK) & BUF_LOCK_SND) && !get(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT))
+        REAL(setsockopt)(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &v, sizeof v);
 }
 
 /* ---- afterwards ---- */
@@ -207,6 +209,8 @@ static void carrier_get(int fd, struct shim_fd *f, int level, int opt, void *v, 
     if (f && f->kind != SHIM_CARRIER) return;
     if (level == SOL_SOCKET && opt == SO_ERROR && f && *n == sizeof(int) && *(int *)v != 0)
         *(int *)v = shim_true_error(fd, f, *(int *)v);
+    else if (level == IPPROTO_TCP && opt == TCP_NOTSENT_LOWAT && *n == sizeof(int) && *(int *)v == CARRIER_UNSENT)
+        *(int *)v = 0; /* ours, not the program's */
     else if (level == SOL_SOCKET && opt == SO_PEERNAME)
         w_getpeername(fd, v, n);
     else if (shim_is_info(level, opt))

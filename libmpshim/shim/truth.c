@@ -295,7 +295,7 @@ static void accepted(int listener, int fd, struct sockaddr *sa, socklen_t *n, so
     v.mptcp = l && l->mptcp;
     v.guarded = l && l->guarded;
     v.cc = l ? l->cc : 0;
-    shim_bound_sndbuf(fd);
+    shim_bound_unsent(fd);
     if (!shim_is_borrowed()) shim_put(fd, &v);
     if (sa) replace(fd, shim_find(fd), SIDE_PEER, sa, n, room);
 }
