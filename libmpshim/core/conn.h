@@ -69,7 +69,6 @@ struct mpc {
     struct mpc *ready_next, *event_next;
     bool in_ready, in_event, in_token;
     int heap_at;                       /* index + 1 in the stack's deadline heap; 0: not in */
-    mp_time deadline;                  /* conn_deadline() when it was last put into its place there */
     void *owner;
     struct sf *sfs;                    /* owned list */
     struct mp_chunk *snd_first, *snd_last, *snd_cur; /* queue; snd_cur holds snd_nxt */

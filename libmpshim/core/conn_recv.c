@@ -104,11 +104,12 @@ static bool rxq_gather(struct mpc *c, const struct mp_slice *d)
     return true;
 }
 
-/* MTU-sized pieces are copied together: fewer system calls and allocations than one buffer each. */
-static struct mp_slice rxq_keep(const struct mp_slice *d)
+/* MTU-sized pieces are copied together: fewer system calls and allocations than one buffer each. The first of them may
+ * stay alone, as a request or an answer does: it gets a buffer of its size. */
+static struct mp_slice rxq_keep(const struct mpc *c, const struct mp_slice *d)
 {
     struct mp_slice k = { NULL, NULL, 0 };
-    if (d->len > GATHER / 4) return mp_slice_keep(d);
+    if (d->len > GATHER / 4 || !c->rxq_n) return mp_slice_keep(d);
     k.buf = mp_buf_new(GATHER);
     if (!k.buf) return k;
     memcpy(k.buf->data, d->p, d->len);
@@ -124,7 +125,7 @@ static bool rxq_push(struct mpc *c, const struct mp_slice *d)
         return true;
     }
     if (c->rxq_n == c->rxq_cap && !rxq_grow(c)) return false;
-    struct mp_slice k = rxq_keep(d);
+    struct mp_slice k = rxq_keep(c, d);
     if (!k.buf) return false;
     c->rxq[(c->rxq_head + c->rxq_n++) % c->rxq_cap] = k;
     c->v.rxq_bytes += k.len;

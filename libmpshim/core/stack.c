@@ -113,8 +113,8 @@ void mp_stack_tick(struct mp_stack *st, mp_time now)
     st->now = now;
     /* Each connection at most once a call: a deadline that stays in the past must not spin here. */
     for (int n = st->heap_n; n > 0 && st->heap_n; n--) {
-        struct mpc *c = st->heap[0];
-        if (c->deadline > now) return;
+        struct mpc *c = st->heap[0].c;
+        if (st->heap[0].at > now) return;
         conn_tick(c, now);
         conn_touch(c);
     }

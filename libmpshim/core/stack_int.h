@@ -16,6 +16,10 @@ struct listener {
     uint32_t mark, priority; uint8_t tos, ttl; /* of our packets: as struct mpc has them */
     void *owner;
 };
+/* A connection's place among the deadlines. What is compared stands here: most connections lie in TIME_WAIT, in memory
+ * that no cache holds any more. */
+struct st_due { mp_time at; uint64_t made; struct mpc *c; };
+
 struct mp_stack {
     struct mp_stack_ops ops;
     void *arg;
@@ -28,7 +32,7 @@ struct mp_stack {
     struct mpc *all;
     struct mpc *ready, **ready_tail;
     struct mpc *events, **events_tail;
-    struct mpc **heap; int heap_n, heap_cap; /* by deadline, then age: the same wherever a connection was loaded */
+    struct st_due *heap; int heap_n, heap_cap; /* by deadline, then age: the same wherever a connection was loaded */
     uint64_t made;
     struct mp_chunk *chunk_free; int chunk_nfree;
     struct mp_pkt stray[ST_MAX_STRAY]; int nstray; void *stray_flow; /* RSTs for segments of nobody */

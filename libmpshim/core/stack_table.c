@@ -64,46 +64,45 @@ void st_token_del(struct mp_stack *st, struct mpc *c)
 
 /* ---- deadlines: a binary heap of connections ---- */
 
-static bool is_due_before(const struct mpc *a, const struct mpc *b)
+static bool is_due_before(const struct st_due *a, const struct st_due *b)
 {
-    return a->deadline != b->deadline ? a->deadline < b->deadline : a->v.made < b->v.made;
+    return a->at != b->at ? a->at < b->at : a->made < b->made;
 }
 
-static void heap_put(struct mp_stack *st, int i, struct mpc *c)
+static void heap_put(struct mp_stack *st, int i, struct st_due d)
 {
-    st->heap[i] = c;
-    c->heap_at = i + 1;
+    st->heap[i] = d;
+    d.c->heap_at = i + 1;
 }
 
 static void heap_sift(struct mp_stack *st, int i)
 {
-    struct mpc *c = st->heap[i];
-    c->deadline = conn_deadline(c);
-    while (i > 0 && is_due_before(c, st->heap[(i - 1) / 2])) {
+    struct st_due d = st->heap[i];
+    while (i > 0 && is_due_before(&d, &st->heap[(i - 1) / 2])) {
         heap_put(st, i, st->heap[(i - 1) / 2]);
         i = (i - 1) / 2;
     }
     for (;;) {
         int m = 2 * i + 1;
         if (m >= st->heap_n) break;
-        if (m + 1 < st->heap_n && is_due_before(st->heap[m + 1], st->heap[m])) m++;
-        if (!is_due_before(st->heap[m], c)) break;
+        if (m + 1 < st->heap_n && is_due_before(&st->heap[m + 1], &st->heap[m])) m++;
+        if (!is_due_before(&st->heap[m], &d)) break;
         heap_put(st, i, st->heap[m]);
         i = m;
     }
-    heap_put(st, i, c);
+    heap_put(st, i, d);
 }
 
 static bool heap_add(struct mp_stack *st, struct mpc *c)
 {
     if (st->heap_n == st->heap_cap) {
         int cap = st->heap_cap ? st->heap_cap * 2 : 64;
-        struct mpc **h = realloc(st->heap, (size_t)cap * sizeof *h);
+        struct st_due *h = realloc(st->heap, (size_t)cap * sizeof *h);
         if (!h) return false;
         st->heap = h;
         st->heap_cap = cap;
     }
-    heap_put(st, st->heap_n++, c);
+    heap_put(st, st->heap_n++, (struct st_due){ conn_deadline(c), c->v.made, c });
     heap_sift(st, st->heap_n - 1);
     return true;
 }
@@ -113,20 +112,25 @@ static void heap_del(struct mp_stack *st, struct mpc *c)
     if (!c->heap_at) return;
     int i = c->heap_at - 1;
     c->heap_at = 0;
-    struct mpc *last = st->heap[--st->heap_n];
-    if (last == c) return;
+    struct st_due last = st->heap[--st->heap_n];
+    if (last.c == c) return;
     heap_put(st, i, last);
     heap_sift(st, i);
 }
 
 void st_deadline_moved(struct mpc *c)
 {
-    if (c->heap_at) heap_sift(c->st, c->heap_at - 1);
+    int i = c->heap_at - 1;
+    if (i < 0) return;
+    struct st_due d = { conn_deadline(c), c->v.made, c }, *at = &c->st->heap[i];
+    if (at->at == d.at && at->made == d.made) return;
+    *at = d;
+    heap_sift(c->st, i);
 }
 
 mp_time mp_stack_deadline(const struct mp_stack *st)
 {
-    return st->heap_n ? st->heap[0]->deadline : MP_NEVER;
+    return st->heap_n ? st->heap[0].at : MP_NEVER;
 }
 
 /* ---- lists of connections ---- */
