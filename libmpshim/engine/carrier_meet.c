@@ -108,7 +108,7 @@ static void met(struct carrier *c)
     eng_identity_spare(c->e, &c->identity, &c->guard_fd, c->identity_uses);
     c->state = CR_OPEN;
     c->next_look = MP_NEVER;
-    c->may_read = c->may_write = true;
+    c->may_write = true; /* may_read: if the event says so, and mostly nothing was written yet */
     eng_carrier_queue(c);
 }
 

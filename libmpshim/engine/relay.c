@@ -5,7 +5,7 @@
 
 #include "engine/carrier.h"
 
-enum { RELAY_IOV = 16, RELAY_BUDGET = 1 << 20 /* bytes a turn and direction: others wait meanwhile */ };
+enum { RELAY_IOV = 16, RELAY_FIRST = 2 /* places for the first read of a turn: most find little */, RELAY_BUDGET = 1 << 20 /* bytes a turn and direction: others wait meanwhile */ };
 
 /* net -> program. false: the program's socket is reset or gone. */
 static bool to_prog(struct carrier *c, mp_time now)
@@ -36,6 +36,8 @@ static void pass_eof(struct carrier *c)
     if (c->peer_eof || !mpc_eof(c->mpc))
         return;
     c->peer_eof = true;
+    if (c->prog_eof && !c->err)
+        return; /* both ends are said: close() follows, and says it */
     shutdown(c->fd, SHUT_WR); /* fails only when the program is gone, which reading shows */
 }
 
@@ -60,7 +62,7 @@ static bool from_prog(struct carrier *c, mp_time now)
     struct mp_iov iov[RELAY_IOV];
     size_t moved = 0;
     while (c->may_read && !c->prog_eof && moved < RELAY_BUDGET && mpc_write_space(c->mpc) > 0) {
-        int n = mpc_write_iov(c->mpc, iov, RELAY_IOV);
+        int n = mpc_write_iov(c->mpc, iov, moved ? RELAY_IOV : RELAY_FIRST);
         if (n <= 0)
             return true;
         ssize_t r = readv(c->fd, (struct iovec *)iov, n);
