@@ -7,9 +7,9 @@
 #include "report.h"
 
 #ifdef __SANITIZE_ADDRESS__
-enum { SEEDS = 60 };
+enum { SEEDS = 60, STEP = 3 }; /* one scenario in three: each runs as it is in sim_scenarios, sanitized too */
 #else
-enum { SEEDS = 400 };
+enum { SEEDS = 400, STEP = 1 };
 #endif
 
 static const struct variant {
@@ -54,10 +54,10 @@ int main(void)
 {
     int failed = 0;
     for (size_t k = 0; k < sizeof variants / sizeof *variants; k++) {
-        for (int i = 0; i < sim_table_n; i++)
+        for (int i = 0; i < sim_table_n; i += STEP)
             if (!skips(&variants[k], sim_table[i].name)) failed += !run(sim_table[i], &variants[k], 1);
         for (uint64_t seed = 1; seed <= (uint64_t)variants[k].seeds; seed++) failed += !run(sim_scen_random(seed), &variants[k], seed);
     }
-    printf("sim_variants: %d scenarios in each, %d seeds, %d failed\n", sim_table_n, SEEDS, failed);
+    printf("sim_variants: %d scenarios in each, %d seeds, %d failed\n", (sim_table_n + STEP - 1) / STEP, SEEDS, failed);
     return failed != 0;
 }
