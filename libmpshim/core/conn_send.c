@@ -255,26 +255,15 @@ static mp_time expected(const struct sf *s, const struct sf_seg *g, mp_time now)
     return mp_max(due, now + (mp_dur)((double)(g->end - s->v.snd_una) * (double)took / (double)got));
 }
 
-/* The stream has stood still for a while, and what it waits for is late on its path: that comes before new data. */
-static bool head_late(struct mpc *c, mp_time now)
-{
-    struct sf *holder = NULL;
-    if (c->v.fb != FB_CONFIRMED || c->v.snd_una >= c->v.snd_nxt || now - c->v.last_data_ack < MP_MS(20)) return false;
-    if (!c->sfs || !c->sfs->next) return false;
-    struct sf_seg *g = oldest_elsewhere(c, NULL, &holder);
-    /* A queue that is filling makes a path late by its own length; only what is later than that is held up. */
-    return g && now > overdue(holder, g) + holder->v.srtt / 2 && now - c->v.last_data_ack > MP_MS(20) + holder->v.srtt / 2;
-}
-
 /* A subflow has room and there is nothing new that may be sent: the window is full, or all was sent once. What holds
  * the stream up elsewhere and would arrive sooner here is worth sending twice. */
-static bool send_opportunistic(struct mpc *c, struct mp_pkt *out, bool late, mp_time now)
+static bool send_opportunistic(struct mpc *c, struct mp_pkt *out, mp_time now)
 {
     struct view w;
     struct sf *holder = NULL;
     if (c->v.fb != FB_CONFIRMED || c->v.snd_una >= c->v.snd_nxt || !c->sfs || !c->sfs->next || !conn_may_send_twice(c)) return false;
     bool queued = conn_queued(c) > 0, blocked = queued && c->v.snd_edge < c->v.snd_nxt + c->sfs->v.mss;
-    if (queued && !blocked && !late) return false; /* new data is only waiting for its turn */
+    if (queued && !blocked) return false; /* new data is only waiting for its turn */
     make_view(c, &w, -1, now);
     int i = fastest(&w);
     if (i < 0) return false;
@@ -330,8 +319,7 @@ bool conn_poll(struct mpc *c, struct mp_pkt *out, mp_time now)
         if (sf_writable(s) && sf_poll(s, out, now)) return true;
     if (!c->v.established || c->v.err || c->v.closing) return false;
     if (send_reinjected(c, out, now)) return true;
-    if (head_late(c, now) && send_opportunistic(c, out, true, now)) return true;
-    if (send_repeated(c, out, now) || send_new(c, out, now) || send_opportunistic(c, out, false, now)) return true;
+    if (send_repeated(c, out, now) || send_new(c, out, now) || send_opportunistic(c, out, now)) return true;
     if (c->v.tx_plain && c->v.shut) { /* all sent: the FIN follows at once */
         conn_close_check(c, now);
         for (struct sf *s = c->sfs; s; s = s->next)

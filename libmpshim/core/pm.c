@@ -348,6 +348,13 @@ void pm_ready(struct mpc *c, mp_time now)
 
 /* ---- the peer's addresses ---- */
 
+/* An address that the peer had taken back is there again: what failed on the way to it has nothing to say any more. */
+static void forget_failures(struct mpc *c, const struct mp_endpoint *at)
+{
+    for (int i = 0; i < c->v.nretry; i++)
+        if (mp_endpoint_eq(&c->retry[i].remote, at)) c->retry[i].not_before = 0;
+}
+
 static void learn(struct mpc *c, const struct mp_opt_add_addr *a)
 {
     struct pm_remote *free = NULL;
@@ -361,8 +368,9 @@ static void learn(struct mpc *c, const struct mp_opt_add_addr *a)
         }
         if (!r->used && !free) free = r;
     }
-    if (mp_endpoint_eq(&c->v.remote, &at)) c->v.remotes[0] = (struct pm_remote){ a->addr_id, true, at }; /* perhaps back, after REMOVE_ADDR */
-    if (mp_endpoint_eq(&c->v.remote, &at) || !free) return;
+    if (mp_endpoint_eq(&c->v.remote, &at)) free = &c->v.remotes[0];
+    if (!free) return;
+    if (!free->used) forget_failures(c, &at);
     *free = (struct pm_remote){ a->addr_id, true, at };
 }
 

@@ -292,14 +292,6 @@ static bool fired(struct sf *s, enum sf_timer t, mp_time now)
     return true;
 }
 
-static void stall_tick(struct sf *s, mp_time now)
-{
-    if (!s->seg_head || s->v.stale || !conn_any_other(s->c, s)) return;
-    s->v.stale = true;
-    st_count(s->st, MP_E_subflow_stale, 1, s->c);
-    conn_reinject(s->c, s, now);
-}
-
 static void keepalive_tick(struct sf *s, mp_time now)
 {
     struct mpc *c = s->c;
@@ -353,7 +345,7 @@ void sf_tick(struct sf *s, mp_time now)
     fired(s, SFT_PACE, now); /* being asked again is all it takes */
     if (fired(s, SFT_REORDER, now)) sf_on_reorder_timer(s, now);
     if (fired(s, SFT_PROBE, now)) sf_on_probe_timer(s, now);
-    if (fired(s, SFT_STALL, now)) stall_tick(s, now);
+    if (fired(s, SFT_STALL, now)) overdue_tick(s, now);
     if (fired(s, SFT_REXMIT, now)) sf_on_rto(s, now);
     if (s->v.dead) return;
     if (fired(s, SFT_PERSIST, now)) persist_tick(s, now);

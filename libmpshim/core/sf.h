@@ -29,7 +29,7 @@ enum sf_timer {  /* what each timer is for */
     SFT_DELACK,    /* delayed ACK, RFC 9293 3.8.6.3 */
     SFT_PERSIST,   /* zero-window probe, RFC 9293 3.8.6.1 */
     SFT_JOIN_ACK,  /* third ACK of MP_JOIN again until the fourth, RFC 8684 3.2 */
-    SFT_STALL,     /* probe unanswered: hand the data to others */
+    SFT_STALL,     /* its ACKs may be overdue: overdue.c */
     SFT_KEEPALIVE, /* RFC 9293 3.8.4 */
     SFT_QUIET,     /* data stopped in mid-flow: has the path forgotten us? rescue.c */
     SFT_PACE,      /* the next data may leave: pace.c */
@@ -173,7 +173,7 @@ struct sf {
         bool by_dup_acks;     /* this recovery goes by them: NewReno, RFC 6582 */
         uint64_t sacked_bytes;
         mp_ssn round_end;     /* a new round trip begins when this is acked */
-        bool probe_out;       /* TLP in flight */
+        bool probe_out; mp_time probe_due; /* TLP in flight; when its answer should be here */
         bool cwnd_limited;
         uint64_t prr_delivered, prr_out, prr_flight; /* PRR, bytes since recovery began; RecoverFS */
         uint64_t prr_cwnd;    /* the window while in_recovery, RFC 9937 */
@@ -277,8 +277,14 @@ void sf_on_rto(struct sf *s, mp_time now);
 void sf_on_probe_timer(struct sf *s, mp_time now);
 void sf_on_reorder_timer(struct sf *s, mp_time now);
 void sf_arm_rexmit(struct sf *s, mp_time now);              /* (re)arms SFT_REXMIT and SFT_PROBE */
-void sf_arm_overdue(struct sf *s, mp_time now);             /* SFT_STALL: when another path takes over what this one holds */
 uint64_t sf_room(const struct sf *s);                       /* bytes congestion control and the subflow's window allow now */
+
+/* ---- paths that others stand in for (overdue.c) ---- */
+void overdue_arm(struct sf *s, mp_time now);
+void overdue_probe(struct sf *s, mp_time now);              /* a tail loss probe goes out */
+void overdue_tick(struct sf *s, mp_time now);
+void overdue_hand_over(struct sf *s, mp_time now);          /* it is stale: the others get what it holds */
+void overdue_over(struct sf *s, mp_time now);               /* it makes progress */
 
 /* ---- paths that have forgotten the subflow (rescue.c) ---- */
 void rescue_data(struct sf *s, uint32_t len, mp_time now);

@@ -150,7 +150,7 @@ bool sf_send_data(struct sf *s, struct mp_pkt *out, mp_dsn dsn, struct mp_chunk 
         sf_arm_rexmit(s, now);
         sf_arm(s, SFT_REXMIT, rx);
     }
-    if (s->v.timer[SFT_STALL] == MP_NEVER) sf_arm_overdue(s, now);
+    if (s->v.timer[SFT_STALL] == MP_NEVER) overdue_arm(s, now);
     sf_arm(s, SFT_PERSIST, MP_NEVER);
     return true;
 }

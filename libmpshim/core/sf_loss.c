@@ -93,18 +93,6 @@ void sf_arm_rexmit(struct sf *s, mp_time now)
     sf_arm(s, SFT_PROBE, probe ? now + probe_timeout(s) : MP_NEVER);
 }
 
-/* The oldest segment is overdue by what RTTs vary: what this path holds is wanted elsewhere. That is the time-out of RFC 6298
- * counted from the segment's sending (RFC 7765) and without its floor, which guards the congestion window: here nothing but
- * the order of sending changes, and what has not gone out elsewhere stays here when the path speaks again. Two segments or
- * less may wait for a delayed ACK: they have the probe. */
-void sf_arm_overdue(struct sf *s, mp_time now)
-{
-    if (!s->seg_head || s->v.stale || s->v.pipe <= 2 * s->v.mss || !conn_any_other(s->c, s)) return;
-    mp_dur late = mp_max(4 * s->v.rttvar, MP_MS(50));
-    if (s->v.duplex.on) late = mp_max(late, s->v.srtt); /* its ACKs wait in the peer's queue too */
-    sf_arm(s, SFT_STALL, mp_max(now, s->seg_head->sent + s->v.srtt) + late);
-}
-
 /* ---- loss ---- */
 
 static void mark_lost(struct sf *s, struct sf_seg *g)
@@ -250,13 +238,8 @@ static void progress(struct sf *s, mp_time now)
     s->v.backoff = 0;
     s->v.syn_tries = 0;
     s->v.probe_out = false;
-    sf_arm(s, SFT_STALL, MP_NEVER);
     pmtu_progress(s, now);
-    if (s->v.stale) {
-        s->v.stale = false;
-        conn_reinject_cancel(s->c, s->v.id);
-        st_count(s->st, MP_E_subflow_unstale, 1, s->c);
-    }
+    overdue_over(s, now);
 }
 
 static void congestion(struct sf *s, const struct ack_facts *f, uint64_t flight, mp_time now)
@@ -343,7 +326,7 @@ void sf_on_ack(struct sf *s, mp_ssn ack, const struct mp_opts *o, mp_time now)
     note_rate(s, f.delivered, now);
     if (s->v.in_recovery) sf_prr(s, f.delivered, advanced && !lost);
     congestion(s, &f, flight, now);
-    sf_arm_overdue(s, now);
+    overdue_arm(s, now);
     /* RFC 6298 5.3. A SACK counts only if it tells of what was sent before the oldest segment was (again): the time-out of
      * that one would else be put off for as long as anything else arrives. */
     if (advanced || (f.delivered && s->seg_head && f.latest < s->seg_head->sent)) sf_arm_rexmit(s, now);
@@ -368,8 +351,7 @@ void sf_on_probe_timer(struct sf *s, mp_time now)
     s->v.probe_end = s->v.snd_nxt;
     g->probed = true;
     sf_arm(s, SFT_REXMIT, now + sf_rto_now(s));
-    /* If one more round trip stays silent, what this path holds is wanted elsewhere. */
-    if (conn_any_other(s->c, s)) sf_arm(s, SFT_STALL, mp_min(s->v.timer[SFT_STALL], now + s->v.srtt + mp_max(4 * s->v.rttvar, MP_MS(10))));
+    overdue_probe(s, now);
 }
 
 /* Data waits, and no path has heard of the peer for as long as any time-out lasts: an idle subflow is no proof of life. */
@@ -438,11 +420,7 @@ void sf_on_rto(struct sf *s, mp_time now)
         s->v.frto = s->v.backoff == 1 && !was_recovering && !s->v.ts_on ? SF_FRTO_HEAD : SF_FRTO_OFF;
         s->v.recovery_point = s->v.snd_nxt;
         s->v.rack_xmit = 0;
-        if (!s->v.stale && conn_any_other(s->c, s)) {
-            s->v.stale = true;
-            st_count(s->st, MP_E_subflow_stale, 1, s->c);
-            conn_reinject(s->c, s, now);
-        }
+        if (!s->v.stale && conn_any_other(s->c, s)) overdue_hand_over(s, now);
     }
     s->v.probe_out = false;
     s->v.probe_end = 0;

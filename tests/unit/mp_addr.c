@@ -222,6 +222,26 @@ TEST(a_removed_address_ends_its_subflow)
     lab_end(&l);
 }
 
+TEST(an_address_that_is_told_anew_is_joined_at_once) /* whatever failed on the way to it before */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct mp_opts gone = { .mp = MP_OPT_HAS(MP_REMOVE_ADDR), .remove_addr = { 1, { 4 } } };
+    for (int i = 0; i < 4; i++) {
+        say(&l, add_addr(&l, 4, 3, 0));
+        struct peer *p = &l.p[l.np - 1];
+        CHECK_EQ(l.np, 2 + i);
+        lab_send(&l, p, (struct seg){ .flags = MP_RST | MP_ACK, .ack = 1 });
+        say(&l, gone);
+        lab_wait(&l, MP_MS(10));
+        lab_forget(&l);
+    }
+    lab_expect_counter(&l, join_failed, 4);
+    lab_wait(&l, MP_SEC(10));
+    lab_expect_nothing(&l);
+    lab_end(&l);
+}
+
 TEST(a_removed_address_whose_join_is_not_up_is_given_up)
 {
     struct lab l = { 0 };

@@ -128,6 +128,29 @@ static uint64_t twice(const struct lab *l)
     return n;
 }
 
+TEST(when_all_were_dead_one_that_moves_takes_over_from_the_others) /* core/overdue.c */
+{
+    struct lab l = { 0 };
+    two(&l);
+    lab_write(&l, 15000);
+    lab_wait(&l, MP_SEC(5)); /* nobody could stand in for the last one: its time-outs are seconds apart by now */
+    int back = lab_sf(&l, 0).stale ? 0 : 1, last = !back;
+    CHECK(lab_sf(&l, back).stale && !lab_sf(&l, last).stale);
+    mp_time at = l.now;
+    lab_ack_mp(&l, &l.p[back], 1, top(&l, &l.p[back]), whole(&l, 1u << back));
+    CHECK(!lab_sf(&l, back).stale && lab_sf(&l, last).stale);
+    for (int i = 0; i < 60; i++) {
+        lab_wait(&l, LAB_RTT);
+        lab_ack_mp(&l, &l.p[back], 1, top(&l, &l.p[back]), whole(&l, 1u << back));
+    }
+    bool probed = false;
+    for (int i = 0; i < l.qn; i++) probed |= l.q[i].p == &l.p[last] && l.q[i].at > at;
+    CHECK(probed);
+    CHECK_EQ(whole(&l, 1u << back), 15000);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(a_subflow_that_speaks_again_keeps_what_has_not_gone_out_elsewhere)
 {
     struct lab l = { 0 };
