@@ -64,11 +64,20 @@ mp_dsn conn_in_order(const struct mpc *c)
     return to;
 }
 
+/* The most that a segment's window field can say. More than was told is no promise: where a box takes the window scale out, what
+ * was offered in thought only would outlast the program's SO_RCVBUF (simulation seed 356306). */
+static uint64_t told_at_most(const struct mpc *c)
+{
+    uint64_t most = 0;
+    for (const struct sf *s = c->sfs; s; s = s->next) most = mp_max(most, (uint64_t)65535 << s->v.rcv_wscale);
+    return most;
+}
+
 /* The window goes on from what waits in its order for the rest of a mapping, and its checksum: Linux maps 64 KB at once, and
  * a window that opens in such steps is given to one path after the other in such pieces. */
 uint64_t conn_rcv_edge(struct mpc *c)
 {
-    uint64_t most = conn_rcv_space(c), space = most > c->v.rxq_bytes ? most - c->v.rxq_bytes : 0;
+    uint64_t most = mp_min(conn_rcv_space(c), told_at_most(c)), space = most > c->v.rxq_bytes ? most - c->v.rxq_bytes : 0;
     uint64_t edge = conn_in_order(c) + space;
     if (edge > c->v.rcv_edge) c->v.rcv_edge = edge; /* never back: RFC 9293 3.8.6.2.2 */
     return c->v.rcv_edge;

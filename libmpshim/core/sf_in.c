@@ -32,7 +32,7 @@ static void established(struct sf *s, mp_time now)
     s->v.cc.active = true;
     s->v.last_progress = now;
     s->v.round_end = s->v.snd_nxt;
-    s->v.rtt_syn = s->v.srtt;
+    s->v.rtt_syn = s->v.rtt_ack ? s->v.srtt : 0; /* sent twice, it may have a time-out in it, ours or of a lost SYN/ACK */
     if (s->c->v.keepalive) sf_arm(s, SFT_KEEPALIVE, now + MP_SEC(s->c->v.keepidle_s ? s->c->v.keepidle_s : 7200));
     conn_sf_established(s->c, s, now);
 }

@@ -174,6 +174,24 @@ TEST(unconfirmed_data_fin_to_a_peer_that_is_plain_already)
     lab_end(&l);
 }
 
+TEST(unconfirmed_ack_without_data_ack_after_a_syn_that_was_sent_twice) /* no proxy, that is: the handshake timed nothing */
+{
+    struct lab l = { 0 };
+    lab_connect(&l);
+    lab_wait(&l, MP_MS(2000)); /* the SYN/ACK was lost, and comes again a second later */
+    lab_forget(&l);
+    lab_synack(&l, P0, lab_offer(&l, 1));
+    lab_learn_key(&l, l.q[l.qi].o.capable.key_snd);
+    lab_forget(&l);
+    lab_write(&l, 100);
+    lab_forget(&l);
+    lab_wait(&l, LAB_RTT);
+    lab_ack(&l, P0, 1, 101);
+    CHECK_EQ(lab_info(&l).why, MP_WHY_NO_OPTION_ACK);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(unconfirmed_fin_without_option)
 {
     struct lab l = { 0 };

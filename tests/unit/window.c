@@ -297,3 +297,27 @@ TEST(little_waits_for_a_peer_that_does_not_read)
     CHECK_EQ(mpc_write_space(l.c), 512 * 1024);
     lab_end(&l);
 }
+
+/* A box takes the window scale out of the SYN: windows are 64 KB at the most, and so is what was promised when SO_RCVBUF comes. */
+TEST(what_no_window_field_can_say_is_no_promise)
+{
+    struct lab l = { .plain = true };
+    lab_listen(&l);
+    struct mp_endpoint e = lab_ep(1, 1, 80), f = lab_ep(1, 2, 5001);
+    struct peer *p = lab_peer_new(&l, &e, &f, 1);
+    struct mp_opts o = lab_syn_options(&l, (struct mp_opts){ 0 });
+    o.has_wscale = false;
+    p->ts = true;
+    lab_send(&l, p, (struct seg){ .flags = MP_SYN, .o = o });
+    lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0);
+    lab_ack(&l, p, 1, 1);
+    mpc_setopt(l.c, MPC_RCVBUF, 20000, l.now);
+    lab_forget(&l);
+    uint32_t at = 1;
+    for (int i = 0; i < 100; i++, at += 1000) lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = at, .ack = 1, .off = at - 1, .len = 1000 });
+    lab_wait(&l, MP_SEC(1));
+    CHECK(l.qn && l.q[l.qn - 1].k.wnd == 0);
+    CHECK(lab_info(&l).unread <= 65535);
+    lab_forget(&l);
+    lab_end(&l);
+}
