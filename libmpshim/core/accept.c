@@ -3,7 +3,7 @@
 
 #include <errno.h>
 
-static struct listener *listener_for(struct mp_stack *st, const struct mp_endpoint *to)
+struct listener *st_listener_for(struct mp_stack *st, const struct mp_endpoint *to)
 {
     struct listener *any = NULL;
     for (struct listener *l = st->listeners; l; l = l->next) {
@@ -33,6 +33,11 @@ static void join_in(struct mp_stack *st, struct mp_pkt *p, const struct mp_opts 
      * connection (ECONNREFUSED where the data is whole); it gives the join up by itself. */
     if (c && !conn_mp(c)) {
         st_count(st, MP_E_join_refused, 1, c);
+        return;
+    }
+    if (!c && half_has_token(st, o->join.token)) { /* sooner than the third ACK: RFC 8684 3.2 wants that first */
+        st_count(st, MP_E_join_refused, 1, NULL);
+        st_stray_rst(st, p, MP_RST_PROHIBITED);
         return;
     }
     if (!c && st->join_elsewhere) return;
@@ -99,7 +104,7 @@ static void offer_in(struct mpc *c, const struct mp_opts *o, const uint64_t *key
 
 struct sf *st_passive_open(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opts *o, const uint64_t *key, mp_time now)
 {
-    struct listener *l = listener_for(st, &p->dst);
+    struct listener *l = st_listener_for(st, &p->dst);
     struct mpc *c = l ? conn_new(st, true, now) : NULL;
     if (!c) return NULL;
     c->owner = l->owner;
@@ -122,6 +127,7 @@ struct sf *st_passive_open(struct mp_stack *st, const struct mp_pkt *p, const st
     st_count(st, MP_E_syn_in, 1, c);
     l->pending++;
     sf_accept_syn(s, p, o, now);
+    if (st->follows) isn_follow(s, st->follow_end);
     conn_touch(c);
     return s;
 }
@@ -134,7 +140,7 @@ void st_syn_in(struct mp_stack *st, struct mp_pkt *p, const struct mp_opts *o, m
         join_in(st, p, o, now);
         return;
     }
-    struct listener *l = listener_for(st, &p->dst);
+    struct listener *l = st_listener_for(st, &p->dst);
     if (!l || (st->ops.listening && !st->ops.listening(st->arg, l->owner))) {
         st_count(st, MP_E_listen_unmatched, 1, NULL);
         st_stray_rst(st, p, -1);
@@ -148,5 +154,5 @@ void st_syn_in(struct mp_stack *st, struct mp_pkt *p, const struct mp_opts *o, m
     if (l->pending >= (int)mp_min(st->set.syn_backlog, (uint64_t)l->backlog * 2 + 16))
         cookie_answer(st, l, p, o, now);
     else
-        st_passive_open(st, p, o, NULL, now);
+        half_syn(st, p, o, now);
 }

@@ -21,7 +21,7 @@ bool conn_use_key(struct mpc *c, uint64_t key)
 {
     c->v.key_local = key;
     conn_key_derive(c, key, &c->v.token_local, &c->v.idsn_local);
-    if (st_token_find(c->st, c->v.token_local)) return false;
+    if (st_token_find(c->st, c->v.token_local) || half_has_token(c->st, c->v.token_local)) return false;
     st_token_add(c->st, c);
     c->v.tx_off = c->v.idsn_local & DSN_TOP;
     c->v.idsn_local &= ~DSN_TOP;

@@ -7,6 +7,7 @@
 
 void st_count(struct mp_stack *st, enum mp_event_id e, uint64_t n, const struct mpc *c)
 {
+    if (st->replaying) return;
     st->counter[e] += n;
     if (st->ops.trace && mp_events[e].level) st->ops.trace(st->arg, e, c, mp_events[e].meaning);
 }
@@ -34,6 +35,7 @@ struct mp_stack *mp_stack_new(const struct mp_stack_ops *ops, void *arg, const s
     st->set = *set;
     st->ready_tail = &st->ready;
     st->events_tail = &st->events;
+    st->half_at = MP_NEVER;
     st->hash_seed = st_rand32(st);
     ops->random(arg, st->isn_key, sizeof st->isn_key);
     return st;
@@ -42,6 +44,7 @@ struct mp_stack *mp_stack_new(const struct mp_stack_ops *ops, void *arg, const s
 void mp_stack_free(struct mp_stack *st)
 {
     if (!st) return;
+    half_fini(st);
     while (st->all) {
         struct mpc *c = st->all;
         conn_free(c);
@@ -111,6 +114,7 @@ bool mp_stack_poll(struct mp_stack *st, struct mp_pkt *out, mp_time now)
 void mp_stack_tick(struct mp_stack *st, mp_time now)
 {
     st->now = now;
+    half_tick(st, now);
     /* Each connection at most once a call: a deadline that stays in the past must not spin here. */
     for (int n = st->heap_n; n > 0 && st->heap_n; n--) {
         struct mpc *c = st->heap[0].c;

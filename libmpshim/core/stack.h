@@ -54,7 +54,7 @@ void mp_stack_free(struct mp_stack *s); /* connections end without a word; flows
 
 /* ---- packets and time ---- */
 void mp_stack_input(struct mp_stack *s, struct mp_pkt *p, mp_time now);
-/* A segment to a listener that belongs to no flow: taken if it answers a SYN cookie, else passed over in silence, for it
+/* A segment to a listener that belongs to no flow: taken if it answers a SYN/ACK of ours, else passed over in silence, for it
  * may be of a connection that is not the stack's. */
 void mp_stack_input_unowned(struct mp_stack *s, struct mp_pkt *p, mp_time now);
 bool mp_stack_poll(struct mp_stack *s, struct mp_pkt *out, mp_time now); /* false: nothing to send now */
@@ -195,6 +195,7 @@ int mp_stack_live(const struct mp_stack *s); /* connections not yet free */
 int mp_stack_closing(const struct mp_stack *s); /* subflows that exchange their last FINs: before TIME_WAIT */
 
 /* ---- save and load (docs/architecture.md): one list of fields, plain data ---- */
+void mp_stack_settle(struct mp_stack *s, mp_time now);          /* before all is saved: half-open connections become such as can be */
 int mpc_save(const struct mpc *c, FILE *f);                     /* 0 or -errno */
 struct mpc *mpc_load(struct mp_stack *s, FILE *f, void *owner, mp_time now); /* NULL: bad data */
 

@@ -56,9 +56,12 @@ static void follow_time_wait(struct mp_stack *st, struct sf *old, struct mp_pkt 
     st_count(st, MP_E_time_wait_reused, 1, old->c);
     sf_die(old, 0, now);
     conn_reap(old->c, now);
+    st->follow_end = end;
+    st->follows = true;
     st_syn_in(st, p, o, now);
+    st->follows = false;
     struct sf *s = st_find(st, &p->dst, &p->src);
-    if (s) isn_follow(s, end);
+    if (s) isn_follow(s, end); /* a join */
 }
 
 void mp_stack_input(struct mp_stack *st, struct mp_pkt *p, mp_time now)
@@ -80,6 +83,7 @@ void mp_stack_input(struct mp_stack *st, struct mp_pkt *p, mp_time now)
         follow_time_wait(st, s, p, &o, now);
         return;
     }
+    if (!s && half_input(st, p, &o, &s, now) && !s) return;
     if (!s) s = cookie_accept(st, p, &o, now);
     if (s) {
         struct mpc *c = s->c;
@@ -99,9 +103,10 @@ void mp_stack_input(struct mp_stack *st, struct mp_pkt *p, mp_time now)
 void mp_stack_input_unowned(struct mp_stack *st, struct mp_pkt *p, mp_time now)
 {
     struct mp_opts o;
-    if (!st->cookies_at || st_find(st, &p->dst, &p->src) || mp_opts_parse(&o, p->opt, p->optlen, p->flags) < 0) return;
+    struct sf *s = NULL;
+    if ((!st->cookies_at && !st->nhalf) || st_find(st, &p->dst, &p->src) || mp_opts_parse(&o, p->opt, p->optlen, p->flags) < 0) return;
     st->now = now;
-    struct sf *s = cookie_accept(st, p, &o, now);
+    if (!half_input(st, p, &o, &s, now)) s = cookie_accept(st, p, &o, now);
     if (!s) return;
     st->counter[MP_E_pkt_in]++;
     conn_dsn_in(s->c, &o);

@@ -7,6 +7,7 @@
 #define ST_HASH 4096 /* buckets; power of two */
 #define ST_MAX_LOCAL 16
 #define ST_MAX_STRAY 32
+#define ST_HALF 256  /* buckets */
 
 struct listener {
     struct listener *next;
@@ -39,6 +40,9 @@ struct mp_stack {
     uint64_t counter[MP_E_COUNT];
     uint32_t hash_seed;
     uint8_t isn_key[16];
+    uint32_t follow_end; bool follows; /* the SYN at hand takes the place of a TIME_WAIT: the new number is past this */
+    struct half *half[ST_HALF]; int nhalf; mp_time half_at; /* half.c; when it next has to do */
+    bool replaying; /* what is done now was done and counted before: half.c */
     bool join_elsewhere; /* joins with unknown tokens are another stack's */
     mp_time cookies_at; uint8_t cookie_secret[16]; /* cookie.c: last used; 0: never */
     mp_time now;
@@ -53,6 +57,7 @@ void st_count(struct mp_stack *st, enum mp_event_id e, uint64_t n, const struct 
 uint32_t st_rand32(struct mp_stack *st);
 
 /* ---- stack_table.c ---- */
+uint32_t st_tuple_hash(const struct mp_stack *st, const struct mp_endpoint *l, const struct mp_endpoint *r);
 void st_hash_add(struct mp_stack *st, struct sf *s);
 void st_hash_del(struct mp_stack *st, struct sf *s);
 struct sf *st_find(struct mp_stack *st, const struct mp_endpoint *local, const struct mp_endpoint *remote);
@@ -74,7 +79,18 @@ void st_accepted(struct mpc *c);                           /* one less waits at 
 struct mp_pkt *st_stray(struct mp_stack *st, const struct mp_pkt *p); /* an answer to p that belongs to no subflow; NULL: too many wait */
 void st_stray_rst(struct mp_stack *st, const struct mp_pkt *p, int reason); /* reason < 0: without MP_TCPRST */
 
+/* ---- half.c: connections whose third ACK has not come ---- */
+void half_syn(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opts *o, mp_time now); /* a new one */
+/* A segment of no connection: true: it is for a half-open one. *s: that is one from now on, and the segment is for it. */
+bool half_input(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opts *o, struct sf **s, mp_time now);
+bool half_has_token(const struct mp_stack *st, uint32_t token);
+mp_time half_deadline(const struct mp_stack *st);        /* the earliest of all: st->half_at */
+void half_tick(struct mp_stack *st, mp_time now);
+void half_settle(struct mp_stack *st, const void *owner, mp_time now); /* all of this listener (NULL: of all) become connections */
+void half_fini(struct mp_stack *st);
+
 /* ---- accept.c ---- */
+struct listener *st_listener_for(struct mp_stack *st, const struct mp_endpoint *to);
 void st_syn_in(struct mp_stack *st, struct mp_pkt *p, const struct mp_opts *o, mp_time now);
 bool st_offer_ok(const struct mp_opts *o); /* an MP_CAPABLE that can be answered */
 struct sf *st_passive_open(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opts *o, const uint64_t *key, mp_time now); /* NULL: no listener, no memory */

@@ -191,8 +191,11 @@ void mp_stack_listen_setopt(struct mp_stack *st, void *owner, enum mpc_opt opt, 
     }
 }
 
+void mp_stack_settle(struct mp_stack *st, mp_time now) { half_settle(st, NULL, now); }
+
 void mp_stack_unlisten(struct mp_stack *st, void *owner)
 {
+    half_settle(st, owner, st->now);
     for (struct listener **p = &st->listeners; *p;) {
         struct listener *l = *p;
         if (l->owner != owner) {

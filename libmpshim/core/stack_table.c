@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-static uint32_t tuple_hash(const struct mp_stack *st, const struct mp_endpoint *l, const struct mp_endpoint *r)
+uint32_t st_tuple_hash(const struct mp_stack *st, const struct mp_endpoint *l, const struct mp_endpoint *r)
 {
     uint64_t h = st->hash_seed ^ 0x9e3779b97f4a7c15u;
     uint64_t w[4];
@@ -16,14 +16,14 @@ static uint32_t tuple_hash(const struct mp_stack *st, const struct mp_endpoint *
 
 void st_hash_add(struct mp_stack *st, struct sf *s)
 {
-    struct sf **b = &st->hash[tuple_hash(st, &s->v.local, &s->v.remote)];
+    struct sf **b = &st->hash[st_tuple_hash(st, &s->v.local, &s->v.remote)];
     s->hash_next = *b;
     *b = s;
 }
 
 void st_hash_del(struct mp_stack *st, struct sf *s)
 {
-    for (struct sf **b = &st->hash[tuple_hash(st, &s->v.local, &s->v.remote)]; *b; b = &(*b)->hash_next)
+    for (struct sf **b = &st->hash[st_tuple_hash(st, &s->v.local, &s->v.remote)]; *b; b = &(*b)->hash_next)
         if (*b == s) {
             *b = s->hash_next;
             return;
@@ -32,7 +32,7 @@ void st_hash_del(struct mp_stack *st, struct sf *s)
 
 struct sf *st_find(struct mp_stack *st, const struct mp_endpoint *local, const struct mp_endpoint *remote)
 {
-    for (struct sf *s = st->hash[tuple_hash(st, local, remote)]; s; s = s->hash_next)
+    for (struct sf *s = st->hash[st_tuple_hash(st, local, remote)]; s; s = s->hash_next)
         if (mp_endpoint_eq(&s->v.local, local) && mp_endpoint_eq(&s->v.remote, remote)) return s;
     return NULL;
 }
@@ -130,7 +130,7 @@ void st_deadline_moved(struct mpc *c)
 
 mp_time mp_stack_deadline(const struct mp_stack *st)
 {
-    return st->heap_n ? st->heap[0].at : MP_NEVER;
+    return mp_min(st->half_at, st->heap_n ? st->heap[0].at : MP_NEVER);
 }
 
 /* ---- lists of connections ---- */

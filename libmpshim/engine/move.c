@@ -140,6 +140,7 @@ static void write_all(struct out *o)
     struct head h = { .magic = MOVE_MAGIC, .ctl_fd = NO_FD, .lock_fd = NO_FD };
     struct port_info pi;
     struct ctl_client k;
+    mp_stack_settle(e->stack, eng_now());
     put_fd(o, e->lo4); /* the first one: only who may open raw sockets has one to show */
     if (e->is_listening) {
         h.ctl_fd = put_fd(o, e->ctl_fd);

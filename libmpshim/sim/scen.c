@@ -245,7 +245,7 @@ static void settle_unseen(struct run *r)
     for (int i = 0; i < r->app[1].n; i++) {
         struct sim_conn *k = &r->app[1].conn[i];
         if (!k->done && !k->started && r->app[0].conn[i].done && (k->cfg.may_fail || k->cfg.peer_aborts) &&
-            !knows_port(r, 0, (uint16_t)(5000 + i)) && !knows_port(r, 1, (uint16_t)(5000 + i))) k->done = true;
+            !knows_port(r, 0, (uint16_t)(5000 + i)) && !knows_port(r, 1, (uint16_t)(5000 + i)) && !r->host[1]->stack->nhalf) k->done = true;
     }
 }
 

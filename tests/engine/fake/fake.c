@@ -189,6 +189,7 @@ int mp_stack_listen(struct mp_stack *s, const struct mp_endpoint *at, unsigned f
     l->at = *at; l->owner = owner; l->next = s->l; s->l = l;
     return 0;
 }
+void mp_stack_settle(struct mp_stack *s, mp_time now) { (void)s, (void)now; }
 void mp_stack_unlisten(struct mp_stack *s, void *owner)
 {
     for (struct lsn **p = &s->l; *p;) {
