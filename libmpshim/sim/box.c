@@ -378,7 +378,7 @@ struct sim_box *sim_box_new(struct sim *s, const char *name, const struct sim_bo
         if (!h) abort();
         h->box = b;
         h->dir = dir;
-        char text[24];
+        char text[40];
         snprintf(text, sizeof text, "%.20s.%d", name, dir);
         sim_node_add(s, &h->node, &half_ops, text);
         h->node.out = dir == 0 ? out0 : out1;
