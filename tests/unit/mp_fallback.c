@@ -192,6 +192,26 @@ TEST(unconfirmed_ack_without_data_ack_after_a_syn_that_was_sent_twice) /* no pro
     lab_end(&l);
 }
 
+TEST(unconfirmed_ack_of_a_proxy_and_no_other) /* the peer went on as plain TCP: its own ACKs say nothing new */
+{
+    struct lab l = { 0 };
+    lab_connect(&l);
+    lab_wait(&l, LAB_RTT);
+    lab_synack(&l, P0, lab_offer(&l, 1));
+    lab_learn_key(&l, l.q[l.qi].o.capable.key_snd);
+    lab_forget(&l);
+    lab_write(&l, 100);
+    lab_forget(&l);
+    lab_wait(&l, LAB_RTT / 4);
+    lab_ack(&l, P0, 1, 101);
+    CHECK_EQ(lab_info(&l).why, MP_WHY_PENDING); /* it may yet come with a DATA_ACK */
+    lab_ack(&l, P0, 1, 101);
+    lab_wait(&l, MP_SEC(10));
+    CHECK_EQ(lab_info(&l).why, MP_WHY_NO_OPTION_ACK);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(unconfirmed_fin_without_option)
 {
     struct lab l = { 0 };
