@@ -74,5 +74,6 @@ TEST(it_does_not_grow_for_a_program_that_does_not_read)
         lab_wait(&l, MP_MS(1));
         CHECK(l.c->v.rcv_space <= before);
     }
+    for (int i = 0; i < l.qn; i++) free(l.q[i].data);
     mp_stack_free(l.st);
 }
