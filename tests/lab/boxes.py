@@ -179,7 +179,8 @@ class Arena:
             link.set(loss=0)
         lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
         if not lines:
-            return Verdict("failed", box.within + 3, f"no end within {box.within + 3} s; {done.stderr[-300:]}")
+            why = f"no end within {box.within + 3} s" if done.returncode == 124 else f"no answer, status {done.returncode}"
+            return Verdict("failed", box.within + 3, f"{why}; {done.stderr[-300:]}")
         if theirs == "shim" and ours != "shim":
             time.sleep(0.02)                  # the log's line follows the connection's end
         told = done.stderr if ours == "shim" else self._told_by_server(before)
