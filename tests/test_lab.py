@@ -397,8 +397,11 @@ time.sleep(30)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_leaves_nothing_behind(lab, number):
     """After SIGKILL it is the next lab that cleans up."""
+    def heed():                                        # a shell's background job ignores SIGINT, and so would what it starts
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
     process = subprocess.Popen([PYTHON, "-c", SCRIPT, HERE.parent], stdout=subprocess.PIPE,
-                               stderr=subprocess.DEVNULL, text=True)
+                               stderr=subprocess.DEVNULL, text=True, preexec_fn=heed)
     names = process.stdout.readline().split()
     assert len(names) == 3 and all((netns.RUN_DIR / name).exists() for name in names)
     process.send_signal(number)

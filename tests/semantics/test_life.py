@@ -242,7 +242,7 @@ SIGKILL_INSIDE = pytest.param("inside", "SIGKILL", marks=pytest.mark.xfail(reaso
 @pytest.mark.parametrize("host, sig", [*(("helper", sig) for sig in ("SIGTERM", "SIGKILL")), *(("inside", sig) for sig in ("SIGTERM", "SIGINT", "SIGHUP", "SIGALRM")), SIGKILL_INSIDE])
 def test_killed_program_ends_its_connections(same, sig, host):
     """The far end hears of it: an end or a reset, never silence."""
-    same(f"signal.signal(signal.SIGINT, signal.SIG_DFL); s = dial_keep(b'abc'); time.sleep(0.3); os.kill(os.getpid(), signal.{sig})", "3",
+    same(f"[signal.signal(n, signal.SIG_DFL) for n in (signal.SIGINT, signal.SIGHUP)]; s = dial_keep(b'abc'); time.sleep(0.3); os.kill(os.getpid(), signal.{sig})", "3",
          after="print(kept(4).split()[0])", status=-getattr(signal, sig), carried=None, hosts=[host])
 
 
