@@ -11,7 +11,7 @@
 
 enum { FLOW_SEGMENTS = 4, HASTY_MOST = 6 };
 #define ASK MP_MS(10)         /* at the least */
-#define ANSWER MP_MS(32)      /* at the least; nothing delays what answers a misfit */
+#define ANSWER MP_MS(40)      /* at the least */
 #define ASK_AGAIN MP_MS(600)  /* hosts answer misfits seldom (RFC 5961 7; Linux: once in 500 ms) */
 #define FORGET MP_SEC(10)     /* the longest wait counts half after that long */
 
@@ -25,10 +25,10 @@ static mp_dur peak(const struct sf *s, mp_time now) { return s->v.wait_peak >> m
 /* So long may the stream wait for s until it is asked, */
 static mp_dur ask_after(const struct sf *s, mp_time now) { return mp_max(ASK << s->c->v.hasty, peak(s, now)); }
 
-/* and so long may the answer take: a round trip and what its way may have got longer by. */
+/* and so long may the answer take. */
 static mp_dur answer_within(const struct sf *s, mp_time now)
 {
-    return mp_max(mp_max(ANSWER << s->c->v.hasty, 8 * s->v.srtt / 5), 2 * peak(s, now));
+    return mp_max(mp_max(ANSWER << s->c->v.hasty, 2 * s->v.srtt), 2 * peak(s, now));
 }
 
 static mp_time silent_since(const struct sf *s) { return mp_max(s->c->v.stuck_since, s->v.last_recv); }
