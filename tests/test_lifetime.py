@@ -691,19 +691,21 @@ print(echo(s, b"y"), s.getpeername(), s.getsockname()[0], echo(dial(ECHO), b"new
     assert kept(net, 1_000_000)
 
 
+def starts_under(net, filtering, options=""):
+    """mptcp-run in a process that has this seccomp filter already: a connection goes by MPTCP."""
+    inner = f"import socket; print(socket.create_connection((\"{FAR}\", {ECHO}), 5).getpeername())"
+    code = f"{SECCOMP}\n{filtering}; os.execv({str(MPTCP_RUN)!r}, ['mptcp-run', '-v', {options}sys.executable, '-c', {inner!r}])"
+    done = net.client.run([PYTHON, "-c", PRELUDE + code])
+    assert done.stdout == f"('{FAR}', {ECHO})\n" and "connected, MPTCP" in done.stderr
+
+
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="system call numbers of x86-64")
 def test_a_filter_that_was_there_before(net):
     """As in a container that refuses unshare: no engine inside, the helper instead."""
-    inner = f"import socket; print(socket.create_connection((\"{FAR}\", {ECHO}), 5).getpeername())"
-    code = f"{SECCOMP}\nrestrict([272], EPERM); os.execv({str(MPTCP_RUN)!r}, ['mptcp-run', '-v', sys.executable, '-c', {inner!r}])"
-    done = net.client.run([PYTHON, "-c", PRELUDE + code])
-    assert done.stdout == f"('{FAR}', {ECHO})\n" and "connected, MPTCP" in done.stderr
+    starts_under(net, "restrict([272], EPERM)")
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="system call numbers of x86-64")
 def test_a_filter_that_kills_for_bpf(net):
     """As systemd's SystemCallFilter=@system-service: the engine does without the filter that its guards would share."""
-    inner = f"import socket; print(socket.create_connection((\"{FAR}\", {ECHO}), 5).getpeername())"
-    code = f"{SECCOMP}\nrestrict([321], KILL); os.execv({str(MPTCP_RUN)!r}, ['mptcp-run', '-v', '--engine=inside', sys.executable, '-c', {inner!r}])"
-    done = net.client.run([PYTHON, "-c", PRELUDE + code])
-    assert done.stdout == f"('{FAR}', {ECHO})\n" and "connected, MPTCP" in done.stderr
+    starts_under(net, "restrict([321], KILL)", "'--engine=inside', ")

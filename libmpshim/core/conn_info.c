@@ -151,7 +151,6 @@ int mpc_setopt(struct mpc *c, enum mpc_opt opt, uint64_t v, mp_time now)
     if (opt == MPC_KEEPALIVE || opt == MPC_KEEPIDLE_S)
         for (struct sf *s = c->sfs; s; s = s->next)
             sf_arm(s, SFT_KEEPALIVE, c->v.keepalive && sf_is_open(s) ? s->v.last_recv + MP_SEC(c->v.keepidle_s ? c->v.keepidle_s : 7200) : MP_NEVER);
-    (void)now;
     conn_touch(c);
     return 0;
 }

@@ -108,19 +108,25 @@ void recall_tick(struct mpc *c, mp_time now)
     }
 }
 
-/* Something came over s: its path lives. What it brings is repeated elsewhere, and who removed the address closes it. */
+/* The path of a subflow that was removed lives; who removed the address closes it. */
+static void close_removed(struct sf *s, mp_time now)
+{
+    silence_answered(s->c, now - s->v.removed_at);
+    s->v.silent = false;
+    sf_abort(s, MP_RST_PERFORMANCE, true, now);
+}
+
+/* Something came over s. What it brings is repeated elsewhere. */
 void recall_heard(struct sf *s, mp_time now)
 {
     struct mpc *c = s->c;
     if (!s->v.silent || !c->v.server) return;
     struct pm_announce *a = pm_announce_of(c, s->v.addr_id_local);
-    silence_answered(c, now - s->v.removed_at);
-    s->v.silent = false;
     if (a && a->at.ip.family && a->recalls && !a->removed) {
         a->recalls = 1; /* in patience too, it begins anew */
         look_at(c, a, mp_max(now, a->told_at + JOINING));
     }
-    sf_abort(s, MP_RST_PERFORMANCE, true, now);
+    close_removed(s, now);
 }
 
 /* A join is up. Does it come to where an ADD_ADDR has called it? */
@@ -135,10 +141,6 @@ void recall_joined(struct sf *s, mp_time now)
         if (a->recalls) st_count(c->st, MP_E_address_recalled, 1, c);
         a->recalls = 0;
     }
-    for (struct sf *o = c->sfs; o; o = o->next) {
-        if (o == s || o->v.dead || !o->v.silent || !mp_addr_eq(&o->v.local.ip, &s->v.local.ip)) continue;
-        silence_answered(c, now - o->v.removed_at);
-        o->v.silent = false;
-        sf_abort(o, MP_RST_PERFORMANCE, true, now);
-    }
+    for (struct sf *o = c->sfs; o; o = o->next)
+        if (o != s && !o->v.dead && o->v.silent && mp_addr_eq(&o->v.local.ip, &s->v.local.ip)) close_removed(o, now);
 }
