@@ -90,7 +90,8 @@ def test_refused(net):
     assert same(net, """
 s = socket.socket(); print(name(s.connect_ex((FAR, 4))))
 s = socket.socket(); s.setblocking(False); print(name(s.connect_ex((FAR, 4)))); p = select.poll(); p.register(s, select.POLLOUT)
-print([m for f, m in p.poll(5000)], name(s.getsockopt(1, 4)), name(s.getsockopt(1, 4)))
+p.poll(5000)   # the kernel's tcp_reset() says the error before the end: who looks between sees POLLERR alone
+print([m for f, m in p.poll(0)], name(s.getsockopt(1, 4)), name(s.getsockopt(1, 4)))
 s = socket.socket(socket.AF_INET6); s.settimeout(5)
 try: s.connect((FAR6, 4))
 except OSError as e: print(name(e.errno))
