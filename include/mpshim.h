@@ -32,7 +32,7 @@ struct mpshim_subflow {
     struct sockaddr_storage local, remote;
     char interface[16];
     uint32_t ifindex, flags, state; /* state: TCP_ESTABLISHED, ... of netinet/tcp.h */
-    uint32_t srtt_us, mss, reserved;
+    uint32_t srtt_us, mss, reserved; /* mss 0: not answered yet */
     uint64_t cwnd, bytes_sent, bytes_received; /* bytes; sent: acknowledged by the peer */
 };
 

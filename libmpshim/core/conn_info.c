@@ -73,7 +73,7 @@ int mpc_get_subflows(const struct mpc *c, struct mpc_subflow_info *v, int max)
             .last_recv = s->v.data_recv_at, .last_heard = s->v.last_recv, .addr_id_local = s->v.addr_id_local, .addr_id_remote = s->v.addr_id_remote,
             .srtt = s->v.srtt, .rttvar = s->v.rttvar, .min_rtt = s->v.min_rtt, .cwnd = s->v.cc.cwnd,
             .ssthresh = s->v.cc.ssthresh, .flight = s->v.pipe, .bytes_sent = s->v.bytes_sent, .bytes_acked = s->v.bytes_acked,
-            .bytes_received = s->v.bytes_received, .bytes_retrans = s->v.bytes_retrans, .mss = s->v.mss, .mtu = s->v.mtu,
+            .bytes_received = s->v.bytes_received, .bytes_retrans = s->v.bytes_retrans, .mss = s->v.state == SF_SYN_SENT ? 0 : s->v.mss, .mtu = s->v.mtu,
             .rto = s->v.rto, .snd_wnd = s->v.snd_wnd, .wscale = s->v.snd_wscale || s->v.rcv_wscale, .timestamps = s->v.ts_on,
             .sack = s->v.sack_on, .ecn = s->v.ecn_on };
         memcpy(i->ifname, s->v.ifname, sizeof i->ifname);

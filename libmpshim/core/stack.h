@@ -158,7 +158,7 @@ struct mpc_subflow_info {
     mp_time last_sent, last_recv, last_heard; /* data out, data in, any segment; none yet: when it was opened */
     mp_dur srtt, rttvar, min_rtt, rto;
     uint64_t cwnd, ssthresh, flight, bytes_sent, bytes_acked, bytes_received, bytes_retrans;
-    uint32_t mss, mtu;
+    uint32_t mss, mtu; /* mss 0: the peer has not said its own yet */
     uint64_t snd_wnd;          /* bytes, as the peer's latest segment said */
     bool wscale, timestamps, sack, ecn; /* agreed in the handshake */
 };

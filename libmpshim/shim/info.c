@@ -93,6 +93,7 @@ static void tcp_info(int fd, const struct ctl_info *c, struct tcp_info *out, soc
     shim_info_subflow(&c->sf[0], &sum);
     for (uint32_t k = 1; k < c->n; k++) {
         shim_info_subflow(&c->sf[k], &one);
+        if (!c->sf[k].mss) one.tcpi_snd_mss = sum.tcpi_snd_mss; /* a join on its way has none to say */
         add(&sum, &one);
     }
     uint64_t held = c->rep.unacked_bytes + c->conn.bytes_acked - c->rep.bytes_sent; /* taken by the engine's socket only */

@@ -61,6 +61,20 @@ TEST(a_join_in_four_steps)
     lab_end(&l);
 }
 
+TEST(a_subflow_has_no_mss_before_it_is_answered) /* TCP_MAXSEG is the least of all */
+{
+    struct lab l = { 0 };
+    struct mpc_subflow_info i[2];
+    lab_client(&l);
+    struct peer *p = join_syn(&l);
+    CHECK(mpc_get_subflows(l.c, i, 2) == 2 && i[0].mss && !i[1].mss);
+    uint32_t mss = i[0].mss;
+    lab_synack(&l, p, lab_join_synack(&l, p, 7));
+    CHECK(mpc_get_subflows(l.c, i, 2) == 2 && i[0].mss == mss && i[1].mss == mss);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(the_third_ack_is_sent_again_until_the_fourth)
 {
     struct lab l = { 0 };
