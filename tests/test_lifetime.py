@@ -1,5 +1,6 @@
 """How programs end, fork, exec, give up their rights and take odd descriptors, under mptcp-run: each as without it."""
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -361,6 +362,15 @@ os.kill(child, signal.SIGKILL); os.waitpid(child, 0); print("gone", flush=True);
         net.server.stop(p)
 
 
+def test_a_port_that_is_taken_says_so(net, tmp_path):
+    """Whatever the question to a helper, which is not there, came to."""
+    same(net, """
+l = socket.create_server(("0.0.0.0", 7603)); m = socket.socket()
+try: m.bind(("0.0.0.0", 7603))
+except OSError as e: print(e.errno)
+""", env={"MPSHIM_CONTROL": str(tmp_path / "none" / "ctl"), "MPSHIM_ENGINE": "inside"})
+
+
 def test_a_listener_looks_as_the_program_made_it(net):
     """Its group with the engine's guard is ours: a second listener of the same port is refused as ever, local clients come in."""
     same(net, """
@@ -400,6 +410,72 @@ def test_a_listener_that_takes_no_plain_tcp_is_served_when_its_helper_dies(net, 
     finally:
         net.server.stop(p)
     wait_for(lambda: not keepers(net.server), 20)      # with the helper, which is idle
+
+
+DAEMON = """
+l = socket.create_server((AT, 7600)); 
+if os.fork(): os._exit(0)
+print("ready", flush=True)
+""" + SERVER.partition("flush=True)")[2]
+
+
+@pytest.mark.needs("mptcpize")
+@pytest.mark.parametrize("options, code", [(["--strict"], SERVER), ([], GROUP), (["--strict"], DAEMON)], ids=["strict", "reuseport", "daemon"])
+def test_a_listener_that_takes_no_plain_tcp_is_served_when_helper_and_keeper_die_at_once(net, options, code):
+    """Nobody is left but its program, which sleeps in accept()."""
+    p = serve(net, "0.0.0.0", *options, code=code)
+    try:
+        for text in b"one", b"two":
+            wait_for(lambda: keepers(net.server))
+            for pid in keepers(net.server):
+                os.kill(pid, signal.SIGKILL)           # first: it has no time to start another helper
+            kill_helpers(net.server)
+            time.sleep(1)
+            with Watch(net) as seen:
+                assert call(net, FAR, text) == f"10.10.1.2 {text.decode()}"
+            assert seen.mptcp(net.client, "MPCapableSYNACKRX") == 1 and len(engines(net.server)) == 1
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(p.pid, signal.SIGKILL)           # the daemon too
+        net.server.stop(p)
+    wait_for(lambda: not keepers(net.server), 20)
+
+
+def test_a_strict_listener_waits_for_a_helper_that_cannot_start(net, tmp_path):
+    """It is deaf as long as none can be had, and served as soon as one can."""
+    control = tmp_path / "gone" / "ctl"
+    control.parent.mkdir(mode=0o700)
+    p = net.server.popen([*shim("-v", "--strict", "--engine=helper"), PYTHON, "-c", PRELUDE + "AT = '0.0.0.0'" + SERVER], env={"MPSHIM_CONTROL": str(control)},
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert p.stdout.readline() == "ready\n", p.stderr.read()
+        wait_for(lambda: keepers(net.server))
+        control.parent.rename(tmp_path / "away")
+        control.parent.write_text("in the way")
+        for pid in keepers(net.server):
+            os.kill(pid, signal.SIGKILL)
+        kill_helpers(net.server)
+        time.sleep(0.5)
+        assert not engines(net.server)
+        control.parent.unlink()
+        (tmp_path / "away").rename(control.parent)
+        wait_for(lambda: engines(net.server), 15)
+        assert call(net, FAR, b"again", timeout=3) == "10.10.1.2 again"
+    finally:
+        net.server.stop(p)
+    assert p.stderr.read().count("refused (strict)") == 1
+
+
+def test_who_watches_a_listener_is_no_thread_in_the_way(net):
+    """A server whose listener is watched by a thread of ours may still do what only a process with one thread may."""
+    same(net, """
+import ctypes
+l = socket.socket(); l.setsockopt(1, 15, 1); l.bind(("0.0.0.0", 7602)); l.listen(8)
+if os.fork() == 0: os._exit(len(os.listdir("/proc/self/task")) - 1)
+print(os.wait()[1])
+print(libc.setns(os.open("/proc/self/ns/mnt", os.O_RDONLY), 0))
+print(libc.unshare(0x10000000), len(os.listdir("/proc/self/task")))
+""")
 
 
 def test_an_interface_that_comes_later_is_listened_on(lab, tmp_path):

@@ -24,7 +24,7 @@ int w_close(int fd)
 /* Around the shim's own descriptors, in pieces. */
 static int close_pieces(unsigned first, unsigned last, int flags)
 {
-    int own[SHIM_HOSTS + 1], n = shim_own_sorted(own, SHIM_HOSTS + 1), r = 0;
+    int own[SHIM_OWN_MAX], n = shim_own_sorted(own, SHIM_OWN_MAX), r = 0;
     for (int i = 0; i < n && r == 0; i++) {
         unsigned fd = (unsigned)own[i];
         if (fd < first || fd > last) continue;

@@ -103,6 +103,8 @@ bool shim_host_fits(int host, int fd)
     return a == b || !a || !b; /* a kernel before 5.14 does not tell */
 }
 
+int shim_host_fd(int host) { return host_alive(&hosts[host]) ? atomic_load(&hosts[host].fd) : -1; }
+
 void shim_inside_lost(void) { host_lost(SHIM_HOST_INSIDE); }
 
 bool shim_hosts_inside(void) { return host_alive(&hosts[SHIM_HOST_INSIDE]); }
@@ -255,6 +257,7 @@ static void in_child(void)
 {
     shim_pid = getpid();
     atomic_store(&lock_owner, 0);
+    shim_watch_in_child();
     struct host *in = &hosts[SHIM_HOST_INSIDE], *up = &hosts[SHIM_HOST_PARENT];
     if (atomic_load(&in->fd) < 0) return;
     is_forked = true;

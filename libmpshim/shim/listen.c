@@ -43,6 +43,12 @@ static bool has_foreign_filter(int fd)
     return REAL(getsockopt)(fd, SOL_SOCKET, SO_GET_FILTER, f, &n) || memcmp(f, only_loopback, sizeof f);
 }
 
+static bool has_filter(int fd)
+{
+    socklen_t n = 0;
+    return REAL(getsockopt)(fd, SOL_SOCKET, SO_GET_FILTER, NULL, &n) == 0 && n > 0;
+}
+
 static bool is_device_bound(int fd)
 {
     char dev[IFNAMSIZ] = "";
@@ -93,7 +99,10 @@ static int announce(int fd, int host, int backlog, struct shim_fd *v)
     if (!shared && (r || rep.result)) set_reuseport(fd, 0);
     v->guarded = !shared;
     if (r) return CTL_NO_ENGINE;
-    return rep.result ? (rep.why ? (int)rep.why : CTL_RESOURCE) : CTL_OK;
+    if (rep.result) return rep.why ? (int)rep.why : CTL_RESOURCE;
+    v->filtered = has_filter(fd) ? SHIM_FILTERED : SHIM_UNFILTERED; /* by the engine, or by us */
+    if (v->filtered && host == SHIM_HOST_HELPER) shim_watch();
+    return CTL_OK;
 }
 
 /* A port may be taken only by an engine's guard: connections of a server that ended still use it, or a client got it. */
@@ -168,13 +177,24 @@ static void listen_again(int fd, struct shim_fd *f, int host, const char *detail
     struct shim_fd v = *f;
     v.host = (uint8_t)(host >= 0 ? host : SHIM_HOST_ANY);
     int why = host >= 0 ? announce(fd, host, f->backlog, &v) : CTL_NO_ENGINE;
-    if (why) {
-        if (!shim_is_refused((enum ctl_why)why)) filter_detach(fd);
-        atomic_store(&f->kind, SHIM_NONE);
-    } else {
+    bool waits = why && shim_is_refused((enum ctl_why)why); /* for an engine: the kernel may not have it (watch.c) */
+    if (why == 0) {
         shim_put(fd, &v);
+    } else if (!waits) {
+        filter_detach(fd);
+        atomic_store(&f->kind, SHIM_NONE);
     }
-    told(&v, why, detail);
+    if (!waits || f->filtered != SHIM_DEAF) told(&v, why, detail);
+    if (waits) f->filtered = SHIM_DEAF;
+}
+
+bool shim_any_filtered(void)
+{
+    for (int fd = 0; fd < shim_fd_top(); fd++) {
+        struct shim_fd *f = shim_find(fd);
+        if (f && f->kind == SHIM_LISTENER && f->host == SHIM_HOST_HELPER && f->filtered && f->cookie == shim_cookie(fd)) return true;
+    }
+    return false;
 }
 
 /* The engine has gone, and its guards with it: the kernel serves plain TCP. Found out by the first question to the engine
@@ -256,7 +276,7 @@ int w_bind(int fd, const struct sockaddr *sa, socklen_t n)
     union ctl_addr at;
     int saved = errno, r = REAL(bind)(fd, sa, n);
     if (r == 0 || errno != EADDRINUSE || shim_is_engine || !shim_addr_in(&at, sa, n) || !at.v4.sin_port) return r;
-    if (!released(fd, &at)) return r;
-    errno = saved;
-    return REAL(bind)(fd, sa, n);
+    bool is_free = released(fd, &at);
+    errno = is_free ? saved : EADDRINUSE;
+    return is_free ? REAL(bind)(fd, sa, n) : r;
 }

@@ -30,6 +30,7 @@ static void restrict_us(void)
     int saved = errno;
     learn_names();
     if (shim_hosts_inside()) shim_leave_inside();
+    shim_watch_stop();
     shim_is_restricted = true;
     errno = saved;
 }
@@ -52,15 +53,18 @@ static int threads(void)
     return syscall(SYS_newfstatat, AT_FDCWD, "/proc/self/task", &st, 0) ? 0 : (int)st.st_nlink - 2;
 }
 
-/* unshare(2), setns(2): a process with threads gets no other user namespace (EINVAL). Where the only other thread is our
- * engine's, all that it carries goes to the helper first. */
+/* unshare(2), setns(2): a process with threads gets no other user namespace (EINVAL). Where the only other threads are our
+ * engine's and our watch's, all that the engine carries goes to the helper first. */
 static void be_alone(void)
 {
     struct timespec ms = {.tv_nsec = 1000000};
     int saved = errno;
-    if (shim_is_engine || shim_is_borrowed() || !shim_hosts_inside() || threads() != 2) return;
-    shim_leave_inside();
-    for (int i = 0; !shim_hosts_inside() && threads() == 2 && i < THREAD_ENDS_MS; i++) syscall(SYS_nanosleep, &ms, NULL);
+    if (shim_is_engine || shim_is_borrowed()) return;
+    int ours = shim_hosts_inside() + shim_watches();
+    if (!ours || threads() != 1 + ours) return;
+    if (shim_hosts_inside()) shim_leave_inside();
+    shim_watch_stop();
+    for (int i = 0; !shim_hosts_inside() && threads() > 1 && i < THREAD_ENDS_MS; i++) syscall(SYS_nanosleep, &ms, NULL);
     errno = saved;
 }
 

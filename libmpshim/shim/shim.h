@@ -1,6 +1,6 @@
 /* shim/shim.h: what the files of libmpshim.so share: the real calls, the table of descriptors, the hosts.
  *
- * Rules of this library: only libc; no thread of its own; a call on a descriptor that is not ours is exactly the
+ * Rules of this library: only libc; no thread of its own but the one of watch.c; a call on a descriptor that is not ours is exactly the
  * real one; only shim_ret() writes errno; nothing is opened or started before a program connects or listens. */
 #ifndef SHIM_H
 #define SHIM_H
@@ -109,6 +109,7 @@ struct shim_fd {
     uint8_t has_truth;      /* truth_local and truth_remote are final */
     uint32_t listener;      /* LISTENER: equal for duplicates */
     int backlog;            /* LISTENER */
+    uint8_t filtered;       /* LISTENER: deaf to the network without an engine; enum below */
     uint8_t guarded;        /* LISTENER, and CARRIERs from it: SO_REUSEPORT is ours, not the program's */
     uint8_t cc;             /* TCP_CONGESTION that the program set: its number among the engine's, from 1 (congestion.c) */
     uint64_t cookie;        /* SO_COOKIE of the socket */
@@ -116,6 +117,7 @@ struct shim_fd {
     union ctl_addr identity, local;            /* CARRIER: the kernel's peer and own address, normalised (v4 if mapped) */
     union ctl_addr truth_remote, truth_local;  /* CARRIER: the MPTCP connection's */
 };
+enum { SHIM_UNFILTERED, SHIM_FILTERED, SHIM_DEAF }; /* the last: no engine answers, and the log has been told */
 #define SHIM_FD_MAX (1 << 18) /* descriptors above are left to the kernel */
 extern struct shim_fd *_Atomic shim_fds; /* NULL until something is ours */
 
@@ -146,6 +148,7 @@ static inline bool shim_is_own(int fd)
 {
     return SHIM_UNLIKELY(fd >= atomic_load_explicit(&shim_own_least, memory_order_relaxed)) && !shim_is_engine && shim_is_own_slow(fd);
 }
+#define SHIM_OWN_MAX (SHIM_HOSTS + 2) /* the hosts', the log, the watch's */
 int shim_own_high(int fd);               /* moves fd to a high number, close-on-exec; the number */
 void shim_own_add(_Atomic int *slot);    /* *slot is such a descriptor or -1, for ever */
 void shim_own_dodge(int fd);             /* the program is about to take this number: go elsewhere */
@@ -163,6 +166,7 @@ int shim_request_into(int host, struct ctl_req *req, int fd, void *rep, size_t s
 /* One question to the engine of q->identity, with which this process has no control connection. 0 or -errno. */
 int shim_request_stranger(const struct ctl_req *q, int fd, void *rep, size_t size, int timeout_ms);
 void shim_tell(int host, struct ctl_req *req); /* no answer */
+int shim_host_fd(int host); /* its control connection, -1: none */
 void shim_host_check(int host); /* if it has gone, another takes its listeners */
 void shim_req_init(struct ctl_req *req, enum ctl_op op);
 void shim_leave(bool flush); /* the process ends: nothing that it sent may be lost (exit.c) */
@@ -218,6 +222,11 @@ bool shim_is_carrier(int fd, struct shim_fd *f, union ctl_addr *identity, union 
 int shim_connect(int fd, const struct sockaddr *sa, socklen_t n);
 int shim_listen(int fd, int backlog);
 void shim_listen_again(void); /* the helper is gone: another takes its listeners, or the kernel */
+bool shim_any_filtered(void); /* listeners that are deaf without an engine */
+void shim_watch(void);        /* watch.c: a thread sees to it that they have one */
+bool shim_watches(void);
+void shim_watch_stop(void);   /* for good */
+void shim_watch_in_child(void);
 void shim_options_read(int fd, int family, struct ctl_req *req); /* sockopt.c: what the program set before connect() */
 void shim_listen_options(int fd, struct shim_fd *f); /* listen.c: an option of a listener was set */
 bool shim_is_marked(int fd); /* it has an SO_MARK or SO_PRIORITY */

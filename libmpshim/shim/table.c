@@ -87,14 +87,13 @@ void shim_copy(int from, int to)
 
 /* ---- own descriptors ---- */
 
-#define OWN_MAX (SHIM_HOSTS + 1)
-static _Atomic int *own[OWN_MAX];
+static _Atomic int *own[SHIM_OWN_MAX];
 _Atomic int shim_own_least = INT_MAX;
 
 static void own_least_update(void)
 {
     int least = INT_MAX;
-    for (int i = 0; i < OWN_MAX && own[i]; i++) {
+    for (int i = 0; i < SHIM_OWN_MAX && own[i]; i++) {
         int fd = atomic_load(own[i]);
         if (fd >= 0 && fd < least) least = fd;
     }
@@ -104,14 +103,14 @@ static void own_least_update(void)
 void shim_own_add(_Atomic int *slot)
 {
     int i = 0;
-    while (i < OWN_MAX && own[i] && own[i] != slot) i++;
-    if (i < OWN_MAX) own[i] = slot;
+    while (i < SHIM_OWN_MAX && own[i] && own[i] != slot) i++;
+    if (i < SHIM_OWN_MAX) own[i] = slot;
     own_least_update();
 }
 
 bool shim_is_own_slow(int fd)
 {
-    for (int i = 0; i < OWN_MAX && own[i]; i++)
+    for (int i = 0; i < SHIM_OWN_MAX && own[i]; i++)
         if (atomic_load(own[i]) == fd) return true;
     return false;
 }
@@ -119,7 +118,7 @@ bool shim_is_own_slow(int fd)
 int shim_own_sorted(int *v, int max)
 {
     int n = 0;
-    for (int i = 0; i < OWN_MAX && own[i] && n < max; i++) {
+    for (int i = 0; i < SHIM_OWN_MAX && own[i] && n < max; i++) {
         int fd = atomic_load(own[i]), j = n;
         if (fd < 0) continue;
         for (; j > 0 && v[j - 1] > fd; j--) v[j] = v[j - 1];
@@ -148,7 +147,7 @@ int shim_own_high(int fd)
 
 void shim_own_dodge(int fd)
 {
-    for (int i = 0; i < OWN_MAX && own[i]; i++) {
+    for (int i = 0; i < SHIM_OWN_MAX && own[i]; i++) {
         if (atomic_load(own[i]) != fd || shim_is_borrowed()) continue;
         int to = REAL(fcntl)(fd, F_DUPFD_CLOEXEC, (void *)(intptr_t)own_floor());
         atomic_store(own[i], to); /* no room: the connection to the engine is lost, the program's wish comes first */

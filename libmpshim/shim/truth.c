@@ -310,8 +310,16 @@ static int finish_accept(int listener, int fd, struct sockaddr *sa, socklen_t *n
     return fd;
 }
 
+/* The descriptor of a listener that is deaf without an engine: a forked child has no thread that sees to that yet. */
+static void watched(int fd)
+{
+    struct shim_fd *l = shim_find(fd);
+    if (SHIM_UNLIKELY(l && l->kind == SHIM_LISTENER && l->filtered && l->host == SHIM_HOST_HELPER)) shim_watch();
+}
+
 int w_accept(int fd, struct sockaddr *sa, socklen_t *n)
 {
+    watched(fd);
     socklen_t room = sa ? room_of(n) : 0;
     int saved = errno;
     return finish_accept(fd, REAL(accept)(fd, sa, n), sa, n, room, saved);
@@ -319,6 +327,7 @@ int w_accept(int fd, struct sockaddr *sa, socklen_t *n)
 
 int w_accept4(int fd, struct sockaddr *sa, socklen_t *n, int flags)
 {
+    watched(fd);
     socklen_t room = sa ? room_of(n) : 0;
     int saved = errno;
     return finish_accept(fd, REAL(accept4)(fd, sa, n, flags), sa, n, room, saved);
