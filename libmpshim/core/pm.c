@@ -55,8 +55,10 @@ static bool pair_in_use(const struct mpc *c, const struct mp_local *l, const str
 
 static struct pm_retry *retry_find(const struct mpc *c, const struct mp_addr *local, int ifindex, const struct mp_endpoint *r)
 {
-    for (struct pm_retry *t = c->retry; t < c->retry + c->v.nretry; t++)
+    for (int i = 0; i < c->v.nretry; i++) {
+        struct pm_retry *t = &c->retry[i];
         if (t->ifindex == ifindex && mp_addr_eq(&t->local, local) && mp_endpoint_eq(&t->remote, r)) return t;
+    }
     return NULL;
 }
 

@@ -14,7 +14,6 @@ struct shim_conf shim_conf = {.drain_ms = 60000};
 int shim_log_fd = -1;
 static _Atomic int log_slot = -1;
 
-#define MAX_RULES 64
 static struct shim_rule *rules; /* NULL: none */
 static int n_rules;
 
@@ -52,14 +51,14 @@ static bool is_in_range(const char *range, const char *dots, const char *value)
 
 static int read_rules(const char *list, struct shim_rule *into)
 {
-    struct shim_rule v[MAX_RULES];
+    struct shim_rule v[SHIM_RULES_MAX];
     const char *bad;
-    return shim_rules_read(list, into ? into : v, MAX_RULES, &bad);
+    return shim_rules_read(list, into ? into : v, SHIM_RULES_MAX, &bad);
 }
 
 static void take_rules(const char *list)
 {
-    if (!rules) rules = malloc(MAX_RULES * sizeof *rules);
+    if (!rules) rules = malloc(SHIM_RULES_MAX * sizeof *rules);
     if (rules) n_rules = read_rules(list, rules);
 }
 

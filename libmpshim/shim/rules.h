@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+enum { SHIM_RULES_MAX = 512 };
+
 struct shim_rule {
     sa_family_t family; /* AF_UNSPEC: any address */
     uint8_t bits, ip[16];

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "run.h"
+#include "shim/rules.h"
 
 #ifndef MPSHIM_SYSCONFDIR
 #define MPSHIM_SYSCONFDIR "/etc"
@@ -25,15 +26,22 @@ struct reading {
     char section[128];
     const struct setting *list_of; /* the setting that list is of, in this section */
     char list[LIST_ROOM];
+    size_t list_at, list_end; /* where it stands in text */
     char text[TEXT_ROOM];
     size_t n;
+    bool full; /* from then on nothing is taken: what follows may belong to a section that is not there */
 };
 
-static void add(struct reading *r, const char *a, const char *b, const char *c)
+/* In place of what stands at offset at and after it. */
+static bool add(struct reading *r, size_t at, const char *a, const char *b, const char *c)
 {
-    int n = snprintf(r->text + r->n, sizeof r->text - r->n, "%s%s%s;", a, b, c);
-    if (n > 0 && (size_t)n < sizeof r->text - r->n) r->n += (size_t)n;
-    else r->text[r->n] = 0, run_warn("too much text, the rest is left out", r->path);
+    if (r->full) return false;
+    if (at + strlen(a) + strlen(b) + strlen(c) + 2 > sizeof r->text) {
+        run_warn("too much text, the rest is left out", r->path);
+        return !(r->full = true);
+    }
+    r->n = (size_t)(stpcpy(stpcpy(stpcpy(stpcpy(r->text + at, a), b), c), ";") - r->text);
+    return true;
 }
 
 static char *one_line(char *buf, int n, void *arg)
@@ -47,13 +55,18 @@ static char *one_line(char *buf, int n, void *arg)
     return strcpy(buf, "\n");
 }
 
-/* A list may go on over several lines, each of which libinih gives by itself. */
+/* A list may go on over several lines, each of which libinih gives by itself. NULL: no room for one more. */
 static const char *whole_list(struct reading *r, const struct setting *s, const char *value)
 {
-    size_t n = s == r->list_of ? strlen(r->list) : 0;
+    bool goes_on = s == r->list_of;
+    if (!goes_on) r->list[0] = 0;
+    if (!goes_on || r->list_end != r->n) r->list_at = r->n;
     r->list_of = s;
-    n += (size_t)snprintf(r->list + n, sizeof r->list - n, "%s%s", n ? "," : "", value);
-    while (n > 1 && n < sizeof r->list && r->list[n - 1] == ',') r->list[--n] = 0; /* "," alone: none, and that counts */
+    size_t before = strlen(r->list), n = before + (before != 0) + strlen(value);
+    if (n >= sizeof r->list) return NULL;
+    strcpy(stpcpy(r->list + before, before ? "," : ""), value);
+    if (!run_is_allowed(s, r->list)) return r->list[before] = 0, NULL; /* each part was: too many */
+    while (n > 1 && r->list[n - 1] == ',') r->list[--n] = 0; /* "," alone: none, and that counts */
     return r->list;
 }
 
@@ -69,7 +82,7 @@ static void enter(struct reading *r, const char *section)
     if (!strcmp(section, r->section)) return;
     snprintf(r->section, sizeof r->section, "%s", section);
     r->list_of = NULL;
-    add(r, "[", section, "]");
+    add(r, r->n, "[", section, "]");
 }
 
 static int on_setting(void *arg, const char *section, const char *name, const char *value)
@@ -81,9 +94,12 @@ static int on_setting(void *arg, const char *section, const char *name, const ch
     if (!run_accept(at, name, s, name, strlen(name), value) || !*value) return 1; /* empty: no setting, as a variable is */
     if (strpbrk(value, ";\n") || strpbrk(section, ";]")) return fprintf(stderr, "mptcp-run: %sa semicolon cannot stand here\n", at), 1;
     enter(r, section);
-    if (*s->range == '{') value = whole_list(r, s, value);
+    bool list = *s->range == '{';
+    if (list && !(value = whole_list(r, s, value)))
+        return fprintf(stderr, "mptcp-run: %sthe list is longer than %d characters or %d entries: this is left out\n", at, LIST_ROOM - 1, SHIM_RULES_MAX), 1;
+    if (!add(r, list ? r->list_at : r->n, s->env, "=", value)) return 1;
+    if (list) r->list_end = r->n;
     if (!*section || fnmatch(section, r->program, 0) == 0) take(r, s, value);
-    add(r, s->env, "=", value);
     return 1;
 }
 

@@ -117,10 +117,10 @@ static bool is_word_of(const char *value, const char *words)
 bool run_is_allowed(const struct setting *s, const char *value)
 {
     unsigned long low, high;
-    struct shim_rule rules[64];
+    struct shim_rule rules[SHIM_RULES_MAX];
     const char *bad;
     if (!*s->range) return true;
-    if (*s->range == '{') return shim_rules_read(value, rules, 64, &bad) >= 0;
+    if (*s->range == '{') return shim_rules_read(value, rules, SHIM_RULES_MAX, &bad) >= 0;
     if (sscanf(s->range, "%lu..%lu", &low, &high) == 2) return is_in_range(value, low, high);
     return is_word_of(value, run_is_switch(s) ? "on off 1 0 yes no true false" : s->range); /* as core/settings.c */
 }
