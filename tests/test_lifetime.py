@@ -412,6 +412,27 @@ def test_a_listener_that_takes_no_plain_tcp_is_served_when_its_helper_dies(net, 
     wait_for(lambda: not keepers(net.server), 20)      # with the helper, which is idle
 
 
+@pytest.mark.needs("mptcpize")
+def test_a_keeper_tells_of_a_listener_with_its_mark(net):
+    """A program that restricts itself has no thread of ours: only the keeper starts another helper."""
+    code = GROUP.replace("l.bind", "l.setsockopt(1, 36, 9); l.bind").replace('print("ready"', 'libc.prctl(38, 1, 0, 0, 0); print("ready"')
+    p = serve(net, "0.0.0.0", code=code)
+    try:
+        wait_for(lambda: keepers(net.server))
+        kill_helpers(net.server)
+        time.sleep(1)
+        net.server.nft("table inet seen { chain o { type filter hook output priority 0; tcp sport 7600 tcp flags & rst == 0 jump told; }; chain told { meta mark 9 counter return; counter; }; }")
+        with Watch(net) as seen:
+            assert call(net, FAR, b"one") == "10.10.1.2 one"
+        assert seen.mptcp(net.client, "MPCapableSYNACKRX") == 1
+        marked, unmarked = (int(line.split("packets ")[1].split()[0]) for line in net.server.run(["nft", "list", "chain", "inet", "seen", "told"]).stdout.splitlines() if "packets" in line)
+        assert marked >= 3 and unmarked == 0
+    finally:
+        net.server.run(["nft", "delete", "table", "inet", "seen"], check=False)
+        net.server.stop(p)
+    wait_for(lambda: not keepers(net.server), 20)
+
+
 DAEMON = """
 l = socket.create_server((AT, 7600)); 
 if os.fork(): os._exit(0)

@@ -53,7 +53,8 @@ enum ctl_op {
                        control socket, its lock. Answer: result 0: it serves there. The connection stays: over it the new
                        one asks the old for ports (CTL_RELEASE_PORT). The same in every version of this protocol */
     CTL_KEEP = 22,    /* of a keeper (engine/keeper.c), after CTL_HELLO: a listener of a helper that died; as CTL_LISTEN, without
-                       the socket: it has the filter "only over loopback", and a socket of this user must listen there; answer */
+                       the socket: it has the filter "only over loopback", and a socket of this user must listen there, whose SO_MARK the kernel
+                       tells; answer */
     CTL_INFO = 20,    /* about a carrier, as CTL_QUERY, with all that is known of its subflows; answer struct ctl_info */
 };
 

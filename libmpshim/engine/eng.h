@@ -166,7 +166,7 @@ void eng_secrets_fini(struct eng_secrets *s);
 
 /* ---- sockdiag.c ---- */
 int eng_diag_open(void); /* fd; -1 with errno */
-struct diag_sock { int state; uint32_t inode; /* 0: no process holds it */ uid_t uid; /* who opened it */ };
+struct diag_sock { int state; uint32_t inode; /* 0: no process holds it */ uid_t uid; /* who opened it */ uint32_t mark; /* SO_MARK, if we may know it */ };
 /* The kernel's socket with this local and remote address; a listener answers for any remote. 0, -ENOENT, -errno. */
 int eng_diag_find(struct engine *e, const struct mp_endpoint *local, const struct mp_endpoint *remote, struct diag_sock *out);
 

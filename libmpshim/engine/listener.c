@@ -376,6 +376,7 @@ int eng_port_keep(struct engine *e, uid_t uid, const struct ctl_req *q)
         return err ? err : -ENOENT;
     if (s.uid != uid && uid != 0)
         return -EACCES;
+    i.marks.mark = s.mark;
     return find(e, &i.at, i.families) || eng_port_adopt(e, &i) ? 0 : -ENOMEM;
 }
 

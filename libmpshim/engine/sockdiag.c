@@ -32,6 +32,14 @@ static void build(char *buf, uint32_t seq, const struct mp_endpoint *local, cons
     r->id.idiag_cookie[0] = r->id.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
 }
 
+/* The kernel adds it to every answer, for those with CAP_NET_ADMIN. */
+static int take_mark(const struct nlattr *a, void *mark)
+{
+    if (mnl_attr_get_type(a) == INET_DIAG_MARK && mnl_attr_validate(a, MNL_TYPE_U32) == 0)
+        *(uint32_t *)mark = mnl_attr_get_u32(a);
+    return MNL_CB_OK;
+}
+
 static int parse(const char *buf, size_t n, struct diag_sock *out)
 {
     const struct nlmsghdr *h = (const void *)buf;
@@ -45,6 +53,8 @@ static int parse(const char *buf, size_t n, struct diag_sock *out)
     out->state = m->idiag_state;
     out->inode = m->idiag_inode;
     out->uid = m->idiag_uid;
+    out->mark = 0;
+    mnl_attr_parse(h, sizeof *m, take_mark, &out->mark);
     return 0;
 }
 
