@@ -105,6 +105,7 @@ struct mpc {
         /* send, in dsn; snd_una <= snd_nxt <= snd_end */
         mp_dsn snd_una, snd_nxt, snd_end;
         mp_dsn snd_edge;               /* right edge of the peer's connection-level window */
+        bool window_told;              /* the peer has sent a DATA_ACK: its window is surely relative to that */
         bool tx_plain, rx_plain;       /* no more DSS in that direction */
         uint64_t tx_plain_off;         /* dsn - ssn when tx_plain */
         bool infinite_pending;         /* next data carries the infinite mapping */

@@ -185,6 +185,7 @@ void conn_data_ack(struct mpc *c, struct sf *s, uint64_t ack, bool is64, mp_time
         st_count(c->st, MP_E_data_ack_unsent, 1, c);
         return;
     }
+    c->v.window_told = true;
     conn_set_edge(c, a + s->v.snd_wnd);
     if (c->v.fin_sent && a == c->v.snd_end + 1) {
         c->v.fin_acked = true;

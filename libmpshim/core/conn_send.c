@@ -81,6 +81,22 @@ static void drop_doubtful(struct view *w)
     w->v.n = n;
 }
 
+/* RFC 8684 3.3.5: the window is relative to the DATA_ACK. Before its first DATA_ACK Linux takes that for no window at all, and
+ * drops what comes out of order (its counter NoDSSInWindow) though the subflow has acknowledged it: 240 ms were lost until it
+ * was sent again. So the first flight keeps to one subflow, and comes in order. */
+static void keep_first_flight(const struct mpc *c, struct view *w)
+{
+    struct view one = { .v = w->v };
+    if (c->v.window_told || c->v.tx_plain) return;
+    one.v.n = 0;
+    for (int i = 0; i < w->v.n; i++) {
+        if (!w->sf[i]->seg_head) continue;
+        one.sf[one.v.n] = w->sf[i];
+        one.v.path[one.v.n++] = w->v.path[i];
+    }
+    if (one.v.n) *w = one;
+}
+
 static bool send_reinjected(struct mpc *c, struct mp_pkt *out, mp_time now)
 {
     struct reinj *r = conn_reinject_next(c);
@@ -125,6 +141,7 @@ static bool send_new(struct mpc *c, struct mp_pkt *out, mp_time now)
     struct view w;
     if (!queued) return false;
     make_view(c, &w, -1, now);
+    keep_first_flight(c, &w);
     uint64_t n = mp_min(queued, w.v.conn_window);
     if (!n) {
         c->v.window_blocked += fastest(&w) >= 0;

@@ -24,6 +24,40 @@ TEST(data_is_mapped_with_64_bit_numbers)
     lab_end(&l);
 }
 
+TEST(the_first_flight_keeps_to_one_subflow) /* Linux drops what comes out of order before it has sent its first DATA_ACK */
+{
+    struct lab l = { 0 };
+    lab_server_unconfirmed(&l);
+    struct mp_opts o = lab_map(&l, 0, 1, 100, false);
+    o.dss.has_ack = false; /* a request, with the keys: so Linux sends it */
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100, .o = o });
+    lab_forget(&l);
+    struct peer *p = lab_syn(&l, 2, 5002, lab_join_syn(&l));
+    lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0);
+    lab_wait(&l, LAB_RTT);
+    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_join_ack(&l, p) });
+    lab_forget(&l);
+    lab_write(&l, 100000);
+    lab_pump(&l);
+    struct peer *first = NULL;
+    uint32_t sent = 0;
+    for (; l.qi < l.qn; l.qi++) {
+        if (!l.q[l.qi].len) continue;
+        if (!first) first = l.q[l.qi].p;
+        CHECK(l.q[l.qi].p == first);
+        sent += l.q[l.qi].len;
+    }
+    CHECK(sent > 0);
+    lab_wait(&l, LAB_RTT);
+    lab_ack_mp(&l, first, first == P0 ? 101 : 1, 1 + sent, 0); /* it acknowledges none of it, but tells the window */
+    lab_pump(&l);
+    bool other = false;
+    for (; l.qi < l.qn; l.qi++) other |= l.q[l.qi].len && l.q[l.qi].p != first;
+    CHECK(other);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(a_retransmission_repeats_its_mapping)
 {
     struct lab l = { .csum = true };
