@@ -219,12 +219,14 @@ s = dial(ECHO); print(err(s.recv, 1, socket.MSG_OOB)); s.setsockopt(1, socket.SO
 
 
 def test_flags_together(same):
-    """MSG_PEEK with MSG_WAITALL and MSG_TRUNC; MSG_WAITALL with MSG_DONTWAIT, a time limit and a low-water mark."""
+    """MSG_PEEK with MSG_WAITALL and MSG_TRUNC; MSG_WAITALL with MSG_DONTWAIT and a time limit; a low-water mark. The mark is
+    waited for by select(): a recv() that begins between the two pieces takes the first, and the kernel wakes it no more for
+    the second, which is below the mark."""
     same("""
 s = dial(SLOW); s.send(b"1"); print(s.recv(10, socket.MSG_PEEK | socket.MSG_WAITALL), s.recv(10)); s.send(b"1"); print(s.recv(5, socket.MSG_WAITALL), s.recv(10, socket.MSG_WAITALL | socket.MSG_DONTWAIT) if wait(lambda: ioctl_int(s, termios.FIONREAD) == 5) else 0)
 s.send(b"1"); wait(lambda: ioctl_int(s, termios.FIONREAD) == 10); b = ctypes.create_string_buffer(b"....", 4); print(libc.recv(s.fileno(), b, 4, socket.MSG_PEEK | socket.MSG_TRUNC), b.raw, s.recv(10))
-s.setsockopt(1, 20, struct.pack("ll", 0, 300000)); s.send(b"1"); print(s.recv(20, socket.MSG_WAITALL), err(s.recv, 20, socket.MSG_WAITALL))
-s.setsockopt(1, 20, struct.pack("ll", 0, 0)); s.setsockopt(1, socket.SO_RCVLOWAT, 8); s.send(b"1"); print(s.recv(10), s.getsockopt(1, 18))
+s.setsockopt(1, 20, struct.pack("ll", 0, 300000)); s.send(b"1"); wait(lambda: ioctl_int(s, termios.FIONREAD) == 10); print(s.recv(20, socket.MSG_WAITALL), err(s.recv, 20, socket.MSG_WAITALL))
+s.setsockopt(1, 20, struct.pack("ll", 0, 0)); s.setsockopt(1, socket.SO_RCVLOWAT, 8); s.send(b"1"); select.select([s], [], []); print(s.recv(10), s.getsockopt(1, 18))
 """)
 
 
