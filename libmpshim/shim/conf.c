@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/syscall.h>
 #include <time.h>
 
 #include "shim/rules.h"
@@ -92,9 +93,8 @@ static char *lowered(const char *setting)
 
 static void open_log(const char *path)
 {
-    int fd = path && *path ? REAL(fcntl)(open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600), F_DUPFD_CLOEXEC, (void *)900L)
-                           : REAL(fcntl)(2, F_DUPFD_CLOEXEC, (void *)900L);
-    if (fd < 0 && !(path && *path)) fd = REAL(fcntl)(2, F_DUPFD_CLOEXEC, (void *)3L);
+    int fd = path && *path ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600) : REAL(fcntl)(2, F_DUPFD_CLOEXEC, (void *)3L);
+    if (fd >= 0) fd = shim_own_high(fd);
     shim_log_fd = fd;
     atomic_store(&log_slot, fd);
     shim_own_add(&log_slot);
@@ -193,6 +193,6 @@ void shim_log(int level, const char *format, ...)
     va_end(ap);
     if (n > (int)sizeof line - 2) n = (int)sizeof line - 2;
     line[n++] = '\n';
-    (void)!REAL(write)(atomic_load(&log_slot), line, (size_t)n);
+    (void)!syscall(SYS_write, atomic_load(&log_slot), line, (size_t)n); /* no cancellation point */
     errno = saved;
 }

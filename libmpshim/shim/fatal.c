@@ -10,7 +10,8 @@
 
 #include "shim/shim.h"
 
-static const int fatal[] = {SIGHUP, SIGINT, SIGPIPE, SIGALRM, SIGTERM};
+/* All whose default action ends the process without a core (signal(7)); those of real time beside them. */
+static const int fatal[] = {SIGHUP, SIGINT, SIGPIPE, SIGALRM, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGPROF, SIGIO, SIGPWR, SIGSTKFLT};
 static atomic_bool armed;
 
 static void on_fatal(int sig)
@@ -27,18 +28,23 @@ static bool is_fatal(int sig)
 {
     for (size_t i = 0; i < sizeof fatal / sizeof *fatal; i++)
         if (fatal[i] == sig) return true;
-    return false;
+    return sig >= SIGRTMIN && sig <= SIGRTMAX;
 }
 
 static bool is_default(const struct sigaction *a) { return !(a->sa_flags & SA_SIGINFO) && a->sa_handler == SIG_DFL; }
 static bool is_ours(const struct sigaction *a) { return !(a->sa_flags & SA_SIGINFO) && a->sa_handler == on_fatal; }
 
-void shim_fatal_arm(void)
+static void arm(int sig)
 {
     struct sigaction ours = {.sa_handler = on_fatal, .sa_flags = SA_RESTART}, is;
+    if (REAL(sigaction)(sig, NULL, &is) == 0 && is_default(&is)) REAL(sigaction)(sig, &ours, NULL);
+}
+
+void shim_fatal_arm(void)
+{
     if (atomic_exchange(&armed, true)) return;
-    for (size_t i = 0; i < sizeof fatal / sizeof *fatal; i++)
-        if (REAL(sigaction)(fatal[i], NULL, &is) == 0 && is_default(&is)) REAL(sigaction)(fatal[i], &ours, NULL);
+    for (size_t i = 0; i < sizeof fatal / sizeof *fatal; i++) arm(fatal[i]);
+    for (int sig = SIGRTMIN; sig <= SIGRTMAX; sig++) arm(sig);
 }
 
 int w_sigaction(int sig, const struct sigaction *act, struct sigaction *old)

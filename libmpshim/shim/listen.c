@@ -271,12 +271,21 @@ int w_shutdown(int fd, int how)
 
 /* ---- bind ---- */
 
+/* The port that shows in getsockname() is no more what a failed connect() left, but the program's wish. */
+static int bound(int fd, int r)
+{
+    struct shim_fd *f = shim_find(fd);
+    uint8_t tried = SHIM_TRIED;
+    if (r == 0 && f && !shim_is_borrowed()) atomic_compare_exchange_strong(&f->kind, &tried, SHIM_ASKED);
+    return r;
+}
+
 int w_bind(int fd, const struct sockaddr *sa, socklen_t n)
 {
     union ctl_addr at;
     int saved = errno, r = REAL(bind)(fd, sa, n);
-    if (r == 0 || errno != EADDRINUSE || shim_is_engine || !shim_addr_in(&at, sa, n) || !at.v4.sin_port) return r;
+    if (r == 0 || errno != EADDRINUSE || shim_is_engine || !shim_addr_in(&at, sa, n) || !at.v4.sin_port) return bound(fd, r);
     bool is_free = released(fd, &at);
     errno = is_free ? saved : EADDRINUSE;
-    return is_free ? REAL(bind)(fd, sa, n) : r;
+    return is_free ? bound(fd, REAL(bind)(fd, sa, n)) : r;
 }

@@ -198,6 +198,13 @@ s = socket.socket(); s.bind(("", 0)); p = s.getsockname()[1]; s.connect((FAR, EC
 """, "b'p' True", carried=False)
 
 
+def test_bound_to_a_port_after_a_failure(same):
+    """The port that a failed connect() leaves is no wish; the one of a later bind() is."""
+    same("""
+s = socket.socket(); s.setsockopt(1, socket.SO_REUSEADDR, 1); print(err(s.connect, (FAR, NOBODY))); s.bind(("", 45678)); s.connect((FAR, ECHO)); s.sendall(b"p"); print(s.recv(1), s.getsockname() == (NEAR, 45678))
+""", "ECONNREFUSED\nb'p' True", carried=None)
+
+
 def test_bound_to_nothing(same):
     """bind() to any address and any port with IP_BIND_ADDRESS_NO_PORT chooses nothing: carried."""
     same("""

@@ -230,6 +230,13 @@ t = dial(ECHO); t.sendall(b"low"); print(t.recv(3))
 """)
 
 
+def test_a_log_file_takes_no_number(same, tmp_path):
+    """Not 0 of a program that was started without standard input, neither."""
+    same("""
+os.close(0); os.execv(sys.executable, [sys.executable, "-c", "from near import *; s = dial(ECHO); print(s.fileno(), os.open('/dev/null', 0), [n for n in os.listdir('/proc/self/fd') if int(n) < 900])"])
+""", carried=None, env={"MPSHIM_LOG": tmp_path / "log"})
+
+
 def test_exit_in_a_thread_and_atexit(same):
     same("""
 import atexit; s = dial_keep(); atexit.register(lambda: s.sendall(b"atexit" * 1000)); s.sendall(b"x" * 100000)
@@ -239,7 +246,7 @@ import atexit; s = dial_keep(); atexit.register(lambda: s.sendall(b"atexit" * 10
 SIGKILL_INSIDE = pytest.param("inside", "SIGKILL", marks=pytest.mark.xfail(reason="an engine inside dies without a word; the peer learns when it sends"))
 
 
-@pytest.mark.parametrize("host, sig", [*(("helper", sig) for sig in ("SIGTERM", "SIGKILL")), *(("inside", sig) for sig in ("SIGTERM", "SIGINT", "SIGHUP", "SIGALRM")), SIGKILL_INSIDE])
+@pytest.mark.parametrize("host, sig", [*(("helper", sig) for sig in ("SIGTERM", "SIGKILL")), *(("inside", sig) for sig in ("SIGTERM", "SIGINT", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGPROF", "SIGIO", "SIGRTMAX")), SIGKILL_INSIDE])
 def test_killed_program_ends_its_connections(same, sig, host):
     """The far end hears of it: an end or a reset, never silence."""
     same(f"[signal.signal(n, signal.SIG_DFL) for n in (signal.SIGINT, signal.SIGHUP)]; s = dial_keep(b'abc'); time.sleep(0.3); os.kill(os.getpid(), signal.{sig})", "3",
