@@ -76,4 +76,5 @@ def main():
         left.run(Result(out))
 
 
-main()
+if __name__ == "__main__": # multiprocessing's spawned children read this file too
+    main()
