@@ -346,6 +346,8 @@ static int helper_open(bool start, int log, const char **why)
     return r;
 }
 
+void shim_helper_retry(void) { helper_failed = NULL; }
+
 static bool have_helper(bool start, const char **why)
 {
     if (host_alive(&hosts[SHIM_HOST_HELPER])) return true;

@@ -180,6 +180,7 @@ void shim_inside_lost(void);  /* forgets it */
 bool shim_hosts_inside(void); /* an engine's thread runs in this very process */
 bool shim_host_possible(void); /* an engine runs or can be started */
 bool shim_hand_over(void);    /* all that it carries goes to the helper, started if need be; false: it stays */
+void shim_helper_retry(void); /* the next question for a helper tries to start one, however lately that failed */
 bool shim_helper_runs(void);  /* there is one already */
 const char *shim_why_text(enum ctl_why why);
 

@@ -51,7 +51,7 @@ static void *watch(void *none)
     while (sleep_well() && !shim_is_restricted && shim_any_filtered()) {
         follow_rights();
         if (shim_host_fd(SHIM_HOST_HELPER) >= 0) shim_host_check(SHIM_HOST_HELPER);
-        else shim_listen_again();
+        else shim_helper_retry(), shim_listen_again();
     }
     atomic_store(&runs, false);
     return none;
