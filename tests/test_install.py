@@ -58,6 +58,16 @@ def test_a_user_downloads_over_two_paths(served, installed):
         assert seen.moved(net.client, device) > 0.1 * file.path.stat().st_size
 
 
+def test_another_users_runtime_directory(served, installed, tmp_path):
+    """As after su, which leaves the first user's XDG_RUNTIME_DIR in the environment."""
+    net, server, file = served
+    tmp_path.chmod(0o700)
+    wrap = [*USER, "env", f"XDG_RUNTIME_DIR={tmp_path}", installed / "bin/mptcp-run", "-v"]
+    got = curl(net.client, server.url(file.name), wrap=wrap, timeout=20)
+    assert got.sha256 == file.sha256 and "connected, MPTCP over" in got.told, got.told
+
+
+
 def test_the_program_gets_neither_capability_nor_raw_socket(served, installed):
     net, server, file = served
     code = ("import os,socket\n"

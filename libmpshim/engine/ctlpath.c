@@ -10,6 +10,13 @@
 
 enum { SUN_PATH = 108 };
 
+/* Who became another user may still have the first one's in the environment. */
+static int is_ours(const char *dir)
+{
+    struct stat st;
+    return dir && dir[0] == '/' && stat(dir, &st) == 0 && st.st_uid == geteuid();
+}
+
 static int dir_name(char *buf, size_t n)
 {
     uid_t uid = geteuid();
@@ -17,7 +24,7 @@ static int dir_name(char *buf, size_t n)
     int r;
     if (uid == 0)
         r = snprintf(buf, n, "/run/mpshim-0");
-    else if (xdg && xdg[0] == '/')
+    else if (is_ours(xdg))
         r = snprintf(buf, n, "%s/mpshim", xdg);
     else
         r = snprintf(buf, n, "/tmp/mpshim-%u", (unsigned)uid);
