@@ -8,6 +8,7 @@
 #include <net/if.h>
 #include <netinet/tcp.h>
 #include <string.h>
+#include <sys/syscall.h>
 
 #include "shim/shim.h"
 
@@ -124,7 +125,7 @@ static int send_syn(int fd, struct shim_fd *f, int family)
     union ctl_addr to;
     struct sockaddr_storage own;
     socklen_t n = shim_addr_for(&to, &f->identity, family), own_n = sizeof own;
-    int r = (int)shim_neg(REAL(connect)(fd, &to.sa, n));
+    int r = (int)shim_neg(syscall(SYS_connect, fd, &to.sa, n)); /* no cancellation point: O_NONBLOCK is not the program's */
     if (r && r != -EINPROGRESS) return r;
     REAL(getsockname)(fd, (struct sockaddr *)&own, &own_n);
     shim_addr_in(&f->local, (struct sockaddr *)&own, own_n);

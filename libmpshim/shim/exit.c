@@ -108,6 +108,15 @@ __attribute__((noreturn)) void w_quick_exit(int status)
     __builtin_unreachable();
 }
 
+/* libc's own ends the parent past us. So another child of ours calls it, as after fork() and _exit(). */
+int w_daemon(int nochdir, int noclose)
+{
+    bool inside = !shim_is_engine && shim_hosts_inside() && !shim_is_borrowed();
+    pid_t pid = inside ? fork() : 0;
+    if (pid > 0) w__exit(0);
+    return pid < 0 ? -1 : REAL(daemon)(nochdir, noclose);
+}
+
 /* ---- exec: the engine's thread ends with the old program ---- */
 
 static void before_exec(void)

@@ -191,10 +191,16 @@ static bool has_privilege_of_its_own(const char *program)
     return (st.st_mode & S_ISUID && st.st_uid == 0) || getxattr(program, "security.capability", caps, sizeof caps) > 0;
 }
 
+static bool find_program(char program[PATH_MAX])
+{
+    if (shim_is_uprooted || !shim_dir()[0]) return false;
+    return snprintf(program, PATH_MAX, "%s/mpshim-engine", shim_dir()) < PATH_MAX && !access(program, X_OK);
+}
+
 bool shim_helper_possible(void)
 {
     char program[PATH_MAX];
-    if (snprintf(program, sizeof program, "%s/mpshim-engine", shim_dir()) >= (int)sizeof program || access(program, X_OK)) return false;
+    if (!find_program(program)) return false;
     return shim_is_privileged() || has_privilege_of_its_own(program);
 }
 
@@ -221,11 +227,6 @@ static int control_path(char *path, size_t n)
     return r;
 }
 
-static bool find_program(char program[PATH_MAX])
-{
-    return snprintf(program, PATH_MAX, "%s/mpshim-engine", shim_dir()) < PATH_MAX && !access(program, X_OK);
-}
-
 int shim_helper_replace(void)
 {
     char path[PATH_MAX], program[PATH_MAX];
@@ -240,7 +241,7 @@ int shim_helper_connect(bool start, const char **detail)
     int fd = connect_to(path);
     if (fd >= 0 || !start) return fd;
     if (!find_program(program))
-        return *detail = "mpshim-engine is not beside libmpshim.so", -ENOENT;
+        return *detail = shim_is_uprooted ? SHIM_UPROOTED : "mpshim-engine is not beside libmpshim.so", -ENOENT;
     if (!shim_is_privileged() && !has_privilege_of_its_own(program))
         return *detail = "no privilege for raw sockets (CAP_NET_RAW), and mpshim-engine has none either", -EPERM;
     r = launch(program, path, false);

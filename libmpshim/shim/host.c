@@ -60,6 +60,25 @@ static bool lock_hosts(void)
 }
 static void unlock_hosts(void) { atomic_store(&lock_owner, 0); }
 
+/* What is begun with the lock held is ended: no handler of the program's runs meanwhile, which may jump out of it, and no
+ * cancellation takes the thread. Else whoever connects next would wait for ever. */
+struct quiet { sigset_t mask; int cancel; };
+
+static void quiet_begin(struct quiet *q)
+{
+    sigset_t all;
+    sigfillset(&all);
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &q->cancel);
+    pthread_sigmask(SIG_BLOCK, &all, &q->mask);
+}
+
+static void quiet_end(const struct quiet *q)
+{
+    int is;
+    pthread_sigmask(SIG_SETMASK, &q->mask, NULL);
+    pthread_setcancelstate(q->cancel, &is);
+}
+
 /* ---- control connections ---- */
 
 static bool host_alive(struct host *h)
@@ -243,6 +262,7 @@ static void engine_thread_begins(void) { shim_is_engine = true; }
 static int (*engine_start(const char **why))(const struct eng_cfg *, const char **)
 {
     char path[PATH_MAX];
+    if (shim_is_uprooted || !shim_dir()[0]) return *why = SHIM_UPROOTED, NULL;
     if (snprintf(path, sizeof path, "%s/libmpshim-engine.so", shim_dir()) >= (int)sizeof path) return NULL;
     void *lib = dlopen(path, SHIM_DLOPEN), *f = lib ? dlsym(lib, "mpshim_engine_start") : NULL;
     if (f) return (int (*)(const struct eng_cfg *, const char **))f;
@@ -452,9 +472,12 @@ static int host_for(int (*choose)(const char **), enum ctl_why *why, const char 
     *why = CTL_NO_ENGINE, *detail = NULL;
     if (shim_conf.engine == SHIM_NEVER) return *why = CTL_EXCLUDED, -1;
     if (shim_is_restricted) return *detail = "the program has restricted itself (seccomp)", -1;
-    if (!lock_hosts()) return *why = CTL_RESOURCE, -1;
-    int r = choose(detail);
-    unlock_hosts();
+    struct quiet quiet;
+    quiet_begin(&quiet);
+    int r = -1;
+    if (lock_hosts()) r = choose(detail), unlock_hosts();
+    else *why = CTL_RESOURCE;
+    quiet_end(&quiet);
     return r;
 }
 
@@ -464,10 +487,14 @@ int shim_host_for_listen(enum ctl_why *why, const char **detail) { return host_f
 int shim_host_existing(void)
 {
     const char *why;
-    if (shim_conf.engine == SHIM_NEVER || shim_is_restricted || !lock_hosts()) return -1;
-    bool helper = have_helper(false, &why);
-    unlock_hosts();
+    struct quiet quiet;
+    if (shim_conf.engine == SHIM_NEVER || shim_is_restricted) return -1;
+    quiet_begin(&quiet);
+    bool mine = lock_hosts(), helper = mine && have_helper(false, &why);
+    if (mine) unlock_hosts();
+    quiet_end(&quiet);
     if (helper) return SHIM_HOST_HELPER;
+    if (!mine) return -1;
     for (int i = 0; i < SHIM_HOSTS; i++)
         if (host_alive(&hosts[i])) return i;
     return -1;

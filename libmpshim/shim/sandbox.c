@@ -42,6 +42,17 @@ int w_prctl(int op, unsigned long a, unsigned long b, unsigned long c, unsigned 
     return REAL(prctl)(op, a, b, c, d);
 }
 
+/* ---- another root: what lies under our names there is anybody's ---- */
+
+bool shim_is_uprooted;
+
+int w_chroot(const char *path)
+{
+    int r = REAL(chroot)(path);
+    if (r == 0 && !shim_is_borrowed()) shim_is_uprooted = true;
+    return r;
+}
+
 /* ---- what only a process with one thread may do ---- */
 
 #define THREAD_ENDS_MS 500
@@ -76,8 +87,10 @@ int w_unshare(int flags)
 
 int w_setns(int fd, int type)
 {
-    int saved = errno;
-    if (type == CLONE_NEWUSER || (!type && syscall(SYS_ioctl, fd, NS_GET_NSTYPE_REQUEST) == CLONE_NEWUSER)) be_alone();
+    int saved = errno, what = type ? type : (int)syscall(SYS_ioctl, fd, NS_GET_NSTYPE_REQUEST);
+    if (what == CLONE_NEWUSER) be_alone();
     errno = saved;
-    return REAL(setns)(fd, type);
+    int r = REAL(setns)(fd, type);
+    if (r == 0 && what > 0 && what & CLONE_NEWNS && !shim_is_borrowed()) shim_is_uprooted = true;
+    return r;
 }

@@ -172,8 +172,10 @@ void shim_req_init(struct ctl_req *req, enum ctl_op op);
 void shim_leave(bool flush); /* the process ends: nothing that it sent may be lost (exit.c) */
 void shim_leave_by_signal(void); /* the same from a signal handler, and nobody waits for what no helper takes */
 void shim_fatal_arm(void);   /* an engine runs inside: the signals that end the process are caught (fatal.c) */
+extern bool shim_is_uprooted; /* sandbox.c: the program has another root directory; nothing is loaded or started from there */
 extern bool shim_is_restricted; /* sandbox.c: the program has given up rights that an engine needs */
 void shim_leave_inside(void); /* exit.c: the engine inside ends now; what it carries goes on in the helper */
+#define SHIM_UPROOTED "the program has changed its root directory"
 #define SHIM_OTHER_NETWORK "a socket of another network namespace than the engine"
 bool shim_host_fits(int host, int fd); /* this socket is of the engine's network namespace */
 void shim_inside_lost(void);  /* forgets it */

@@ -112,6 +112,11 @@ time.sleep(0.2); s = dial(ECHO); s.sendall(b"daemon"); os.write(w, s.recv(6) + s
 """, "b'daemon10.10.1.1'", carried=None)
 
 
+def test_daemon_of_libc(same):
+    """daemon(3) ends the parent, and with it its engine, by a call that cannot be interposed."""
+    same("s = dial_keep(b'one'); libc.daemon(1, 1); time.sleep(0.3); s.sendall(b'two')", "6 end", after="print(*kept().split()[0::2])")
+
+
 def test_no_child_and_no_sigchld(same):
     same("""
 n = []; signal.signal(signal.SIGCHLD, lambda *a: n.append(1)); s = dial(ECHO); s.send(b"x"); s.recv(1); l = listen(); time.sleep(0.3); print(n, err(os.wait), err(os.waitpid, -1, 0x40000000))
@@ -192,6 +197,77 @@ def test_thread_cancellation(same, tmp_path):
     (tmp_path / "cancel.c").write_text(CANCEL)
     subprocess.run(["gcc", "-pthread", "-o", tmp_path / "cancel", tmp_path / "cancel.c"], check=True)
     same(f"print(subprocess.run(['{tmp_path}/cancel', FAR], capture_output=True, text=True, timeout=20).stdout)", "1 1 1 1 5 5 alive\n", carried=None)
+
+
+HALFWAY = r"""
+#include <arpa/inet.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+static struct sockaddr_in a;
+static sigjmp_buf out;
+
+static int dial(void) { int s = socket(AF_INET, SOCK_STREAM, 0); return connect(s, (void *)&a, sizeof a) ? -1 : s; }
+static void *cancelled(void *none) { pthread_cancel(pthread_self()); dial(); return none; }
+static void jump(int sig) { (void)sig; siglongjmp(out, 1); }
+static void *echo(void *b) { int s = dial(); return write(s, "alive", 5) == 5 && recv(s, b, 5, MSG_WAITALL) == 5 ? b : NULL; }
+
+int main(int n, char **arg)
+{
+    struct itimerval soon = {.it_value = {0, 1500}};
+    pthread_t t;
+    void *r = NULL;
+    char b[6] = "";
+    a.sin_family = AF_INET; a.sin_port = htons(atoi(arg[2])); inet_pton(AF_INET, arg[1], &a.sin_addr);
+    signal(SIGALRM, jump);
+    if (n > 3 && !sigsetjmp(out, 1)) { setitimer(ITIMER_REAL, &soon, NULL); dial(); pause(); }
+    if (n == 3) { pthread_create(&t, NULL, cancelled, NULL); pthread_join(t, &r); }
+    signal(SIGALRM, SIG_DFL);
+    alarm(8);
+    pthread_create(&t, NULL, echo, b); pthread_join(t, NULL);
+    printf("%d %s\n", r == PTHREAD_CANCELED, b);
+    return 0;
+}
+"""
+
+
+@pytest.mark.parametrize("how, is_cancelled", [("", 1), ("jump", 0)])
+def test_a_first_connect_left_halfway(same, tmp_path, how, is_cancelled):
+    """Cancelled, or by a jump out of a signal handler, while the engine starts: the next thread connects."""
+    import subprocess
+    (tmp_path / "halfway.c").write_text(HALFWAY)
+    subprocess.run(["gcc", "-pthread", "-o", tmp_path / "halfway", tmp_path / "halfway.c"], check=True)
+    same(f"print(subprocess.run(['{tmp_path}/halfway', FAR, str(ECHO), *'{how}'.split()], capture_output=True, text=True, timeout=20).stdout)", f"{is_cancelled} alive\n", carried=None)
+
+
+def test_nothing_is_loaded_from_another_root(net, same, tmp_path):
+    """A privileged program in a user's chroot must not run what that user put there under our files' names."""
+    import subprocess
+    from conftest import MPTCP_RUN
+    (tmp_path / "evil.c").write_text("""#include <fcntl.h>
+__attribute__((constructor)) static void evil(void) { creat("/evil", 0600); }
+int main(void) { return 0; }
+""")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", tmp_path / "evil.so", tmp_path / "evil.c"], check=True)
+    subprocess.run(["gcc", "-static", "-o", tmp_path / "evil", tmp_path / "evil.c"], check=True)
+    for at in "", str(MPTCP_RUN.resolve().parent)[1:]:
+        there = tmp_path / "root" / at
+        there.mkdir(parents=True, exist_ok=True)
+        for name in "libmpshim-engine.so", "libmpshim-resolve.so":
+            (there / name).write_bytes((tmp_path / "evil.so").read_bytes())
+        (there / "mpshim-engine").write_bytes((tmp_path / "evil").read_bytes())
+        (there / "mpshim-engine").chmod(0o755)
+    for engine in "inside", "helper", [MPTCP_RUN, "-v"]:
+        out, told = same.run(f"s = socket.socket(); os.chroot('{tmp_path}/root'); s.connect((FAR, ECHO)); s.sendall(b'x'); print(s.recv(1))", engine, env={"MPSHIM_CONTROL": "/ctl"})
+        assert out == "b'x'\n" and "changed its root directory" in told[0], (engine, told)
+        assert not (tmp_path / "root" / "evil").exists(), engine
 
 
 def test_threads_read_and_write_at_once(same):
