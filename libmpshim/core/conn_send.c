@@ -127,12 +127,29 @@ static bool nagle_holds(const struct mpc *c, uint64_t n, uint32_t mss)
     return !c->v.nodelay && c->v.snd_una < c->v.snd_nxt;
 }
 
+/* Over any of them an ACK may bring an open window. A stale one's does not come: what it holds went over another, and a window
+ * that opened there unheard, for that ACK was lost, would be waited for as long as the path is dead. */
+static bool counts(const struct view *w, int i)
+{
+    bool live = false;
+    for (int k = 0; k < w->v.n; k++) live |= !w->v.path[k].stale;
+    return !live || !w->v.path[i].stale;
+}
+
 static void arm_persist(struct view *w, mp_time now)
 {
     for (int i = 0; i < w->v.n; i++)
-        if (w->sf[i]->seg_head) return; /* an ACK is still to come */
+        if (counts(w, i) && w->sf[i]->seg_head) return; /* an ACK is still to come */
     for (int i = 0; i < w->v.n; i++)
-        if (w->sf[i]->v.timer[SFT_PERSIST] == MP_NEVER) sf_arm(w->sf[i], SFT_PERSIST, now + sf_rto_now(w->sf[i]));
+        if (!w->sf[i]->seg_head && w->sf[i]->v.timer[SFT_PERSIST] == MP_NEVER) sf_arm(w->sf[i], SFT_PERSIST, now + sf_persist_wait(w->sf[i]));
+}
+
+/* No path may carry more for its own window, whatever the connection's says. */
+static bool all_shut(const struct view *w)
+{
+    for (int i = 0; i < w->v.n; i++)
+        if (counts(w, i) && w->sf[i]->v.snd_una + w->sf[i]->v.snd_wnd > w->sf[i]->v.snd_nxt) return false;
+    return true;
 }
 
 static bool send_new(struct mpc *c, struct mp_pkt *out, mp_time now)
@@ -151,9 +168,7 @@ static bool send_new(struct mpc *c, struct mp_pkt *out, mp_time now)
     int i = c->sched->pick(&w.v);
     if (i < 0) {
         note_limited(&w);
-        bool shut_window = true;
-        for (int j = 0; j < w.v.n; j++) shut_window &= w.sf[j]->v.snd_una + w.sf[j]->v.snd_wnd <= w.sf[j]->v.snd_nxt;
-        if (shut_window) arm_persist(&w, now);
+        if (all_shut(&w)) arm_persist(&w, now);
         return false;
     }
     struct sf *s;

@@ -410,7 +410,7 @@ void pm_add_addr_in(struct mpc *c, const struct mp_opt_add_addr *a, mp_time now)
  * the peer; in its first minute only, or a link that comes and goes would keep it for ever. */
 void pm_kick(struct sf *s, mp_time now)
 {
-    s->v.backoff = 0;
+    s->v.backoff = s->v.persists = 0;
     if (s->v.state == SF_SYN_SENT && now - s->v.created < MP_SEC(60)) s->v.syn_tries = 0;
     if (s->v.aside) s->v.probes = 1; /* has the peer given it up meanwhile? */
     if (s->seg_head) sf_arm(s, SFT_REXMIT, now);
@@ -456,7 +456,7 @@ void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now)
              * fresh one is faster than waiting for the old one's retransmissions, ours or the peer's. */
             if (s->v.aside && !c->v.server && conn_any_other(c, s))
                 sf_abort(s, MP_RST_PERFORMANCE, true, now);
-            else if (s->v.backoff || s->v.aside)
+            else if (s->v.backoff || s->v.persists || s->v.aside)
                 pm_kick(s, now);
             s->v.prio_now |= s->v.backup_local != l->backup;
             s->v.backup_local = l->backup;

@@ -268,6 +268,10 @@ mp_dur sf_rto_now(const struct sf *s)
     return mp_min(r, most);
 }
 
+/* RFC 9293 3.8.6.1: doubled, as time-outs are. Counted apart from these: a window that was shut for long says nothing about the
+ * path, and what is sent when it opens is neither repeated a minute later nor a sign that the path is dead. */
+mp_dur sf_persist_wait(const struct sf *s) { return mp_min(s->v.rto << mp_min(s->v.persists, 8), MP_SEC(60)); }
+
 /* ---- receive window ---- */
 
 uint32_t sf_wire_window(struct sf *s)
@@ -319,15 +323,15 @@ static void persist_tick(struct sf *s, mp_time now)
     if (!sf_can_carry(s) || s->seg_head) return;
     /* RFC 9293 3.8.6.1: kept open as long as the peer answers, and not longer. */
     mp_dur silent = now - mp_max(s->v.last_recv, s->v.last_progress);
-    if (s->v.backoff > 3 && silent > MP_SEC(15) * s->st->set.data_tries) {
+    if (s->v.persists > 3 && silent > MP_SEC(15) * s->st->set.data_tries) {
         st_count(s->st, MP_E_subflow_timeout, 1, s->c);
         sf_die(s, ETIMEDOUT, now);
         return;
     }
     s->v.probes = 1;
-    if (s->v.backoff < 8) s->v.backoff++;
+    s->v.persists++;
     st_count(s->st, MP_E_zero_window_probe, 1, s->c);
-    sf_arm(s, SFT_PERSIST, now + sf_rto_now(s));
+    sf_arm(s, SFT_PERSIST, now + sf_persist_wait(s));
 }
 
 void sf_tick(struct sf *s, mp_time now)

@@ -160,6 +160,7 @@ struct sf {
         /* RTT, RTO (RFC 6298) */
         mp_dur srtt, rttvar, rto, min_rtt;
         int backoff;          /* consecutive time-outs */
+        int persists;         /* probes of a shut window since data was last sent */
         /* RACK and recovery */
         mp_time rack_xmit; mp_ssn rack_end; mp_dur rack_rtt;
         bool reordering_seen;
@@ -257,6 +258,7 @@ void sf_set_state(struct sf *s, enum sf_state st, mp_time now);
 void sf_arm(struct sf *s, enum sf_timer t, mp_time at);
 void sf_rtt_sample(struct sf *s, mp_dur rtt);
 mp_dur sf_rto_now(const struct sf *s);                      /* rto with backoff */
+mp_dur sf_persist_wait(const struct sf *s);                 /* until the next probe of a shut window */
 void sf_update_mss(struct sf *s);
 bool sf_can_carry(const struct sf *s);                      /* may be given connection data */
 void sf_alive(struct sf *s);                                /* the peer was heard on it: not set aside any more */

@@ -152,6 +152,7 @@ bool sf_send_data(struct sf *s, struct mp_pkt *out, mp_dsn dsn, struct mp_chunk 
     }
     if (s->v.timer[SFT_STALL] == MP_NEVER) overdue_arm(s, now);
     sf_arm(s, SFT_PERSIST, MP_NEVER);
+    s->v.persists = 0;
     return true;
 }
 

@@ -321,3 +321,113 @@ TEST(what_no_window_field_can_say_is_no_promise)
     lab_forget(&l);
     lab_end(&l);
 }
+
+/* The end of what was sent on p's subflow, and of the stream that has come over it without a gap from `from` on. */
+static uint32_t sent_on(const struct lab *l, const struct peer *p, uint64_t *stream)
+{
+    uint32_t end = 1;
+    for (bool more = true; more;) {
+        more = false;
+        for (int i = 0; i < l->qn; i++) {
+            const struct got *g = &l->q[i];
+            if (g->p != p || !g->len) continue;
+            end = (uint32_t)mp_max(end, g->seq + g->len);
+            uint64_t off = g->o.dss.dsn - l->idsn_engine - 1;
+            if (!g->o.dss.has_map || off > *stream || off + g->len <= *stream) continue;
+            *stream = off + g->len;
+            more = true;
+        }
+    }
+    return end;
+}
+
+/* The peer takes what its window still allows, and opens it no further; its ACKs come over the first subflow. */
+static void shut_window(struct lab *l, int seconds)
+{
+    uint64_t edge = l->dack + l->p[0].wnd, stream = l->dack;
+    for (int i = 0; i < 50 * seconds; i++) {
+        if (l->written < edge + 10000) lab_write(l, 5000);
+        lab_wait(l, MP_MS(20));
+        uint32_t end = sent_on(l, &l->p[0], &stream);
+        if (l->plain) stream = end - 1;
+        l->p[0].wnd = (uint16_t)(edge - stream);
+        if (l->plain) lab_ack(l, &l->p[0], 1, end);
+        else lab_ack_mp(l, &l->p[0], 1, end, stream);
+    }
+    CHECK_EQ(l->p[0].wnd, 0);
+    lab_forget(l);
+}
+
+TEST(a_loss_right_after_a_shut_window_is_not_waited_for_a_minute) /* core/sf.c, sf_persist_wait */
+{
+    for (int mp = 0; mp < 2; mp++) {
+        struct lab l = { .plain = !mp };
+        ROW("%s", mp ? "MPTCP" : "TCP");
+        lab_client(&l);
+        shut_window(&l, 60);
+        CHECK(mp_stack_counter(l.st, MP_E_zero_window_probe) > 4);
+        P0->wnd = 65535;
+        uint32_t at = (uint32_t)l.c->sfs->v.snd_una;
+        if (mp) lab_ack_mp(&l, P0, 1, at, l.dack);
+        else lab_ack(&l, P0, 1, at);
+        CHECK_EQ(lab_next_data(&l, P0)->seq, at);
+        lab_forget(&l);
+        lab_wait(&l, MP_MS(500));
+        CHECK(lab_next_data(&l, P0)->len > 0); /* a time-out, or a tail loss probe before */
+        lab_forget(&l);
+        lab_end(&l);
+    }
+    ROW("%s", "");
+}
+
+TEST(a_path_whose_peer_did_not_read_is_used_beside_a_new_one) /* it was taken for dead, and with nothing in flight for ever */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    shut_window(&l, 60);
+    struct mp_local m = lab_local(2);
+    mp_stack_local_add(l.st, &m, l.now);
+    lab_expect(&l, P1, MP_SYN, 0, 0, 0);
+    P1->wnd = 0;
+    lab_synack(&l, P1, lab_join_synack(&l, P1, 0));
+    lab_ack_mp(&l, P1, 1, 1, l.dack);
+    lab_forget(&l);
+    CHECK_EQ(lab_info(&l).nsubflows, 2);
+    CHECK(!lab_sf(&l, 0).stale);
+    lab_end(&l);
+}
+
+TEST(a_shut_window_is_probed_beside_a_path_that_died) /* the ACK that opened it may be lost, and what is in flight on the dead one brings none */
+{
+    for (int used = 0; used < 2; used++) {
+        struct lab l = { 0 };
+        ROW("%s", used ? "connection's window" : "subflow's window");
+        lab_client(&l);
+        lab_join(&l, 2);
+        lab_write(&l, 15000);
+        uint64_t stream = 0;
+        for (int i = 0; i < 40; i++) {
+            lab_wait(&l, LAB_RTT);
+            uint32_t end = sent_on(&l, P0, &stream);
+            lab_ack_mp(&l, P0, 1, end, stream);
+        }
+        CHECK(mpc_send_done(l.c));
+        CHECK(lab_sf(&l, 1).stale);
+        lab_forget(&l);
+        if (used) {
+            shut_window(&l, 5);
+        } else { /* the window shrinks, RFC 9293 3.8.6: what was promised at connection level stays */
+            P0->wnd = 0;
+            uint32_t end = sent_on(&l, P0, &stream);
+            lab_ack_mp(&l, P0, 1, end, stream);
+            lab_write(&l, 5000);
+        }
+        uint64_t before = mp_stack_counter(l.st, MP_E_zero_window_probe);
+        lab_wait(&l, MP_SEC(10));
+        CHECK(mp_stack_counter(l.st, MP_E_zero_window_probe) > before);
+        CHECK(lab_said(&l, P0, MP_ACK, 0) != &lab_none);
+        lab_forget(&l);
+        lab_end(&l);
+    }
+    ROW("%s", "");
+}
