@@ -132,6 +132,7 @@ bool sf_send_data(struct sf *s, struct mp_pkt *out, mp_dsn dsn, struct mp_chunk 
         g->chunk2->refs++;
     }
     bool idle = !s->v.pipe && !s->seg_head->next;
+    if (g == s->seg_head) s->v.last_progress = now; /* what went before has got there: patience (RFC 5482) counts from here */
     if (idle && s->v.last_sent && now - s->v.last_sent > s->v.rto && s->c->cc->on_idle) { /* RFC 5681 4.1 */
         struct mp_cc_group grp = conn_cc_group(s->c, s);
         s->c->cc->on_idle(&grp, now - s->v.last_sent, s->v.rto);
@@ -196,6 +197,7 @@ bool sf_emit_fin(struct sf *s, struct mp_pkt *out, mp_time now)
     struct sf_seg *g = sf_seg_add(s, s->v.snd_nxt, s->v.snd_nxt + 1);
     if (!g) return false;
     g->fin = true;
+    if (g == s->seg_head) s->v.last_progress = now;
     s->v.fin_sent = true;
     s->v.snd_nxt++;
     s->v.pipe++;

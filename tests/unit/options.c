@@ -172,6 +172,26 @@ TEST(the_user_timeout_bounds_silence) /* RFC 5482, RFC 9293 3.8.3 */
     lab_end(&l);
 }
 
+TEST(the_user_timeout_does_not_count_what_was_idle_before) /* one lost segment after a pause ended the connection */
+{
+    for (int mp = 0; mp < 2; mp++) {
+        struct lab l = { .plain = !mp };
+        ROW("%s", mp ? "MPTCP" : "TCP");
+        lab_client(&l);
+        mpc_setopt(l.c, MPC_USER_TIMEOUT_MS, 10000, l.now);
+        lab_wait(&l, MP_SEC(60));
+        lab_write(&l, 1000);
+        lab_wait(&l, MP_SEC(9));
+        CHECK_EQ(mpc_error(l.c), 0);
+        CHECK_EQ(mp_stack_counter(l.st, MP_E_subflow_timeout), 0);
+        lab_wait(&l, MP_SEC(10));
+        CHECK_EQ(mpc_error(l.c), ETIMEDOUT);
+        lab_forget(&l);
+        lab_end(&l);
+    }
+    ROW("%s", "");
+}
+
 TEST(tos_is_set_without_the_ecn_bits)
 {
     struct lab l = { .plain = true };
