@@ -474,6 +474,14 @@ static void syn_again_in(struct sf *s, const struct mp_pkt *p, const struct mp_o
     if (s->seg_head) s->seg_head->lost = true;
 }
 
+/* Simultaneous open, RFC 9293 3.5 figure 7: the peer's SYN is known, this one acknowledges ours. Answered by the SYN/ACK again,
+ * two ends of our kind went on so for ever. */
+static bool is_crossed_synack(const struct sf *s, const struct mp_pkt *p, mp_ssn ssn)
+{
+    bool synack = (p->flags & (MP_SYN | MP_ACK)) == (MP_SYN | MP_ACK);
+    return synack && s->v.state == SF_SYN_RCVD && !s->v.passive && ssn == 0 && p->ack == s->v.iss + 1 && s->v.snd_nxt == 1;
+}
+
 /* Outside of the window, or older than what came before. An old duplicate may still be the peer asking for a lost ACK of
  * ours; its ACK field is not used. */
 static void misfit_in(struct sf *s, const struct mp_pkt *p, mp_ssn ssn, uint32_t seglen, mp_time now)
@@ -518,6 +526,14 @@ static void synced_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, m
     if (p->flags & MP_RST) {
         rst_in(s, p, o, ssn, now);
         return;
+    }
+    if (is_crossed_synack(s, p, ssn)) {
+        p->flags &= (uint8_t)~MP_SYN;
+        p->seq++;
+        p->wnd >>= s->v.snd_wscale; /* never scaled in a SYN, RFC 7323 2.2 */
+        seglen--;
+        ssn++;
+        s->v.ack_now = true;
     }
     if (p->flags & MP_SYN) {
         syn_again_in(s, p, o, ssn, now);

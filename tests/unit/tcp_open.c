@@ -281,6 +281,26 @@ TEST(simultaneous_open_is_plain_tcp) /* RFC 9293 3.5 figure 7 */
     lab_end(&l);
 }
 
+TEST(syn_acks_of_a_simultaneous_open_may_cross) /* RFC 9293 3.5 figure 7, lines 4 to 6: at a peer that is as we are */
+{
+    struct lab l = { .plain = true, .peer_wscale = 3 };
+    lab_connect(&l);
+    lab_expect(&l, P0, MP_SYN, 0, 0, 0);
+    P0->ts = true;
+    lab_send(&l, P0, (struct seg){ .flags = MP_SYN, .o = lab_syn_options(&l, (struct mp_opts){ 0 }) });
+    lab_expect(&l, P0, MP_SYN | MP_ACK, 0, 1, 0);
+    lab_send(&l, P0, (struct seg){ .flags = MP_SYN | MP_ACK, .seq = 0, .ack = 2, .o = lab_syn_options(&l, (struct mp_opts){ 0 }) });
+    CHECK(!(l.events & MP_EV_CONNECTED)); /* it acknowledges what was not sent */
+    lab_forget(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_SYN | MP_ACK, .seq = 0, .ack = 1, .o = lab_syn_options(&l, (struct mp_opts){ 0 }) });
+    CHECK(l.events & MP_EV_CONNECTED);
+    CHECK(lab_sf(&l, 0).snd_wnd <= 65535); /* its window is not scaled */
+    lab_expect(&l, P0, MP_ACK, 1, 1, 0);
+    lab_write(&l, 10);
+    lab_expect(&l, P0, MP_ACK, 1, 1, 10);
+    lab_end(&l);
+}
+
 TEST(a_broken_option_list_is_dropped)
 {
     struct lab l = { .plain = true };
