@@ -499,6 +499,7 @@ static void misfit_in(struct sf *s, const struct mp_pkt *p, mp_ssn ssn, uint32_t
 static bool join_confirmed(struct sf *s, mp_time now)
 {
     s->v.join_done = s->v.fully = true;
+    s->v.backoff = 0; /* the third ACK's: data has not waited yet */
     sf_arm(s, SFT_JOIN_ACK, MP_NEVER);
     st_count(s->st, MP_E_join_up, 1, s->c);
     s->c->v.timer[CT_ORPHAN] = MP_NEVER;

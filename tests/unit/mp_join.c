@@ -88,6 +88,13 @@ TEST(the_third_ack_is_sent_again_until_the_fourth)
     while (lab_waiting(&l)) lab_expect_options(lab_expect(&l, p, MP_ACK, 1, 1, 0), MP_JOIN);
     lab_ack_mp(&l, p, 1, 1, 0);
     lab_wait(&l, MP_SEC(5));
+    lab_expect_nothing(&l);
+    P0->wnd = 0; /* its first data has the time-out of any other, and a tail loss probe before that */
+    lab_write(&l, 30000);
+    while (lab_next_data(&l, p)->len) {}
+    lab_wait(&l, MP_MS(500));
+    CHECK(lab_next_data(&l, p)->len > 0);
+    lab_forget(&l);
     lab_end(&l);
 }
 
