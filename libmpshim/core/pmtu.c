@@ -46,6 +46,7 @@ void pmtu_timeout(struct sf *s)
     if (s->v.mtu_before) {
         set_mtu(s, s->v.mtu_before);
         s->v.mtu_before = 0;
+        s->v.mtu_tried = was;
         return;
     }
     if (was <= safe) return;
@@ -70,12 +71,15 @@ void pmtu_told(struct sf *s, uint32_t mtu)
 
 /* ---- upwards ---- */
 
-/* Something was acknowledged. */
+/* Something was acknowledged: perhaps what went in small segments, several time-outs ago, and only the answers to it were
+ * lost (simulation seed 371024). */
 void pmtu_progress(struct sf *s, mp_time now)
 {
-    if (s->v.mtu_before) {
-        search(s, s->v.mtu_before);
-        s->v.mtu_before = 0;
+    if (s->v.mtu_before || s->v.mtu_tried) {
+        uint32_t large = s->v.mtu_before ? s->v.mtu_before : s->v.mtu;
+        if (!s->v.mtu_before && s->v.mtu_tried < large) set_mtu(s, s->v.mtu_tried);
+        search(s, large);
+        s->v.mtu_before = s->v.mtu_tried = 0;
     } else if (!s->v.mtu_hi && now >= s->v.mtu_again)
         search(s, UINT32_MAX);
     else

@@ -131,6 +131,7 @@ struct sf {
         uint32_t peer_mss, mtu;
         uint32_t mtu_link;    /* the interface's */
         uint32_t mtu_before;  /* before time-outs made us suspect that large packets vanish; 0: not suspected, or found true */
+        uint32_t mtu_tried;   /* the smaller one that was tried and given up since the last progress; 0: none */
         uint32_t mtu_hi;      /* the most that the path may carry, while that is searched; 0: it is not */
         uint32_t mtu_probe;   /* size of the probe in flight; 0: none */
         uint32_t mtu_next;    /* the next data, if it has so many bytes, is a probe */

@@ -89,6 +89,21 @@ TEST(when_small_ones_vanish_too_it_was_not_their_size)
     lab_end(&l);
 }
 
+TEST(a_late_answer_to_small_ones_makes_segments_small)
+{
+    struct lab l = { 0 };
+    client(&l);
+    time_out(&l, 3);
+    CHECK_EQ(mtu(&l), 1500);
+    lab_ack(&l, &l.p[0], 1, 1 + 1228); /* it had come: the answers were lost */
+    CHECK_EQ(mtu(&l), 1280);
+    for (int i = l.qn - 2; i < l.qn; i++) CHECK(l.q[i].len <= 1228);
+    transfer(&l, 60000);
+    CHECK_EQ(mtu(&l), 1500); /* found by a probe */
+    lab_expect_counter(&l, mtu_raised, 1);
+    lab_end(&l);
+}
+
 TEST(where_1280_bytes_vanish_for_long_much_smaller_ones_are_tried) /* a box that makes packets longer, an MTU just as long */
 {
     struct lab l = { 0 };
