@@ -21,7 +21,8 @@
 #define RETRY_MS 1000            /* where no helper can be had now, and the listeners may not be the kernel's */
 
 static atomic_bool runs;
-static bool never; /* the program is to be alone */
+static bool never;     /* the program is to be alone */
+static bool is_forked; /* from a process that has a thread of its own, perhaps */
 static _Atomic int stop_fd = -1; /* a socket: shut down, it wakes the thread for its end */
 static ino_t stop_ino;           /* of it: another file under this number is not ours */
 
@@ -44,12 +45,21 @@ static bool sleep_well(void)
     return r >= 0 && !p[1].revents;
 }
 
+/* Fifty workers wake at the same moment. One helper serves them all: they find it when their parent has started it, or the
+ * first of them. */
+static void give_way(void)
+{
+    struct timespec t = {.tv_nsec = (50 + shim_pid % 16 * 10) * 1000000L};
+    if (is_forked) syscall(SYS_nanosleep, &t, NULL);
+}
+
 static void *watch(void *none)
 {
     syscall(SYS_unshare, CLONE_FS);
     syscall(SYS_prctl, PR_SET_NAME, "mpshim-watch", 0, 0, 0);
     while (sleep_well() && !shim_is_restricted && shim_any_filtered()) {
         follow_rights();
+        give_way();
         if (shim_host_fd(SHIM_HOST_HELPER) >= 0) shim_host_check(SHIM_HOST_HELPER);
         else shim_helper_retry(), shim_listen_again();
     }
@@ -111,7 +121,7 @@ void shim_watch_stop(void)
 
 void shim_watch_in_child(void)
 {
-    atomic_store(&runs, false);
+    is_forked |= atomic_exchange(&runs, false);
     if (stop_is_ours()) syscall(SYS_close, atomic_load(&stop_fd)); /* the parent's thread listens to it too */
     if (atomic_exchange(&stop_fd, -1) >= 0) shim_own_add(&stop_fd);
 }
