@@ -222,6 +222,18 @@ def test_a_kept_ld_preload(home):
     assert re.fullmatch(r"libm\.so\.6:/.*/libmpshim\.so\n", out)
 
 
+def test_a_place_that_ld_preload_cannot_name(tmp_path, home):
+    """The loader would take the name for two, complain of both, and run the command on kernel TCP, with --strict too."""
+    tree = tmp_path / "with space"
+    tree.mkdir()
+    for name in "mptcp-run", "libmpshim.so":
+        shutil.copy(MPTCP_RUN.resolve().parent / name, tree)
+    done = subprocess.run([tree / "mptcp-run", "echo", "run"], capture_output=True, text=True, env={"PATH": os.environ["PATH"], "HOME": str(home)})
+    assert done.stdout == "run\n" and "a space or a colon" in done.stderr and "kernel TCP" in done.stderr and "ld.so" not in done.stderr, done
+    done = subprocess.run([tree / "mptcp-run", "--env"], capture_output=True, text=True)
+    assert done.returncode == 1 and not done.stdout
+
+
 def test_env_makes_a_program_use_the_library_without_the_wrapper(home):
     write(home, "verbose = 1\n[python3*]\nexclude = 192.0.2.0/24\n")
     lines = run(home, "--env", "--drain-ms=5").stdout.splitlines()

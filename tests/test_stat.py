@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 
 import pytest
@@ -132,3 +133,26 @@ def test_a_false_engine_is_not_believed(lab):
                             stdout=subprocess.PIPE)
     fake.stdout.readline()
     assert snapshot(net.client) == []
+
+
+def test_an_engine_that_is_stopped_holds_nobody_up(busy):
+    """Each question stays in its queue, and a full queue lets nobody in."""
+    net, run = busy("--engine=inside")
+    os.kill(run.process.pid, signal.SIGSTOP)
+    asking = [net.client.popen([STAT, "--json", "--interval=0"], stdout=subprocess.PIPE) for _ in range(20)]  # the queue holds 17
+    assert [json.loads(p.communicate(timeout=20)[0]) for p in asking] == [[]] * 20
+    os.kill(run.process.pid, signal.SIGCONT)
+    net.client.stop(run.process)
+
+
+def test_words_for_the_terminal_are_printable(lab):
+    """Another user's program may say what it likes where root looks."""
+    net = lab.two_path(direct=True, families="v4")
+    said = r"""{"connections": [{"pid": 1, "local": "\u001b]0;title\u0007 \"quoted\" \\ \n\r\u009b2J", "remote": "\u00e9 \ud83d\ude00"}], "left_to_kernel": {"\u001b[2J": 1}}"""
+    code = ("import socket\ns=socket.socket(socket.AF_UNIX)\ns.bind('\\0mpshim/65534/1/1')\ns.listen()\nprint('x', flush=True)\n"
+            f"while True:\n  c,_=s.accept(); c.sendall({said.encode()!r}); c.close()\n")
+    fake = net.client.popen(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-c", code], stdout=subprocess.PIPE)
+    fake.stdout.readline()
+    (told,) = snapshot(net.client, "--interval=0")
+    assert told["connections"][0]["local"] == '?]0;title? "quoted" \\ ???2J' and told["connections"][0]["remote"] == "? ??"
+    assert stat(net.client, "--interval=0").stdout.replace("\n", "").isprintable()

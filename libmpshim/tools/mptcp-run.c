@@ -116,8 +116,8 @@ static void before_start(const char *name)
     if (strict && known && !run_check_quiet()) refuse(name, NULL);
     if (reach == RUN_FOREIGN) return; /* its loader would only complain */
     if (run_preload()) return;
-    if (strict) refuse(name, "libmpshim.so is not found");
-    run_warn("libmpshim.so is not found: the command runs on kernel TCP", NULL);
+    if (strict) refuse(name, "libmpshim.so is not to be had");
+    run_warn("libmpshim.so is not to be had: the command runs on kernel TCP", NULL);
 }
 
 int main(int argc, char **argv)
@@ -129,7 +129,7 @@ int main(int argc, char **argv)
     settle(&o, *command ? *command : "");
     if (o.action == CHECK) return run_check();
     if (o.action == SETTINGS) return run_print_settings(), 0;
-    if (o.action == ENV) return run_preload() ? (run_print_env(), 0) : (run_warn("libmpshim.so is not found", NULL), 1);
+    if (o.action == ENV) return run_preload() ? (run_print_env(), 0) : (run_warn("libmpshim.so is not to be had", NULL), 1);
     if (!*command) {
         fprintf(stderr, "mptcp-run: no command (see mptcp-run --help)\n");
         return EXIT_USAGE;

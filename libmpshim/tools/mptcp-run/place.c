@@ -51,6 +51,7 @@ bool run_preload(void)
     if (!run_our_file("libmpshim.so", path, sizeof path)) return false;
     const char *lib = realpath(path, real) ? real : path, *old = getenv("LD_PRELOAD");
     char *both = NULL;
+    if (strpbrk(lib, " \t\n:;")) return run_warn("LD_PRELOAD cannot hold a name with a space or a colon", lib), false;
     if (old && strstr(old, lib)) return true;
     if (old && *old && asprintf(&both, "%s:%s", old, lib) < 0) both = NULL;
     setenv("LD_PRELOAD", both ? both : lib, 1);

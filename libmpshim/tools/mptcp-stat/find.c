@@ -12,7 +12,9 @@
 #include "engine/statsock.h"
 #include "stat.h"
 
-enum { ANSWER_MAX = 64 << 20, PATIENCE_S = 2 };
+/* Of a program that is stopped the engine is too, and whoever called before still waits in its queue: connect() may have to
+ * wait as well. An answer that trickles in ends some time. */
+enum { ANSWER_MAX = 64 << 20, PATIENCE_S = 2, WHOLE_ANSWER_S = 10 };
 
 static int connect_to(const char *name, unsigned uid)
 {
@@ -26,6 +28,7 @@ static int connect_to(const char *name, unsigned uid)
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return -1;
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience); /* connect()'s */
     if (connect(fd, (struct sockaddr *)&a, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + len)) == 0 &&
         getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &n) == 0 && who.uid == uid)
         return fd;
@@ -38,7 +41,8 @@ static char *read_all(int fd)
     size_t n = 0, room = 65536;
     char *text = malloc(room + 1);
     ssize_t r = 0;
-    while (text && n < ANSWER_MAX && (r = read(fd, text + n, room - n)) > 0) {
+    double end = stat_clock() + WHOLE_ANSWER_S;
+    while (text && n < ANSWER_MAX && stat_clock() < end && (r = read(fd, text + n, room - n)) > 0) {
         n += (size_t)r;
         if (n < room) continue;
         char *more = realloc(text, (room *= 2) + 1);
@@ -49,6 +53,24 @@ static char *read_all(int fd)
     return text;
 }
 
+/* It comes from whoever took the name, and goes to a terminal, root's perhaps: an engine's words are printable, and for what
+ * is not, as it is or as \u001b, stands a '?'. */
+static void make_printable(char *text)
+{
+    char *to = text;
+    for (const char *p = text; *p; p++) {
+        if (*p != '\\') {
+            *to++ = *p == '\n' || (*p >= ' ' && *p <= '~') ? *p : '?';
+        } else if (strchr("\"\\/", p[1]) && p[1]) {
+            *to++ = *p++, *to++ = *p;
+        } else {
+            *to++ = '?';
+            for (int n = p[1] == 'u' ? 5 : 1; n && p[1]; n--) p++;
+        }
+    }
+    *to = 0;
+}
+
 /* NULL: it has gone, or does not answer us. */
 static json_t *ask(const char *name, unsigned uid)
 {
@@ -56,6 +78,7 @@ static json_t *ask(const char *name, unsigned uid)
     if (fd < 0) return NULL;
     char *text = read_all(fd);
     close(fd);
+    if (text) make_printable(text);
     json_t *o = text && *text ? json_loads(text, 0, NULL) : NULL;
     free(text);
     if (o && !json_is_object(o)) json_decref(o), o = NULL;
