@@ -122,7 +122,7 @@ static void take_syn_options(struct sf *s, const struct mp_pkt *p, const struct 
     s->v.sack_on = o->sack_ok;
     s->v.snd_wscale = o->has_wscale ? o->wscale : 0;
     s->v.rcv_wscale = !o->has_wscale ? 0 : s->v.syn_wscale ? s->v.syn_wscale : WSCALE;
-    s->v.snd_wnd = p->wnd; /* never scaled in a SYN, RFC 7323 2.2 */
+    s->v.snd_wnd = s->v.snd_wnd_max = p->wnd; /* never scaled in a SYN, RFC 7323 2.2 */
     sf_update_mss(s);
     s->v.cc.cwnd = mp_cc_initial_window(s->v.mss);
     s->v.cc.ssthresh = UINT64_MAX;

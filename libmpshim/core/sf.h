@@ -123,6 +123,7 @@ struct sf {
         uint32_t iss, irs;    /* wire numbers of ssn 0 */
         mp_ssn snd_una, snd_nxt;
         uint64_t snd_wnd;     /* bytes from snd_una that the peer's segment allowed (subflow level) */
+        uint64_t snd_wnd_max; /* the largest of these, RFC 5961 5 */
         mp_ssn snd_wl1, snd_wl2;
         uint8_t snd_wscale, rcv_wscale;
         uint8_t syn_wscale;   /* offered in our SYN */

@@ -436,10 +436,17 @@ static bool is_duplicate(const struct sf *s, const struct mp_pkt *p, const struc
            (uint64_t)p->wnd << s->v.snd_wscale == s->v.snd_wnd;
 }
 
+/* RFC 5961 5: no more than was sent, and no older than a window. A blind attacker's data would else be taken with every second
+ * number that he guesses. */
+static bool ack_ok(const struct sf *s, mp_ssn ack)
+{
+    return (int64_t)(ack - s->v.snd_nxt) <= 0 && (int64_t)(s->v.snd_una - ack) <= (int64_t)mp_min(s->v.snd_wnd_max, s->v.snd_una);
+}
+
 static bool ack_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_ssn ssn, mp_time now)
 {
     mp_ssn ack = mp_expand32(s->v.snd_una, p->ack - s->v.iss);
-    if (ack > s->v.snd_nxt || (s->v.snd_una < (1u << 30) && (int64_t)ack < 0)) { /* RFC 5961 5 */
+    if (!ack_ok(s, ack)) {
         st_count(s->st, MP_E_ack_unsent, 1, s->c);
         st_count(s->st, MP_E_challenge_ack, 1, s->c);
         answer_misfit(s, p->data.len, now);
@@ -451,6 +458,7 @@ static bool ack_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o
     s->v.dup_acks = is_duplicate(s, p, o, ack) ? s->v.dup_acks + 1 : ack > s->v.snd_una || o->nsack ? 0 : s->v.dup_acks;
     if (ssn > s->v.snd_wl1 || (ssn == s->v.snd_wl1 && ack >= s->v.snd_wl2)) { /* RFC 9293 3.10.7.4 fifth */
         s->v.snd_wnd = (uint64_t)p->wnd << s->v.snd_wscale;
+        s->v.snd_wnd_max = mp_max(s->v.snd_wnd_max, s->v.snd_wnd);
         s->v.snd_wl1 = ssn;
         s->v.snd_wl2 = ack;
     }
