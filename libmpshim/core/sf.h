@@ -101,6 +101,7 @@ struct sf {
     struct mp_stack *st;
     void *flow;               /* io's handle, owned: closed with the subflow */
     struct sf_seg *seg_head, *seg_tail; /* scoreboard, in ssn order, owned */
+    uint32_t nseg;            /* so many in it */
     struct mp_rangemap ooo;   /* received beyond rcv_nxt, keyed by ssn */
     struct sf_mapping *map;   /* ring of nmap, ascending ssn; owned; NULL until needed */
     struct mp_slice *hold;    /* bytes of the current mapping held until its checksum is known: v.nhold of hold_cap; owned; NULL until needed */

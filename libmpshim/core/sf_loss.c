@@ -18,6 +18,7 @@ struct sf_seg *sf_seg_add(struct sf *s, mp_ssn start, mp_ssn end)
     else
         s->seg_head = g;
     s->seg_tail = g;
+    s->nseg++;
     return g;
 }
 
@@ -25,6 +26,7 @@ void sf_seg_drop(struct sf *s, struct sf_seg *g)
 {
     if (g->prev) g->prev->next = g->next; else s->seg_head = g->next;
     if (g->next) g->next->prev = g->prev; else s->seg_tail = g->prev;
+    s->nseg--;
     chunk_put(s->st, g->chunk);
     chunk_put(s->st, g->chunk2);
     free(g);
@@ -53,6 +55,7 @@ struct sf_seg *sf_seg_split(struct sf *s, struct sf_seg *g, mp_ssn at)
     b->next = g->next;
     if (g->next) g->next->prev = b; else s->seg_tail = b;
     g->next = b;
+    s->nseg++;
     return b;
 }
 
@@ -204,16 +207,20 @@ static void cumulative(struct sf *s, mp_ssn ack, struct ack_facts *f, mp_time no
     if (!s->seg_head) s->v.pipe = 0; /* a SYN/ACK that was to be sent again left its byte */
 }
 
+/* What an honest peer tells ends where a segment of ours does. One that picks single bytes would have the scoreboard become as
+ * long as the data in flight, and each of its ACKs walks that (CVE-2019-11478 of another TCP). */
+static bool may_split(const struct sf *s) { return s->nseg < 64 + 2 * (s->v.snd_nxt - s->v.snd_una) / s->v.mss; }
+
 static void sack_block(struct sf *s, mp_ssn left, mp_ssn right, struct ack_facts *f, mp_time now)
 {
     if (left >= right || left < s->v.snd_una || right > s->v.snd_nxt) return;
     for (struct sf_seg *g = s->seg_head; g && g->start < right; g = g->next) {
         if (g->end <= left || g->sacked) continue;
         if (g->start < left) {
-            sf_seg_split(s, g, left);
+            if (may_split(s)) sf_seg_split(s, g, left);
             continue; /* the back part is the next one */
         }
-        if (g->end > right && !sf_seg_split(s, g, right)) return;
+        if (g->end > right && !(may_split(s) && sf_seg_split(s, g, right))) return;
         seg_delivered(s, g, f, now);
         g->sacked = true;
         g->lost = false;

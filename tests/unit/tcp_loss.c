@@ -1,4 +1,6 @@
 /* Loss: RACK, tail loss probe, time-outs, limited transmit (RFC 8985, RFC 6298, RFC 3042, RFC 5681). */
+#include "core/stack_int.h"
+
 #include "lab_loss.h"
 
 #include <errno.h>
@@ -428,6 +430,27 @@ TEST(what_was_sacked_and_is_given_up_again_comes_after_a_timeout) /* reneging, R
     }
     CHECK_EQ(end, s + 3000);
     CHECK(mpc_send_done(l.c));
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(sacks_of_single_bytes_do_not_make_the_scoreboard_as_long_as_the_data) /* CVE-2019-11478 of another TCP */
+{
+    struct lab l = { .plain = true, .slice = 60000 };
+    uint32_t at = grown(&l);
+    lab_write(&l, 20000);
+    for (uint32_t i = 0; i < 9000; i++) {
+        sack(&l, at, at + 2 * i + 1, at + 2 * i + 2);
+        l.qi = 0; /* what is sent is of no interest, and more than the lab keeps */
+        for (; l.qn; l.qn--) free(l.q[l.qn - 1].data);
+    }
+    CHECK(l.c->sfs->nseg < 200);
+    uint32_t n = 0;
+    for (const struct sf_seg *g = l.c->sfs->seg_head; g; g = g->next) n++;
+    CHECK_EQ(l.c->sfs->nseg, n);
+    lab_ack(&l, P0, 1, at + 20000);
+    CHECK(mpc_send_done(l.c));
+    CHECK_EQ(l.c->sfs->nseg, 0);
     lab_forget(&l);
     lab_end(&l);
 }
