@@ -165,7 +165,8 @@ struct mpc {
         mp_dur linger;                 /* the owner left: so long may data wait without getting on; 0: all has been acknowledged, or no bound */
         int data_rexmits;
         int data_stuck;                /* times that the only subflow had delivered all and the DATA_ACK was not there */
-        mp_time last_data_ack;
+        mp_time last_data_ack;         /* of something new */
+        mp_time data_ack_heard;        /* of anything */
         int barren;                    /* subflows that came up and died while data waited, and no DATA_ACK moved */
         mp_time barren_since;          /* when the first of these died */
         mp_time timer[CT_COUNT];

@@ -186,6 +186,7 @@ void conn_data_ack(struct mpc *c, struct sf *s, uint64_t ack, bool is64, mp_time
         return;
     }
     c->v.window_told = true;
+    c->v.data_ack_heard = now;
     conn_set_edge(c, a + s->v.snd_wnd);
     if (c->v.fin_sent && a == c->v.snd_end + 1) {
         c->v.fin_acked = true;

@@ -31,7 +31,10 @@ static void data_fin_tick(struct mpc *c, mp_time now)
     if (!c->v.fin_sent || c->v.fin_acked || c->v.tx_plain) return;
     st_count(c->st, MP_E_data_fin_rexmit, 1, c);
     c->v.data_rexmits++;
-    if (c->v.data_rexmits > (int)c->st->set.data_tries) { /* a bare DATA_FIN is no data to the subflows: nobody else gives up */
+    /* It answers, and has not taken all that is in front of the DATA_FIN: Linux does not while its program does not read. That is
+     * no reason to give up (RFC 9293 3.8.6.1 says so of a shut window): the reset would take from it what it has not read. */
+    bool slow_reader = c->v.snd_una < c->v.snd_end && now - c->v.data_ack_heard < MP_SEC(120);
+    if (c->v.data_rexmits > (int)c->st->set.data_tries && !slow_reader) { /* a bare DATA_FIN is no data to the subflows: nobody else gives up */
         conn_fail(c, ETIMEDOUT, now);
         return;
     }

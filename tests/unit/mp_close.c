@@ -1,4 +1,6 @@
 /* The end of an MPTCP connection: DATA_FIN on both sides, MP_FASTCLOSE, resets (RFC 8684 3.3.3, 3.5, 3.6). */
+#include "core/stack_int.h"
+
 #include "lab.h"
 
 #include <errno.h>
@@ -292,4 +294,37 @@ TEST(a_silent_peer_ends_the_connection_with_etimedout)
     lab_forget(&l);
     CHECK_EQ(mpc_error(l.c), ETIMEDOUT);
     lab_end(&l);
+}
+
+/* Linux acknowledges data on the subflow and keeps the DATA_ACK back while its program does not read. */
+TEST(a_data_fin_waits_for_a_reader_as_long_as_it_answers)
+{
+    for (int one = 0; one < 2; one++) {
+        struct lab l = { 0 };
+        ROW("%s", one ? "one subflow" : "two");
+        lab_client(&l);
+        if (!one) lab_join(&l, 2);
+        lab_write(&l, 5000);
+        mpc_shutdown(l.c, l.now);
+        uint32_t end[2] = { 1, 1 };
+        for (int i = 0; i < 1200; i++) {
+            lab_wait(&l, MP_SEC(1));
+            bool asked = lab_waiting(&l);
+            for (l.qi = 0; l.qn; l.qn--) { /* the lab does not keep all that is said in twenty minutes */
+                const struct got *g = &l.q[l.qn - 1];
+                end[g->p - l.p] = (uint32_t)mp_max(end[g->p - l.p], g->seq + g->len + !!(g->flags & (MP_FIN | MP_SYN)));
+                free(g->data);
+            }
+            for (int k = 0; k < l.np && asked; k++) lab_ack_mp(&l, &l.p[k], 1, end[k], 0);
+        }
+        CHECK_EQ(mpc_error(l.c), 0);
+        lab_forget(&l);
+        if (!one && !mpc_error(l.c)) { /* it has read */
+            lab_ack_mp(&l, P0, 1, (uint32_t)l.c->sfs->v.snd_nxt, 5001);
+            CHECK(mpc_send_done(l.c));
+        } /* else it has gone on as plain TCP: core/conn_timer.c, data_stuck */
+        lab_forget(&l);
+        lab_end(&l);
+    }
+    ROW("%s", "");
 }
