@@ -90,8 +90,13 @@ int conn_nlive(const struct mpc *c)
 int conn_nsync(const struct mpc *c)
 {
     int n = 0;
-    for (const struct sf *s = c->sfs; s; s = s->next) n += sf_is_open(s) && s->v.join_done && !s->v.silent;
+    for (const struct sf *s = c->sfs; s; s = s->next) n += sf_is_open(s) && s->v.join_done && !s->v.silent && !conn_abandoned(s);
     return n;
+}
+
+bool conn_abandoned(const struct sf *s)
+{
+    return s->v.state == SF_CLOSE_WAIT && conn_mp(s->c) && !s->c->v.fin_consumed;
 }
 
 bool conn_any_other(const struct mpc *c, const struct sf *s)
@@ -181,6 +186,12 @@ static bool barren(struct mpc *c, mp_time now)
     return c->v.barren >= 10 && now - c->v.barren_since > MP_SEC(15) * c->st->set.data_tries;
 }
 
+/* RFC 8684 3.3.3: subflows that ended without a DATA_FIN end the connection after a time-out, until which a new one may come. */
+void conn_orphan_look(struct mpc *c, mp_time now)
+{
+    if (c->v.timer[CT_ORPHAN] == MP_NEVER && !conn_nsync(c)) c->v.timer[CT_ORPHAN] = now + MP_SEC(c->st->set.orphan_s);
+}
+
 void conn_sf_gone(struct mpc *c, struct sf *s, int err, mp_time now)
 {
     bool up = s->v.join_done && s->v.state >= SF_ESTABLISHED;
@@ -216,7 +227,7 @@ void conn_sf_gone(struct mpc *c, struct sf *s, int err, mp_time now)
         return;
     }
     pm_sf_failed(c, s, up, now);
-    if (c->v.timer[CT_ORPHAN] == MP_NEVER && !conn_nsync(c)) c->v.timer[CT_ORPHAN] = now + MP_SEC(c->st->set.orphan_s);
+    conn_orphan_look(c, now);
     if (conn_nlive(c)) return;
     /* The peer does not know the token any more. Where a box takes options out, a reset without a reason only says that a SYN
      * without MP_JOIN came to where nobody listens. */

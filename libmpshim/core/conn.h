@@ -178,8 +178,10 @@ struct mpc *conn_new(struct mp_stack *st, bool server, mp_time now);
 void conn_free(struct mpc *c);
 void conn_sf_established(struct mpc *c, struct sf *s, mp_time now);
 void conn_sf_gone(struct mpc *c, struct sf *s, int err, mp_time now);
+void conn_orphan_look(struct mpc *c, mp_time now);
 int conn_nlive(const struct mpc *c);                    /* subflows that are synchronised or opening */
-int conn_nsync(const struct mpc *c);                    /* synchronised ones */
+int conn_nsync(const struct mpc *c);                    /* synchronised ones, over which the rest of the peer's stream may come */
+bool conn_abandoned(const struct sf *s);                 /* the peer has closed it, and has not ended its stream: that comes over another one or not at all */
 struct mp_cc_group conn_cc_group(struct mpc *c, struct sf *self);
 #define conn_mp(c) ((c)->v.offered && (c)->v.fb != FB_PLAIN)
 bool conn_single(const struct mpc *c);                   /* one subflow ever at either end, nothing sent twice: it could be plain TCP */

@@ -130,6 +130,18 @@ static void linger_tick(struct mpc *c, mp_time now)
         conn_fail(c, ETIMEDOUT, now);
 }
 
+/* A peer that has closed its last subflow and takes our data over it all the same is not gone. */
+static void orphan_tick(struct mpc *c, mp_time now)
+{
+    mp_time taken = c->v.last_data_ack + MP_SEC(c->st->set.orphan_s);
+    if (conn_nlive(c) && taken > now) {
+        c->v.timer[CT_ORPHAN] = taken;
+        return;
+    }
+    st_count(c->st, MP_E_orphan_timeout, 1, c);
+    conn_fail(c, ETIMEDOUT, now);
+}
+
 void conn_tick(struct mpc *c, mp_time now)
 {
     for (struct sf *s = c->sfs; s; s = s->next) sf_tick(s, now);
@@ -142,10 +154,7 @@ void conn_tick(struct mpc *c, mp_time now)
     if (fired(c, CT_RACE, now)) race_tick(c, now);
     if (fired(c, CT_DOUBT, now)) conn_doubt_tick(c, now);
     if (fired(c, CT_USER, now)) user_timeout_tick(c, now);
-    if (fired(c, CT_ORPHAN, now) && !conn_nsync(c)) {
-        st_count(c->st, MP_E_orphan_timeout, 1, c);
-        conn_fail(c, ETIMEDOUT, now);
-    }
+    if (fired(c, CT_ORPHAN, now) && !conn_nsync(c)) orphan_tick(c, now);
     if (fired(c, CT_LINGER, now)) linger_tick(c, now);
     conn_close_check(c, now);
 }

@@ -47,7 +47,7 @@ struct mpc_path_info *pm_path(struct mpc *c, const struct sf *s)
 static bool pair_in_use(const struct mpc *c, const struct mp_local *l, const struct mp_endpoint *r)
 {
     for (const struct sf *s = c->sfs; s; s = s->next) {
-        if (s->v.dead || s->v.mute || s->v.reset_pending || s->v.state > SF_CLOSE_WAIT || s->v.fin_queued) continue;
+        if (s->v.dead || s->v.mute || s->v.reset_pending || s->v.state > SF_CLOSE_WAIT || s->v.fin_queued || conn_abandoned(s)) continue;
         if (s->v.ifindex == l->ifindex && mp_addr_eq(&s->v.local.ip, &l->ip) && mp_endpoint_eq(&s->v.remote, r)) return true;
     }
     return false;
@@ -119,7 +119,7 @@ static int pair_worth(const struct mpc *c, const struct mp_local *l, const struc
 {
     bool if_used = false, remote_used = false;
     for (const struct sf *s = c->sfs; s; s = s->next) {
-        if (s->v.dead || s->v.mute || s->v.reset_pending || s->v.aside || s->v.state > SF_CLOSE_WAIT || s->v.fin_queued) continue;
+        if (s->v.dead || s->v.mute || s->v.reset_pending || s->v.aside || s->v.state > SF_CLOSE_WAIT || s->v.fin_queued || conn_abandoned(s)) continue;
         if_used |= s->v.ifindex == l->ifindex;
         remote_used |= mp_addr_eq(&s->v.remote.ip, &r->at.ip);
     }

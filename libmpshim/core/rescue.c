@@ -93,7 +93,7 @@ bool rescue_established(struct sf *s, mp_time now)
 {
     for (struct sf *o = s->c->sfs; o; o = o->next) {
         if (o == s || o->v.dead || o->v.reset_pending || !same_pair(o, s)) continue;
-        if (o->v.state < SF_ESTABLISHED || o->v.state > SF_CLOSE_WAIT) continue;
+        if (o->v.state < SF_ESTABLISHED || o->v.state > SF_CLOSE_WAIT || o->v.fin_queued) continue;
         bool lost = s->v.passive ? o->v.backoff || o->v.misfits : o->v.rescued;
         if (lost)
             sf_abort(o, MP_RST_UNSPECIFIED, true, now);

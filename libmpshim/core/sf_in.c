@@ -144,6 +144,13 @@ static bool capable_may_follow(const struct sf *s, const struct mp_pkt *p, const
     return o->mp && !p->data.len && s->seg_head && s->seg_head->sent_count <= SYNACKS;
 }
 
+/* s is up. What the peer had closed before, and was kept as the last one, ends now. */
+static void close_abandoned(struct sf *s, mp_time now)
+{
+    for (struct sf *o = s->c->sfs; o; o = o->next)
+        if (o != s && conn_abandoned(o)) sf_close(o, now);
+}
+
 /* The third ACK of a connection that we accept. false: segment not to be looked at further. */
 static bool initial_third_ack(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_ssn ssn, mp_time now)
 {
@@ -193,6 +200,7 @@ static bool syn_rcvd_ack(struct sf *s, const struct mp_pkt *p, const struct mp_o
     s->v.backoff = 0;
     sf_update_mss(s);
     established(s, now);
+    close_abandoned(s, now);
     if (s->v.initial && s->c->v.server) {
         s->v.ack_now = conn_mp(s->c); /* a DATA_ACK must reach the client before it trusts the path (RFC 8684 3.1) */
         st_accepted(s->c);
@@ -383,6 +391,10 @@ static void fin_in(struct sf *s, mp_time now)
         conn_plain_eof(s->c, now);
     else if (s->c->v.closing || conn_any_other(s->c, s))
         sf_close(s, now); /* RFC 8684 3.3.3: a subflow's FIN ends the subflow, not the data; the last one carries ours on */
+    else if (conn_abandoned(s)) {
+        conn_orphan_look(s->c, now);
+        pm_run(s->c, now);
+    }
     conn_close_check(s->c, now);
 }
 
@@ -512,6 +524,7 @@ static bool join_confirmed(struct sf *s, mp_time now)
     st_count(s->st, MP_E_join_up, 1, s->c);
     s->c->v.timer[CT_ORPHAN] = MP_NEVER;
     conn_doubt_look(s->c, now);
+    close_abandoned(s, now);
     return rescue_established(s, now);
 }
 

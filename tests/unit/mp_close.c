@@ -328,3 +328,67 @@ TEST(a_data_fin_waits_for_a_reader_as_long_as_it_answers)
     }
     ROW("%s", "");
 }
+
+/* As Linux does when its endpoint is deleted; nothing would ever have told us that no more comes. */
+TEST(a_peer_that_closes_its_last_subflow_without_a_data_fin_is_not_waited_for_without_end) /* 3.3.3 */
+{
+    for (int client = 0; client < 2; client++) {
+        struct lab l = { 0 };
+        ROW("%s", client ? "client" : "server");
+        if (client) lab_client(&l);
+        else lab_server(&l);
+        lab_write(&l, 1000);
+        lab_ack_mp(&l, P0, 1, 1001, 1000);
+        lab_send(&l, P0, (struct seg){ .flags = MP_ACK | MP_FIN, .seq = 1, .ack = 1001, .o = lab_dack(&l) });
+        lab_forget(&l);
+        lab_wait(&l, MP_SEC(58));
+        CHECK_EQ(mpc_error(l.c), 0);
+        CHECK(!mpc_eof(l.c));
+        lab_wait(&l, MP_SEC(4));
+        CHECK_EQ(mpc_error(l.c), ETIMEDOUT);
+        lab_forget(&l);
+        lab_end(&l);
+    }
+    ROW("%s", "");
+}
+
+TEST(a_client_comes_back_to_a_peer_that_closed_its_last_subflow) /* break before make, RFC 8684 3.3.3 */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    lab_write(&l, 1000);
+    lab_ack_mp(&l, P0, 1, 1001, 1000);
+    lab_forget(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK | MP_FIN, .seq = 1, .ack = 1001, .o = lab_dack(&l) });
+    lab_expect(&l, P0, MP_ACK, 1001, 2, 0);
+    lab_expect_options(lab_expect(&l, P1, MP_SYN, 0, 0, 0), MP_JOIN);
+    lab_synack(&l, P1, lab_join_synack(&l, P1, 0));
+    lab_expect(&l, P1, MP_ACK, 1, 1, 0);
+    lab_ack_mp(&l, P1, 1, 1, 1000);
+    lab_expect(&l, P0, MP_ACK | MP_FIN, 1001, 2, 0);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 2, .ack = 1002 });
+    lab_write(&l, 1000);
+    lab_expect(&l, P1, MP_ACK, 1, 1, 1000);
+    lab_ack_mp(&l, P1, 1, 1001, 2000);
+    lab_wait(&l, MP_SEC(100));
+    lab_forget(&l);
+    CHECK_EQ(mpc_error(l.c), 0);
+    CHECK_EQ(lab_info(&l).nsubflows, 1);
+    lab_end(&l);
+}
+
+TEST(a_peer_that_ended_its_stream_may_close_its_last_subflow) /* and takes ours over it */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_map(&l, 0, 0, 0, true) });
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK | MP_FIN, .seq = 1, .ack = 1, .o = lab_dack(&l) });
+    lab_forget(&l);
+    CHECK(mpc_eof(l.c));
+    lab_wait(&l, MP_SEC(200));
+    CHECK_EQ(mpc_error(l.c), 0);
+    lab_write(&l, 1000);
+    lab_expect(&l, P0, MP_ACK, 1, 2, 1000);
+    lab_forget(&l);
+    lab_end(&l);
+}
