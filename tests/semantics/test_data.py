@@ -80,6 +80,17 @@ k = kept(); print(k.split(None, 2)[2], time.monotonic() - a < 3)
 """, "Connection reset by peer True" if linger == "1, 0" else "end True")
 
 
+def test_lingering_is_for_the_last_who_closes(same):
+    """A server that forks for each connection closes its own descriptor, and goes on accepting."""
+    same("""
+for x in FAR, FAR6:
+    s = socket.create_connection((x, STALL)); s.setsockopt(1, socket.SO_LINGER, struct.pack("ii", 1, 6)); s.setblocking(False)
+    while err(s.send, b"x" * 100000) != "EAGAIN": pass
+    if not (pid := os.fork()): time.sleep(8); os._exit(0)
+    a = time.monotonic(); s.close(); print(time.monotonic() - a < 3); os.kill(pid, 9); os.wait()
+""", "True\nTrue")
+
+
 def test_close_with_unread_data_resets(same):
     same("""
 s = dial_keep(b"abc"); t = dial(ECHO); s.close(); t.sendall(b"unread"); time.sleep(0.3); t.close(); print(kept())
