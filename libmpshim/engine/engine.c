@@ -1,10 +1,13 @@
 /* engine/engine.c: an engine's parts come together: its services, its settings, its life. */
 #include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -47,6 +50,28 @@ void eng_random(struct engine *e, void *p, size_t n)
     explicit_bzero(e->rnd + e->rnd_left, n);
 }
 
+static bool is_pipe(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode);
+}
+
+/* Whoever reads the messages may stand still (a pager, a stopped terminal), and all connections of this engine, in a helper those of
+ * other programs, must not wait for that: the line is lost. O_NONBLOCK would be the program's too. */
+static void write_at_once(int fd, char *line, size_t n)
+{
+    struct pollfd p = { .fd = fd, .events = POLLOUT };
+    struct iovec v = { line, n };
+    if (send(fd, line, n, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0 || errno != ENOTSOCK)
+        return;
+    if (poll(&p, 1, 0) != 1 || !(p.revents & POLLOUT))
+        return;
+    if (is_pipe(fd) && (pwritev2(fd, &v, 1, -1, RWF_NOWAIT) >= 0 || (errno != EOPNOTSUPP && errno != ENOSYS)))
+        return; /* the program may have filled it since */
+    if (write(fd, line, n) < 0)
+        return; /* the reader of the messages has gone: SIGPIPE is blocked here */
+}
+
 void eng_log(int fd, const char *fmt, ...)
 {
     char line[1024];
@@ -61,8 +86,7 @@ void eng_log(int fd, const char *fmt, ...)
     if (n > (int)sizeof line - 2)
         n = (int)sizeof line - 2;
     line[n++] = '\n';
-    if (write(fd, line, (size_t)n) < 0)
-        return; /* the reader of the messages has gone: SIGPIPE is blocked here */
+    write_at_once(fd, line, (size_t)n);
 }
 
 /* ---- what the stack asks for: the engine's own part here, the network's in io/ ---- */

@@ -313,6 +313,24 @@ os.close(0); os.execv(sys.executable, [sys.executable, "-c", "from near import *
 """, carried=None, env={"MPSHIM_LOG": tmp_path / "log"})
 
 
+@pytest.mark.parametrize("engine", ["inside", "helper"])
+def test_a_log_that_nobody_reads_holds_nobody_up(net, same, engine):
+    """The lines of -v go to a pipe that is full: neither this program's connections nor others in the helper wait for it."""
+    import fcntl
+    import os
+    import subprocess
+    from conftest import HERE, MPTCP_RUN, PYTHON
+    r, w = os.pipe()
+    os.write(w, b"x" * fcntl.fcntl(w, fcntl.F_GETPIPE_SZ))
+    code = "from near import *; s = dial(ECHO); s.sendall(b'x'); print(s.recv(1), flush=True); sys.stdin.read()"
+    p = net.client.popen([MPTCP_RUN, "-v", f"--engine={engine}", PYTHON, "-c", code], env={"PYTHONPATH": HERE, "WORD": "w"},
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=w)
+    out, told = same.run("s = dial(ECHO); s.sendall(b'x'); print(s.recv(1))", "helper")
+    assert out == "b'x'\n" and "connected" in told[0]
+    assert p.communicate(timeout=10)[0] == "b'x'\n"
+    os.close(r), os.close(w)
+
+
 def test_exit_in_a_thread_and_atexit(same):
     same("""
 import atexit; s = dial_keep(); atexit.register(lambda: s.sendall(b"atexit" * 1000)); s.sendall(b"x" * 100000)
