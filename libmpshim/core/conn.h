@@ -266,6 +266,7 @@ void hol_buffer_changed(struct mpc *c, mp_time now);
 
 /* ---- conn_opt.c ---- */
 bool conn_options_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now); /* false: subflow ended */
+bool conn_bare_for_long(const struct sf *s, mp_time now); /* ACKs without options are all that came while the peer's own may be late */
 
 /* ---- race.c ---- */
 void race_start(struct mpc *c, int ifindex, mp_time now); /* a SYN is out: others follow if it stays unanswered */

@@ -22,9 +22,25 @@ static bool made_on_the_way(const struct sf *s)
     return s->v.acked_new && s->v.rtt_syn && s->v.rtt_ack && s->v.rtt_ack < s->v.rtt_syn / 4 * 3;
 }
 
-/* The peer acknowledges data without a DATA_ACK: options die on the way (RFC 8684 3.7). At the start the first such
- * ACK tells; later three in a row on the only subflow there ever was, for a proxy may make ACKs of its own. */
-static bool stripped(const struct mpc *c, struct sf *s, const struct mp_pkt *p, const struct mp_opts *o)
+/* A proxy's ACK is not always so early: where we or it are slow for a moment, it looks like the peer's. The peer's own, with
+ * its options, then follows within a round trip and the time that an ACK may be delayed. */
+enum { PEER_IS_LATE_MS = 100 };
+
+static mp_dur bare_wait(const struct sf *s) { return mp_min(s->v.srtt + MP_MS(PEER_IS_LATE_MS), s->v.rto); }
+
+bool conn_bare_for_long(const struct sf *s, mp_time now) { return s->v.bare_acks && now - s->v.bare_since >= bare_wait(s); }
+
+/* Until that is known the window is the subflow's, in order as on plain TCP: a proxy between has a buffer of its own, and the
+ * peer of a path that strips options will never tell another. */
+static void window_of_bare(struct mpc *c, const struct sf *s)
+{
+    conn_set_edge(c, c->v.snd_nxt - (s->v.snd_nxt - s->v.snd_una) + s->v.snd_wnd);
+}
+
+/* The peer acknowledges data without a DATA_ACK: options die on the way (RFC 8684 3.7). At the start such ACKs tell when they are
+ * all that comes in that time, or data with one, which nobody but the peer makes; later three in a row on the only subflow there
+ * ever was, for a proxy may make ACKs of its own. */
+static bool stripped(struct mpc *c, struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now)
 {
     if (o->mp) s->v.bare_acks = 0;
     if (!o->mp && made_on_the_way(s)) return false;
@@ -33,9 +49,13 @@ static bool stripped(const struct mpc *c, struct sf *s, const struct mp_pkt *p, 
     if (!s->v.initial || o->mp) return false;
     /* Our DATA_FIN goes unheard, and this may answer a probe (or be an ACK that an ADD_ADDR was cut out of). */
     bool probed = c->v.fin_sent && c->v.data_rexmits > 1 && !p->data.len && !(p->flags & MP_FIN);
-    s->v.bare_acks += (s->v.acked_new && s->v.snd_una > 1) || probed;
+    bool counts = (s->v.acked_new && s->v.snd_una > 1) || probed;
+    if (counts && !s->v.bare_acks++) s->v.bare_since = now;
     if (c->v.fb == FB_CONFIRMED) return conn_single(c) && s->v.bare_acks >= (conn_unheard(c) && !probed ? 1 : 3);
-    return s->v.bare_acks > (probed ? 1 : 0);
+    if (probed) return s->v.bare_acks > 1;
+    if (counts && !c->v.fin_sent && c->v.sf_ever == 1) window_of_bare(c, s);
+    if (counts && s->v.bare_acks == 1 && !c->v.fin_sent) c->v.timer[CT_DATA_REXMIT] = now + bare_wait(s); /* conn_timer.c: nothing more comes */
+    return s->v.bare_acks && (p->data.len || p->flags & MP_FIN || conn_bare_for_long(s, now));
 }
 
 /* The same on a joined subflow, which cannot fall back. */
@@ -64,7 +84,7 @@ bool conn_options_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const 
     c->v.mp_fail_pending |= !conn_mp(c) && deaf(c, o);
     if (!conn_mp(c)) return true;
     int bare = s->v.bare_acks;
-    if (stripped(c, s, p, o) && !conn_join_open(c)) {
+    if (stripped(c, s, p, o, now) && !conn_join_open(c)) {
         conn_fallback(c, s, FB_ACK_WITHOUT_DSS, MP_WHY_NO_OPTION_ACK, now);
         if (c->v.tx_plain) conn_plain_ack(c, s, now);
         return !s->v.dead && !s->v.reset_pending;

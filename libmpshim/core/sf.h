@@ -233,6 +233,7 @@ struct sf {
         mp_time challenged_at;  /* the latest challenge ACK */
         bool acked_new;         /* the segment at hand acknowledged something new */
         int bare_acks;          /* new ACKs in a row without any MPTCP option */
+        mp_time bare_since;     /* when the first of them came */
         bool data_fin_now;      /* a bare DATA_FIN is to be sent (again) here */
         uint8_t rm_ids[8]; int nrm; /* REMOVE_ADDR to be sent here */
         mp_time removed_at; int removed_probes; /* the peer removed its address, or we ours (silent): when; probes since without an answer */

@@ -145,7 +145,44 @@ TEST(unconfirmed_ack_of_data_without_data_ack)
     lab_write(&l, 100);
     lab_expect(&l, P0, MP_ACK, 1, 1, 100);
     lab_ack(&l, P0, 1, 101);
+    CHECK_EQ(lab_info(&l).why, MP_WHY_PENDING); /* a proxy's, perhaps */
+    lab_wait(&l, lab_sf(&l, 0).rto);
     plain_works_and_is_told(&l, MP_WHY_NO_OPTION_ACK, 101, 1);
+}
+
+TEST(unconfirmed_acks_of_data_without_data_ack_one_after_the_other) /* the timer is not waited for */
+{
+    struct lab l = { 0 };
+    lab_client_unconfirmed(&l);
+    mpc_setopt(l.c, MPC_NODELAY, 1, l.now);
+    lab_write(&l, 100);
+    lab_forget(&l);
+    lab_wait(&l, LAB_RTT);
+    lab_ack(&l, P0, 1, 101);
+    lab_wait(&l, MP_MS(99));
+    lab_write(&l, 100);
+    lab_expect(&l, P0, MP_ACK, 101, 1, 100);
+    lab_forget(&l);
+    CHECK_EQ(lab_info(&l).why, MP_WHY_PENDING);
+    lab_wait(&l, LAB_RTT + MP_MS(1));
+    lab_ack(&l, P0, 1, 201);
+    plain_works_and_is_told(&l, MP_WHY_NO_OPTION_ACK, 201, 1);
+}
+
+TEST(unconfirmed_ack_of_a_proxy_that_is_late) /* as late as the peer's own, for which we were too busy */
+{
+    struct lab l = { 0 };
+    lab_client_unconfirmed(&l);
+    lab_write(&l, 100);
+    lab_forget(&l);
+    lab_wait(&l, LAB_RTT);
+    lab_ack(&l, P0, 1, 101);
+    lab_ack_mp(&l, P0, 1, 101, 100);
+    lab_wait(&l, MP_SEC(3));
+    CHECK_EQ(lab_info(&l).why, MP_WHY_MULTIPATH);
+    lab_expect_counter(&l, fallback, 0);
+    lab_forget(&l);
+    lab_end(&l);
 }
 
 static mp_time next_question(struct lab *l) /* a segment below the window, which any TCP answers; when it went out */
@@ -187,6 +224,7 @@ TEST(unconfirmed_ack_without_data_ack_after_a_syn_that_was_sent_twice) /* no pro
     lab_forget(&l);
     lab_wait(&l, LAB_RTT);
     lab_ack(&l, P0, 1, 101);
+    lab_wait(&l, lab_sf(&l, 0).rto);
     CHECK_EQ(lab_info(&l).why, MP_WHY_NO_OPTION_ACK);
     lab_forget(&l);
     lab_end(&l);
