@@ -9,7 +9,7 @@ from lab.shim import curl, shim
 
 MB = 1_000_000
 SIZE = 14 * MB
-DIES_AT, BACK_AFTER = 0.6, 0.8
+DIES_AT, BACK_AFTER = 4 * MB, 0.8
 ROLES = ["client", "server", "both"]                   # where mptcp-run is; the other end is kernel MPTCP
 
 
@@ -37,7 +37,7 @@ def revive(net, how, index=0):
 def test_the_transfer_survives_the_death_of_a_path(lab, role, how, up, index):
     net = lab.two_path(families="v4")
     running, file = start(net, role, up)
-    time.sleep(DIES_AT)
+    running.wait_for(DIES_AT)
     kill(net, how, index)
     transfer = running.result()
     assert transfer.sha256 == file.sha256
@@ -49,7 +49,7 @@ def test_the_transfer_survives_the_death_of_a_path(lab, role, how, up, index):
 def test_a_path_that_comes_back_is_used_again(lab, role, how):
     net = lab.two_path(families="v4")
     running, file = start(net, role, False, size=5 * SIZE)   # a coupled window takes seconds to grow again
-    time.sleep(DIES_AT)
+    running.wait_for(DIES_AT)
     kill(net, how)
     time.sleep(BACK_AFTER)
     revive(net, how)
@@ -64,7 +64,7 @@ def test_both_paths_die_and_one_comes_back(lab):
     """Break before make: the connection waits for a path."""
     net = lab.two_path(families="v4")
     running, file = start(net, "both", False)
-    time.sleep(DIES_AT)
+    running.wait_for(DIES_AT)
     kill(net, "link-down", 0)
     kill(net, "link-down", 1)
     time.sleep(1)
@@ -95,7 +95,7 @@ def test_a_path_whose_route_comes_after_its_link_is_used_again(lab, role):
     """The link is up some time before DHCP or a script gives the route over it."""
     net = lab.two_routers(server_addresses=1, rate="50M", delay="10ms")
     running, file = start(net, role, False, size=5 * SIZE)
-    time.sleep(DIES_AT)
+    running.wait_for(DIES_AT)
     net.client.link_down(0)
     time.sleep(BACK_AFTER)
     net.client.ip("link", "set", "eth0", "up")

@@ -23,6 +23,7 @@ from lab.netns import inside
 ENDPOINT = os.environ.get("IO_ENDPOINT") or str(Path(__file__).parent.parent / "build/tests/io_endpoint")
 LIMIT = 20
 PORT = 7000
+ONE_GBIT = "tbf rate 1gbit burst 1m limit 8m".split()  # so that a transfer lasts, on a busy machine too, as long as its bytes say
 NUMBER = itertools.count()
 ADDRESSES = {4: ("10.9.{}.1", "10.9.{}.2"), 6: ("fd09:{}::1", "fd09:{}::2")}
 
@@ -143,6 +144,7 @@ def test_flow_moves_to_the_fast_path_without_loss_or_copies(peers, family):
         sent = send(client, 50_000_000, family)
     assert sent["acked"] == got["received"] == 50_000_000 and got["wrong"] == 0
     assert got["out_of_order"] == 0
+    assert got["repeated"] == 0 or sent["resent"]      # the toy sends a window again when the receiver was not run for RTO
     assert sent["to_fast"] == 1 and got["to_fast"] == 0
     assert sent["max_slice"] == 64000 and sent["gso"] > 500
     assert client.resets() == server.resets() == 0
@@ -330,11 +332,12 @@ def test_flow_follows_a_neighbour_that_changes_its_address(peers):
     client, server = peers
     server.sysctl("net.ipv4.conf.eth0.arp_notify", 1)
     with serving(server) as got:
-        process = client.start("send", "eth0", "10.9.0.1", "10.9.0.2", PORT, 6_000_000_000, "auto")
+        client.run("tc", "qdisc", "add", "dev", "eth0", "root", *ONE_GBIT)
+        process = client.start("send", "eth0", "10.9.0.1", "10.9.0.2", PORT, 200_000_000, "auto")
         time.sleep(0.4)
         server.ip("link", "set", "eth0", "address", "02:00:00:00:77:01")
         sent = json.loads(process.communicate(timeout=LIMIT)[0])
-    assert sent["acked"] == got["received"] == 6_000_000_000
+    assert sent["acked"] == got["received"] == 200_000_000
     assert sent["stalled"] < 2
 
 
@@ -483,14 +486,15 @@ def test_replies_hidden_by_strict_rp_filter_are_received(peers):
         client.ip("route", "add", "default", "via", f"10.9.{i}.2", "dev", f"eth{i}", "metric", str(100 + i))
     client.sysctl("net.ipv4.conf.all.rp_filter", 1)
     with serving(server) as got:
-        process = client.start("send", "eth1", "10.9.1.1", "198.51.100.9", PORT, 9_000_000_000, "auto")
+        client.run("tc", "qdisc", "add", "dev", "eth1", "root", *ONE_GBIT)
+        process = client.start("send", "eth1", "10.9.1.1", "198.51.100.9", PORT, 200_000_000, "auto")
         time.sleep(0.3)
         [port] = [int(line.split()[3].rsplit(":", 1)[1]) for line in client.run("ss", "-Hltn").splitlines()]
         with inside(server.name), socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as s:
             for wrong in range(1, 9):
                 s.sendto(segment("198.51.100.9", "10.9.1.1", PORT, port, ACK, wrong), ("10.9.1.1", 0))
         sent = json.loads(process.communicate(timeout=LIMIT)[0])
-    assert sent["acked"] == got["received"] == 9_000_000_000
+    assert sent["acked"] == got["received"] == 200_000_000
     assert sent["rx_raw"] == 0 and sent["rx_csum"] == 8
     assert client.resets() == 0
 

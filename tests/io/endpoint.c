@@ -32,7 +32,7 @@ struct peer {
     bool up, done;
     uint32_t iss, irs;       /* first sequence numbers, ours and theirs */
     uint64_t snd_una, snd_nxt, rcv_nxt, total; /* payload bytes */
-    uint64_t wrong, out_of_order, acks_due;
+    uint64_t wrong, out_of_order, repeated, resent, acks_due; /* repeated: received once more; resent: windows sent again */
     mp_time progress, started, heard; /* heard: of an ACK of something new */
     mp_dur stalled;          /* the longest time between two of those */
     int err; uint32_t mtu;   /* from mp_stack_net_error */
@@ -136,7 +136,8 @@ static void take_data(struct peer *c, const struct mp_pkt *p)
 
     c->acks_due++;
     if (at != c->rcv_nxt) {
-        c->out_of_order++;
+        c->out_of_order += at > c->rcv_nxt;
+        c->repeated += at < c->rcv_nxt;
         return;
     }
     if (memcmp(pattern + at % PATTERN, p->data.p, p->len)) c->wrong++;
@@ -238,8 +239,8 @@ static void finish(struct peer *c)
     char extra[256];
     double s = (double)(io_now() - c->started) / 1e9;
 
-    snprintf(extra, sizeof extra, "\"acked\": %llu, \"up\": %s, \"err\": %d, \"quoted\": %s, \"mtu\": %u, \"seconds\": %.6f, \"stalled\": %.6f, \"port\": %u",
-             (unsigned long long)c->snd_una, c->up ? "true" : "false", c->err, c->quoted ? "true" : "false", c->mtu, s, (double)c->stalled / 1e9, c->local.port);
+    snprintf(extra, sizeof extra, "\"acked\": %llu, \"up\": %s, \"err\": %d, \"quoted\": %s, \"mtu\": %u, \"seconds\": %.6f, \"stalled\": %.6f, \"resent\": %llu, \"port\": %u",
+             (unsigned long long)c->snd_una, c->up ? "true" : "false", c->err, c->quoted ? "true" : "false", c->mtu, s, (double)c->stalled / 1e9, (unsigned long long)c->resent, c->local.port);
     say_counters(extra);
     io_flow_close(toy.io, c->flow);
     io_port_put(toy.io, c->local.ip.family, c->local.port);
@@ -257,6 +258,7 @@ static void on_timer(struct ev_loop *l, ev_timer *w, int events)
         if (!c->flow || toy.server || io_now() - c->progress < RTO) continue;
         c->progress = io_now();
         if (!c->up) emit(c, MP_SYN, c->iss, 0, NULL, 0);
+        c->resent += c->snd_nxt > c->snd_una;
         c->snd_nxt = c->snd_una;
     }
     pump(NULL);
@@ -307,8 +309,8 @@ static void open_listener(uint16_t port)
 static int serve(char **a)
 {
     ev_io in;
-    uint64_t bytes = 0, wrong = 0, ooo = 0;
-    char extra[160];
+    uint64_t bytes = 0, wrong = 0, ooo = 0, repeated = 0;
+    char extra[200];
 
     toy.server = toy.quiet = true;
     start(mode(a[1]));
@@ -322,9 +324,10 @@ static int serve(char **a)
         bytes += toy.peer[i].rcv_nxt;
         wrong += toy.peer[i].wrong;
         ooo += toy.peer[i].out_of_order;
+        repeated += toy.peer[i].repeated;
     }
-    snprintf(extra, sizeof extra, "\"received\": %llu, \"wrong\": %llu, \"out_of_order\": %llu, \"connections\": %d",
-             (unsigned long long)bytes, (unsigned long long)wrong, (unsigned long long)ooo, toy.n);
+    snprintf(extra, sizeof extra, "\"received\": %llu, \"wrong\": %llu, \"out_of_order\": %llu, \"repeated\": %llu, \"connections\": %d",
+             (unsigned long long)bytes, (unsigned long long)wrong, (unsigned long long)ooo, (unsigned long long)repeated, toy.n);
     say_counters(extra);
     return 0;
 }

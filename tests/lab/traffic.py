@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,6 +80,17 @@ class Running:
         self.host, self.timeout = host, timeout
         self.before = host.traffic()
         self.process = host.popen(command, env=env, stdout=-1, stderr=-1)
+
+    def wait_for(self, size, timeout=20):
+        """Until so many bytes went through the host's interfaces: the transfer is under way, however long its start took."""
+        end = time.monotonic() + timeout
+        while (moved := self._moved()) < size and self.process.poll() is None:
+            if time.monotonic() > end:
+                raise TimeoutError(f"{moved} of {size} bytes")
+            time.sleep(0.01)
+
+    def _moved(self):
+        return sum(n for way in self._bytes_since() for name, n in way.items() if name != "lo")
 
     def result(self, check=True):
         try:
