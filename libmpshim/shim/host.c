@@ -322,14 +322,23 @@ static int start_inside(const char **why)
     return 0;
 }
 
+/* For now: the program may close some, or raise its limit. */
+static bool is_short(int err)
+{
+    int fd = err == -ENOENT ? (int)syscall(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0) : -1; /* dlopen() does not say why */
+    if (fd >= 0) sys_close(fd);
+    return (err == -ENOENT && fd < 0) || err == -EMFILE || err == -ENFILE || err == -ENOMEM || err == -EAGAIN;
+}
+
 static bool have_inside(const char **why)
 {
     if (host_alive(&hosts[SHIM_HOST_INSIDE])) return true;
     if (inside_failed) return *why = inside_failed, false;
     int r = start_inside(why);
     if (r == 0) return true;
-    inside_failed = *why ? *why : strerrordesc_np(-r);
-    return *why = inside_failed, false;
+    if (!*why || !**why) *why = strerrordesc_np(-r);
+    if (!is_short(r)) inside_failed = *why;
+    return false;
 }
 
 /* ---- helper ---- */

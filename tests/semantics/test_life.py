@@ -306,6 +306,16 @@ t = dial(ECHO); t.sendall(b"low"); print(t.recv(3))
 """)
 
 
+def test_an_engine_that_found_no_descriptor_starts_later(same):
+    """The first connection is the kernel's, and what comes when there is room again is carried."""
+    out, told = same.run("""
+import resource; limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+s = socket.socket(); resource.setrlimit(resource.RLIMIT_NOFILE, (s.fileno() + 1, limit[1])); s.connect((FAR, ECHO)); s.sendall(b"x"); print(s.recv(1))
+resource.setrlimit(resource.RLIMIT_NOFILE, limit); t = dial(ECHO); t.sendall(b"y"); print(t.recv(1))
+""", "inside")
+    assert out == "b'x'\nb'y'\n" and "kernel TCP" in told[1] and any("connected, MPTCP" in line for line in told), told
+
+
 def test_a_log_file_takes_no_number(same, tmp_path):
     """Not 0 of a program that was started without standard input, neither."""
     same("""
