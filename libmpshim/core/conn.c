@@ -141,7 +141,10 @@ void conn_sf_established(struct mpc *c, struct sf *s, mp_time now)
     c->v.timer[CT_ORPHAN] = MP_NEVER;
     conn_doubt_look(c, now);
     pm_path(c, s);
-    if (s->v.passive && !s->v.initial) st_count(c->st, MP_E_join_up, 1, c);
+    if (s->v.passive && !s->v.initial) {
+        st_count(c->st, MP_E_join_up, 1, c);
+        conn_ask_window(c);
+    }
     if (!s->v.initial) {
         silence_ended(s, now);
         recall_joined(s, now);

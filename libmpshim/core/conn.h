@@ -185,6 +185,7 @@ bool conn_abandoned(const struct sf *s);                 /* the peer has closed 
 struct mp_cc_group conn_cc_group(struct mpc *c, struct sf *self);
 #define conn_mp(c) ((c)->v.offered && (c)->v.fb != FB_PLAIN)
 bool conn_single(const struct mpc *c);                   /* one subflow ever at either end, nothing sent twice: it could be plain TCP */
+void conn_ask_window(struct mpc *c);                     /* a second subflow is up: conn_send.c, keep_first_flight */
 bool conn_may_send_twice(const struct mpc *c);           /* the peer cannot fall back any more, and take it for new */
 bool conn_join_open(const struct mpc *c);                /* a join is answered and not yet decided */
 bool conn_unheard(const struct mpc *c);                  /* no DATA_ACK for data of ours has ever come */

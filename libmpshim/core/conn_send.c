@@ -97,6 +97,14 @@ static void keep_first_flight(const struct mpc *c, struct view *w)
     if (one.v.n) *w = one;
 }
 
+/* A segment from below the window asks for an ACK (RFC 9293 3.8.4), which brings a DATA_ACK before there is data to send. */
+void conn_ask_window(struct mpc *c)
+{
+    if (c->v.window_told || c->v.tx_plain || c->v.snd_una < c->v.snd_nxt) return;
+    for (struct sf *s = c->sfs; s; s = s->next)
+        if (s->v.initial && sf_can_carry(s)) s->v.probes = 1;
+}
+
 static bool send_reinjected(struct mpc *c, struct mp_pkt *out, mp_time now)
 {
     struct reinj *r = conn_reinject_next(c);

@@ -58,6 +58,31 @@ TEST(the_first_flight_keeps_to_one_subflow) /* Linux drops what comes out of ord
     lab_end(&l);
 }
 
+TEST(a_window_that_was_not_told_is_asked_for) /* so that the first flight need not keep to one subflow */
+{
+    struct lab l = { 0 };
+    lab_server_unconfirmed(&l);
+    struct mp_opts o = lab_map(&l, 0, 1, 100, false);
+    o.dss.has_ack = false;
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100, .o = o });
+    lab_forget(&l);
+    struct peer *p = lab_syn(&l, 2, 5002, lab_join_syn(&l));
+    lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0);
+    lab_wait(&l, LAB_RTT);
+    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_join_ack(&l, p) });
+    bool asked = false;
+    for (lab_pump(&l); l.qi < l.qn; l.qi++) asked |= l.q[l.qi].p == P0 && l.q[l.qi].seq == 0 && !l.q[l.qi].len;
+    CHECK(asked); /* below the window */
+    lab_ack_mp(&l, P0, 101, 1, 0);
+    lab_write(&l, 100000);
+    bool carries[2] = { false, false };
+    for (lab_pump(&l); l.qi < l.qn; l.qi++)
+        if (l.q[l.qi].len) carries[l.q[l.qi].p != P0] = true;
+    CHECK(carries[0] && carries[1]);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(a_retransmission_repeats_its_mapping)
 {
     struct lab l = { .csum = true };
