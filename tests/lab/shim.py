@@ -147,7 +147,15 @@ class Watch:
 
 def engines(host):
     """Pids of the helpers that run in a host."""
-    return [pid for pid in processes(host.ns) if "mpshim-engine" in _name(pid)]
+    return [pid for pid in processes(host.ns) if "mpshim-engine" in _name(pid) and _has_sockets(pid)]
+
+
+def _has_sockets(pid):
+    """A helper's starters, which it forks itself away from, have none. They may still be there when it serves already."""
+    try:
+        return any(os.readlink(fd).startswith("socket:") for fd in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
 
 
 def keepers(host):
