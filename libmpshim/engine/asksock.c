@@ -75,7 +75,7 @@ static void on_guest(struct ev_loop *loop, ev_io *w, int events)
 {
     (void)events;
     struct engine *e = w->data;
-    int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    int fd = eng_accept(e, w->fd);
     struct guest *g = fd >= 0 && eng_is_for_us(fd) ? calloc(1, sizeof *g) : NULL;
     if (!g) {
         if (fd >= 0)

@@ -1,6 +1,7 @@
 /* engine/ctl.c: serves the control protocol of ctl.h. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -451,11 +452,26 @@ static bool peer_allowed(int fd)
     return uid == geteuid() || uid == 0;
 }
 
+/* Without a descriptor left, who waits there would wake the loop for ever, and wait for an answer himself: the one in reserve takes
+ * him in to turn him away. */
+int eng_accept(struct engine *e, int from)
+{
+    int fd = accept4(from, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd >= 0 || (errno != EMFILE && errno != ENFILE) || e->reserve_fd < 0)
+        return fd;
+    close(e->reserve_fd);
+    fd = accept4(from, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd >= 0)
+        close(fd);
+    e->reserve_fd = fcntl(e->epfd, F_DUPFD_CLOEXEC, 0);
+    return -1;
+}
+
 static void on_accept(struct ev_loop *loop, ev_io *w, int events)
 {
     (void)loop, (void)events;
     struct engine *e = w->data;
-    int fd = accept4(e->ctl_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    int fd = eng_accept(e, e->ctl_fd);
     if (fd < 0)
         return;
     if (!peer_allowed(fd) || conn_new(e, fd))

@@ -66,6 +66,7 @@ struct engine {
     ev_io alarm;                /* timerfd: libev's own timers round to a millisecond */
     ev_timer sweep;             /* slow round over what has no event: active while anything is pending */
     ev_io carriers;             /* epfd */
+    int reserve_fd;             /* eng_accept(); owned */
     int alarm_fd, epfd;         /* epfd: carriers' sockets, edge-triggered; owned */
     mp_time alarm_at;           /* when the timerfd fires; MP_NEVER: not set */
     bool dirty;                 /* the stack was touched since the last pump */
@@ -176,6 +177,7 @@ void eng_ctl_stop(struct engine *e);
 struct ctl_client { uint64_t id; int fd, log_fd, verbose; uid_t uid; bool elder; }; /* a control connection; log_fd -1: none */
 struct ctl_conn *eng_ctl_next(struct engine *e, struct ctl_conn *k, struct ctl_client *c); /* iterate: k NULL first */
 bool eng_ctl_moved(struct engine *e); /* does what CTL_HANDOVER asked for; false: all stays here */
+int eng_accept(struct engine *e, int from); /* accept4(); -1: nobody, or turned away for want of descriptors */
 void eng_ctl_serve(struct engine *e); /* the control socket is ours now */
 uint64_t eng_ctl_adopt(struct engine *e, const struct ctl_client *c); /* owns the descriptors; its id here */
 bool eng_ctl_any(const struct engine *e);

@@ -218,7 +218,7 @@ void eng_free(struct engine *e)
     explicit_bzero(e->rnd, sizeof e->rnd);
     if (e->loop)
         ev_loop_destroy(e->loop);
-    int fds[] = { e->alarm_fd, e->epfd, e->diag_fd, e->log_fd, e->ctl_fd, e->move_to, e->move_reply, e->lock_fd, e->take_fd };
+    int fds[] = { e->reserve_fd, e->alarm_fd, e->epfd, e->diag_fd, e->log_fd, e->ctl_fd, e->move_to, e->move_reply, e->lock_fd, e->take_fd };
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
         if (fds[i] >= 0)
             close(fds[i]);
@@ -235,7 +235,7 @@ struct engine *eng_new(const struct eng_cfg *cfg, int *err, const char **why)
     *err = -ENOMEM;
     if (!e)
         return NULL;
-    e->alarm_fd = e->epfd = e->diag_fd = e->lo4 = e->lo6 = e->icmp4 = e->icmp6 = -1;
+    e->reserve_fd = e->alarm_fd = e->epfd = e->diag_fd = e->lo4 = e->lo6 = e->icmp4 = e->icmp6 = -1;
     e->move_to = e->move_reply = -1;
     e->lock_fd = cfg->lock_fd ? cfg->lock_fd : -1;
     e->take_fd = cfg->take_fd ? cfg->take_fd : -1;

@@ -4,6 +4,7 @@
  * what the stack has to send, reacts to its events, and sets the alarm. So work is done in batches, and nothing
  * re-enters anything. */
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -185,6 +186,7 @@ int eng_loop_open(struct engine *e, const char **why)
         return -ENOMEM;
     e->alarm_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     e->epfd = epoll_create1(EPOLL_CLOEXEC);
+    e->reserve_fd = fcntl(e->epfd, F_DUPFD_CLOEXEC, 0);
     e->diag_fd = eng_diag_open();
     if (e->alarm_fd < 0 || e->epfd < 0 || e->diag_fd < 0)
         return -errno;

@@ -23,7 +23,7 @@ static void on_ask(struct ev_loop *loop, ev_io *w, int events)
 {
     (void)loop, (void)events;
     struct engine *e = w->data;
-    int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    int fd = eng_accept(e, w->fd);
     if (fd >= 0 && eng_is_for_us(fd))
         eng_status_send(e, fd);
     else if (fd >= 0)

@@ -316,6 +316,31 @@ resource.setrlimit(resource.RLIMIT_NOFILE, limit); t = dial(ECHO); t.sendall(b"y
     assert out == "b'x'\nb'y'\n" and "kernel TCP" in told[1] and any("connected, MPTCP" in line for line in told), told
 
 
+def test_a_helper_without_descriptors_turns_programs_away(same, net):
+    """At once, for the kernel to carry them; its loop is not woken by them for ever, and who has it keeps it."""
+    import json
+    import resource
+    import time
+    from pathlib import Path
+    from conftest import HERE, MPTCP_RUN, PYTHON
+    import subprocess
+    code = "from near import *; s = dial(ECHO); print('up', flush=True); sys.stdin.read(1); s.sendall(b'x'); print(s.recv(1))"
+    p = net.client.popen([MPTCP_RUN, "--engine=helper", PYTHON, "-c", code], env={"PYTHONPATH": HERE, "WORD": "w"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert p.stdout.readline() == "up\n"
+    engines = json.loads(net.client.run([MPTCP_RUN.parent / "mptcp-stat", "--json", "--interval=0"]).stdout)
+    pid = next(e["pid"] for e in engines if e["helper"])
+    time_used = lambda: sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+    time.sleep(1)  # what it gives up in the first moments is given up
+    used = sorted(int(n.name) for n in Path(f"/proc/{pid}/fd").iterdir())
+    limit = next(n for n in range(len(used) + 1) if n not in used)  # the lowest free number
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]))
+    cpu = time_used()
+    out, told = same.run("a = time.monotonic(); s = dial(ECHO); print(time.monotonic() - a < 3); s.sendall(b'x'); print(s.recv(1))", "helper")
+    assert out == "True\nb'x'\n" and "kernel TCP" in told[0] and time_used() - cpu < 100, (out, told, time_used() - cpu)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+    assert p.communicate("x", timeout=10)[0] == "b'x'\n"
+
+
 def test_a_log_file_takes_no_number(same, tmp_path):
     """Not 0 of a program that was started without standard input, neither."""
     same("""
