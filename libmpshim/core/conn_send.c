@@ -152,12 +152,15 @@ static void arm_persist(struct view *w, mp_time now)
         if (!w->sf[i]->seg_head && w->sf[i]->v.timer[SFT_PERSIST] == MP_NEVER) sf_arm(w->sf[i], SFT_PERSIST, now + sf_persist_wait(w->sf[i]));
 }
 
-/* No path may carry more for its own window, whatever the connection's says. */
-static bool all_shut(const struct view *w)
+/* A path that may carry nothing for its own window, whatever the connection's says, is asked also while others go on: the ACK
+ * that opened it may be lost, and a peer that sends nothing there would not say it again (Linux). */
+static void ask_shut_paths(struct view *w, mp_time now)
 {
-    for (int i = 0; i < w->v.n; i++)
-        if (counts(w, i) && w->sf[i]->v.snd_una + w->sf[i]->v.snd_wnd > w->sf[i]->v.snd_nxt) return false;
-    return true;
+    for (int i = 0; i < w->v.n; i++) {
+        struct sf *s = w->sf[i];
+        if (!s->seg_head && s->v.snd_una + s->v.snd_wnd <= s->v.snd_nxt && s->v.timer[SFT_PERSIST] == MP_NEVER)
+            sf_arm(s, SFT_PERSIST, now + sf_persist_wait(s));
+    }
 }
 
 static bool send_new(struct mpc *c, struct mp_pkt *out, mp_time now)
@@ -173,10 +176,10 @@ static bool send_new(struct mpc *c, struct mp_pkt *out, mp_time now)
         arm_persist(&w, now);
         return false;
     }
+    ask_shut_paths(&w, now);
     int i = c->sched->pick(&w.v);
     if (i < 0) {
         note_limited(&w);
-        if (all_shut(&w)) arm_persist(&w, now);
         return false;
     }
     struct sf *s;

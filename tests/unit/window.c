@@ -431,3 +431,30 @@ TEST(a_shut_window_is_probed_beside_a_path_that_died) /* the ACK that opened it 
     }
     ROW("%s", "");
 }
+
+TEST(a_path_whose_window_stayed_shut_is_asked_while_others_go_on) /* or it would carry nothing more */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    lab_join(&l, 2);
+    P0->wnd = 0;
+    lab_ack_mp(&l, P0, 1, 1, 0);
+    uint64_t stream = 0;
+    int asked = 0;
+    for (int i = 0; i < 400; i++) {
+        lab_write(&l, 1000);
+        lab_wait(&l, MP_MS(10));
+        uint32_t end = sent_on(&l, P1, &stream);
+        for (; l.qi < l.qn; l.qi++) asked += l.q[l.qi].p == P0;
+        lab_ack_mp(&l, P1, 1, end, stream);
+    }
+    CHECK_EQ(stream, 400000);
+    CHECK(asked > 2 && asked < 10);
+    P0->wnd = 65535;
+    lab_ack_mp(&l, P0, 1, 1, stream);
+    lab_forget(&l);
+    lab_write(&l, 30000);
+    CHECK(lab_next_data(&l, P0)->len > 0);
+    lab_forget(&l);
+    lab_end(&l);
+}
