@@ -106,12 +106,12 @@ bool conn_any_other(const struct mpc *c, const struct sf *s)
     return false;
 }
 
+/* One that has sent its FIN brings nothing more to the coupling, and those of a peer that acknowledges none may be many. */
 struct mp_cc_group conn_cc_group(struct mpc *c, struct sf *self)
 {
-    struct mp_cc_group g = { 0 };
+    struct mp_cc_group g = { .n = 1, .s = { &self->v.cc } };
     for (struct sf *s = c->sfs; s && g.n < MP_CC_MAX_PATHS; s = s->next) {
-        if (s != self && (s->v.dead || !s->v.cc.active)) continue;
-        if (s == self) g.self = g.n;
+        if (s == self || s->v.dead || !s->v.cc.active || s->v.fin_sent) continue;
         g.s[g.n++] = &s->v.cc;
     }
     return g;

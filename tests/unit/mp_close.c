@@ -89,6 +89,23 @@ TEST(a_fin_of_one_subflow_ends_only_that)
     lab_end(&l);
 }
 
+TEST(a_subflow_that_has_sent_its_fin_is_no_sibling) /* to coupled congestion control: nothing new ever goes there */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct peer *p = lab_join(&l, 2);
+    CHECK_EQ(conn_cc_group(l.c, l.c->sfs).n, 2);
+    lab_send(&l, p, (struct seg){ .flags = MP_FIN | MP_ACK, .seq = 1, .ack = 1, .o = lab_dack(&l) });
+    lab_said(&l, p, MP_FIN, 0);
+    CHECK_EQ(conn_cc_group(l.c, l.c->sfs).n, 1);
+    for (struct sf *s = l.c->sfs; s; s = s->next) {
+        struct mp_cc_group g = conn_cc_group(l.c, s);
+        CHECK(g.s[g.self] == &s->v.cc);
+    }
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(an_abort_is_a_fast_close) /* 3.5 */
 {
     struct lab l = { 0 };
