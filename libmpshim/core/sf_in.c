@@ -26,13 +26,21 @@ static void answer_misfit(struct sf *s, uint32_t seglen, mp_time now)
 
 /* ---- opening ---- */
 
+/* 0: sent twice, it may have a time-out in it, ours or of a lost SYN/ACK. */
+static mp_dur handshake_time(const struct sf *s, mp_time now)
+{
+    const struct sf_seg *synack = s->v.passive && !s->v.initial ? s->seg_head : NULL; /* the ACK of it is not counted yet */
+    if (synack && synack->syn) return synack->sent_count == 1 ? now - synack->sent : 0;
+    return s->v.rtt_ack ? s->v.srtt : 0;
+}
+
 static void established(struct sf *s, mp_time now)
 {
     sf_set_state(s, SF_ESTABLISHED, now);
     s->v.cc.active = true;
     s->v.last_progress = now;
     s->v.round_end = s->v.snd_nxt;
-    s->v.rtt_syn = s->v.rtt_ack ? s->v.srtt : 0; /* sent twice, it may have a time-out in it, ours or of a lost SYN/ACK */
+    s->v.rtt_syn = handshake_time(s, now);
     if (s->c->v.keepalive) sf_arm(s, SFT_KEEPALIVE, now + MP_SEC(s->c->v.keepidle_s ? s->c->v.keepidle_s : 7200));
     conn_sf_established(s->c, s, now);
 }

@@ -186,7 +186,7 @@ static void seg_delivered(struct sf *s, struct sf_seg *g, struct ack_facts *f, m
     if (g->mtu_probe) pmtu_passed(s);
     g->mtu_probe = false;
     if (!g->lost) s->v.pipe -= mp_min(s->v.pipe, seg_bytes(g));
-    if (g->sent_count == 1) f->rtt = now - g->sent;
+    if (g->sent_count == 1) f->rtt = mp_max(now - g->sent, 1); /* 0: none */
     if (g->sent > f->latest) {
         f->latest = g->sent;
         f->again = g->sent_count > 1;

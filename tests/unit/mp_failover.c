@@ -441,6 +441,29 @@ TEST(a_proxy_that_acknowledges_early_is_no_fallback)
     lab_end(&l);
 }
 
+TEST(a_proxy_at_a_servers_door_does_not_end_a_join) /* its ACKs come in no time at all */
+{
+    struct lab l = { 0 };
+    lab_server(&l);
+    struct mp_local m = lab_local(2);
+    mp_stack_local_add(l.st, &m, l.now);
+    struct peer *p = lab_syn(&l, 2, 5002, lab_join_syn(&l));
+    lab_expect_options(lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0), MP_JOIN);
+    lab_wait(&l, LAB_RTT);
+    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_join_ack(&l, p) });
+    uint32_t seen = 1;
+    for (int i = 0; i < 100 && seen < 20000; i++) {
+        lab_write(&l, 5000);
+        for (; top(&l, p) > seen; lab_ack(&l, p, 1, seen)) seen = top(&l, p);
+        lab_wait(&l, MP_MS(10));
+    }
+    CHECK(seen >= 20000);
+    CHECK_EQ(lab_info(&l).nsubflows, 2);
+    lab_expect_counter(&l, subflow_reset_out, 0);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(what_only_a_proxy_acknowledged_is_kept_and_sent_again) /* RFC 8684 3.3.6 */
 {
     struct lab l = { 0 };

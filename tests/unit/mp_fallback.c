@@ -144,6 +144,7 @@ TEST(unconfirmed_ack_of_data_without_data_ack)
     lab_client_unconfirmed(&l);
     lab_write(&l, 100);
     lab_expect(&l, P0, MP_ACK, 1, 1, 100);
+    lab_wait(&l, LAB_RTT);
     lab_ack(&l, P0, 1, 101);
     CHECK_EQ(lab_info(&l).why, MP_WHY_PENDING); /* a proxy's, perhaps */
     lab_wait(&l, lab_sf(&l, 0).rto);

@@ -106,9 +106,10 @@ TEST(a_server_lets_the_fresh_subflow_replace_one_in_trouble)
     o.join.addr_id = 0; /* over the same path */
     struct peer *p = lab_syn(&l, 1, 5002, o);
     lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0);
+    lab_wait(&l, LAB_RTT);
     lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_join_ack(&l, p) });
     uint64_t carried = 0;
-    for (lab_wait(&l, MP_MS(100)); l.qi < l.qn; l.qi++)
+    for (lab_wait(&l, LAB_RTT / 2); l.qi < l.qn; l.qi++) /* before anything is overdue */
         if (l.q[l.qi].p == p) carried += l.q[l.qi].len;
     CHECK_EQ(carried, 5000);
     CHECK_EQ(lab_info(&l).nsubflows, 1);
