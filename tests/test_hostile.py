@@ -27,7 +27,7 @@ def test_the_stream_arrives_whole_in_time(arena, cell):
     if boxes.known(cell):
         pytest.skip(boxes.known(cell))
     verdict = arena.run(cell)
-    assert verdict.outcome != "failed", verdict
+    assert verdict.outcome != "failed", str(verdict)
 
 
 @pytest.mark.parametrize("mid", [False, True], ids=["start", "mid"])
