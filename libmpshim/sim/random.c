@@ -150,10 +150,18 @@ static void random_ifaces(struct sim_rng *r, struct sim_scen *sc)
     sc->conn.v6 = sc->client_iface[0].families == 2 || (sc->client_iface[0].families == 3 && chance(r, 50));
 }
 
+/* The first is the only path that the client knows of, or the only one there is at first. */
+static bool one_path(const struct sim_scen *sc)
+{
+    for (int i = 1; i < sc->npaths; i++)
+        if (!sc->server_iface[i].quiet && !sc->client_iface[i].starts_down && !sc->server_iface[i].starts_down) return false;
+    return true;
+}
+
 /* Over the only path a second subflow comes up as well: between the other family's addresses, or after an outage. */
 static bool one_path_joins(const struct sim_scen *sc)
 {
-    return sc->npaths == 1 && ((sc->client_iface[0].families == 3 && sc->server_iface[0].families == 3) || sc->nchanges > 3);
+    return one_path(sc) && ((sc->client_iface[0].families == 3 && sc->server_iface[0].families == 3) || sc->nchanges > 3);
 }
 
 /* RFC 8684 3.7: a connection that may have two subflows cannot fall back. When the path that carried it begins to take the
