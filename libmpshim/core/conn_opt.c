@@ -38,7 +38,8 @@ static void window_of_bare(struct mpc *c, const struct sf *s)
 }
 
 /* The peer acknowledges data without a DATA_ACK: options die on the way (RFC 8684 3.7). At the start such ACKs tell when they are
- * all that comes in that time, or data with one, which nobody but the peer makes; later three in a row on the only subflow there
+ * all that comes in that time, or data with one, which nobody but the peer makes; so it is, too, while DSSs come but no DATA_ACK of
+ * data ever did; later three in a row on the only subflow there
  * ever was, for a proxy may make ACKs of its own. */
 static bool stripped(struct mpc *c, struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now)
 {
@@ -51,9 +52,11 @@ static bool stripped(struct mpc *c, struct sf *s, const struct mp_pkt *p, const 
     bool probed = c->v.fin_sent && c->v.data_rexmits > 1 && !p->data.len && !(p->flags & MP_FIN);
     bool counts = (s->v.acked_new && s->v.snd_una > 1) || probed;
     if (counts && !s->v.bare_acks++) s->v.bare_since = now;
-    if (c->v.fb == FB_CONFIRMED) return conn_single(c) && s->v.bare_acks >= (conn_unheard(c) && !probed ? 1 : 3);
+    bool confirmed = c->v.fb == FB_CONFIRMED;
+    if (confirmed && (!conn_single(c) || s->v.bare_acks >= 3)) return conn_single(c);
+    if (confirmed && (probed || !conn_unheard(c))) return false;
     if (probed) return s->v.bare_acks > 1;
-    if (counts && !c->v.fin_sent && c->v.sf_ever == 1) window_of_bare(c, s);
+    if (counts && !confirmed && !c->v.fin_sent && c->v.sf_ever == 1) window_of_bare(c, s);
     if (counts && s->v.bare_acks == 1 && !c->v.fin_sent) c->v.timer[CT_DATA_REXMIT] = now + bare_wait(s); /* conn_timer.c: nothing more comes */
     return s->v.bare_acks && (p->data.len || p->flags & MP_FIN || conn_bare_for_long(s, now));
 }

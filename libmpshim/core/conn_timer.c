@@ -83,7 +83,7 @@ static void data_rexmit_tick(struct mpc *c, mp_time now)
     /* The peer may have fallen back (conn_opt.c): sending twice would take that way out from us, and give it wrong bytes. So
      * it is if nothing but ACKs without DSS ever came, which a proxy may have made, and all that we may send is acknowledged. */
     bool doubt = c->sfs && c->sfs->v.initial && (c->sfs->v.bare_acks || c->v.fb == FB_UNCONFIRMED) && !conn_any_other(c, c->sfs);
-    if (!held && doubt && !conn_join_open(c) && ((c->v.fb == FB_UNCONFIRMED && conn_bare_for_long(c->sfs, now)) || ++c->v.data_rexmits > 2)) {
+    if (!held && doubt && !conn_join_open(c) && ((conn_unheard(c) && conn_bare_for_long(c->sfs, now)) || ++c->v.data_rexmits > 2)) {
         conn_fallback(c, c->sfs, FB_ACK_WITHOUT_DSS, MP_WHY_NO_OPTION_ACK, now);
         return;
     }

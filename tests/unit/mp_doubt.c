@@ -215,6 +215,7 @@ TEST(a_join_given_up_by_the_peer_does_not_hinder_the_fallback) /* however often 
     lab_write(&l, 100);
     lab_forget(&l);
     lab_ack(&l, P0, 1, 101);
+    lab_wait(&l, lab_sf(&l, 0).rto);
     plain_works_and_is_told(&l, MP_WHY_NO_OPTION_ACK, 101, 1);
 }
 

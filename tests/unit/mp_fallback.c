@@ -186,6 +186,39 @@ TEST(unconfirmed_ack_of_a_proxy_that_is_late) /* as late as the peer's own, for 
     lab_end(&l);
 }
 
+/* The peer's data comes with mappings, so that this ACK is not its own: only a queue made it late (sim_matrix, a proxy and a
+ * server that sends). */
+TEST(confirmed_ack_of_a_proxy_that_is_late)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    lab_write(&l, 100);
+    lab_forget(&l);
+    lab_wait(&l, 2 * LAB_RTT);
+    lab_ack(&l, P0, 1, 101);
+    CHECK(lab_info(&l).multipath);
+    lab_ack_mp(&l, P0, 1, 101, 100);
+    lab_wait(&l, MP_SEC(3));
+    CHECK(lab_info(&l).multipath);
+    lab_expect_counter(&l, fallback, 0);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(confirmed_ack_without_data_ack_and_no_other) /* one is enough, when none of our data was ever heard of */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    lab_write(&l, 100);
+    lab_forget(&l);
+    lab_wait(&l, LAB_RTT);
+    lab_ack(&l, P0, 1, 101);
+    lab_wait(&l, lab_sf(&l, 0).rto);
+    CHECK_EQ(lab_info(&l).why, MP_WHY_NO_OPTION_ACK);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 static mp_time next_question(struct lab *l) /* a segment below the window, which any TCP answers; when it went out */
 {
     for (mp_time end = l->now + MP_SEC(60); l->now < end; lab_wait(l, MP_MS(10)))
