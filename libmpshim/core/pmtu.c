@@ -18,10 +18,12 @@ static uint32_t ceiling(const struct sf *s)
     return (uint32_t)(s->c->v.max_seg ? mp_min(most, s->c->v.max_seg + header(s)) : most);
 }
 
+/* RFC 5681 3.1: the least window, that after a loss, is one segment, also when segments become large at once (seed 455609). */
 static void set_mtu(struct sf *s, uint32_t mtu)
 {
     s->v.mtu = mtu;
     sf_update_mss(s);
+    if (s->v.cc.active) s->v.cc.cwnd = mp_max(s->v.cc.cwnd, s->v.mss);
 }
 
 static void search(struct sf *s, uint32_t hi)

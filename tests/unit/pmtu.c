@@ -4,6 +4,8 @@
 
 #include <errno.h>
 
+#include "core/stack_int.h"
+
 #define FULL 1448u /* of 1500: headers, timestamps */
 
 /* A plain client whose peer takes full segments. */
@@ -14,7 +16,7 @@ static void client(struct lab *l)
     lab_expect(l, &l->p[0], MP_SYN, 0, 0, 0);
     lab_wait(l, LAB_RTT);
     struct mp_opts o = lab_syn_options(l, (struct mp_opts){ 0 });
-    o.mss = 1460;
+    o.mss = (uint16_t)(l->mtu - 40);
     l->p[0].ts = true;
     lab_send(l, &l->p[0], (struct seg){ .flags = MP_SYN | MP_ACK, .ack = 1, .o = o });
     lab_expect(l, &l->p[0], MP_ACK, 1, 1, 0);
@@ -142,5 +144,24 @@ TEST(after_an_outage_the_first_probe_finds_the_size_from_before)
     lab_expect_counter(&l, mtu_probe, 1);
     lab_expect_counter(&l, mtu_raised, 1);
     CHECK_EQ(mtu(&l), 1500);
+    lab_end(&l);
+}
+
+TEST(the_window_is_one_segment_at_least_when_segments_become_larger) /* RFC 5681 3.1: as after a time-out */
+{
+    struct lab l = { .mtu = 8000 };
+    client(&l);
+    time_out(&l, 2);
+    for (int i = 0; i < 50 && !mp_stack_counter(l.st, MP_E_mtu_probe); i++) {
+        lab_write(&l, 20 * FULL);
+        lab_wait(&l, LAB_RTT);
+        if (!mp_stack_counter(l.st, MP_E_mtu_probe)) lab_ack(&l, &l.p[0], 1, highest(&l));
+    }
+    struct sf *sf = l.c->sfs;
+    sf->v.cc.cwnd = 2 * FULL; /* the congestion control has cut it meanwhile */
+    pmtu_passed(sf);
+    CHECK_EQ(mtu(&l), 8000);
+    CHECK_EQ(sf->v.cc.cwnd, sf->v.mss);
+    lab_forget(&l);
     lab_end(&l);
 }
