@@ -413,6 +413,7 @@ void pm_kick(struct sf *s, mp_time now)
     s->v.backoff = s->v.persists = 0;
     if (s->v.state == SF_SYN_SENT && now - s->v.created < MP_SEC(60)) s->v.syn_tries = 0;
     if (s->v.aside) s->v.probes = 1; /* has the peer given it up meanwhile? */
+    if (s->v.send_capable_ack && s->c->v.fb == FB_UNCONFIRMED) s->v.ack_now = true; /* the server may wait for its third ACK */
     if (s->seg_head) sf_arm(s, SFT_REXMIT, now);
     if (s->v.timer[SFT_PERSIST] != MP_NEVER) sf_arm(s, SFT_PERSIST, now);
 }

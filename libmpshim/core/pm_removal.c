@@ -37,6 +37,8 @@ void pm_tick_removed(struct sf *s, mp_time now)
         if (!s->seg_head) s->v.stale = false;
     } else if (s->v.removed_probes < REMOVED_PROBES)
         ask_removed(s, now);
-    else if (conn_any_other(s->c, s))
+    else if (conn_any_other(s->c, s)) {
+        s->v.silent = !s->c->v.server; /* announced again, it is knocked at as what we found silent ourselves (silence.c) */
         sf_abort(s, MP_RST_UNSPECIFIED, true, now);
+    }
 }

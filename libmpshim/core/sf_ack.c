@@ -141,7 +141,8 @@ bool sf_emit_ack(struct sf *s, struct mp_pkt *out, mp_time now)
     struct mpc *c = s->c;
     struct mp_opts o = { 0 };
     mp_ssn ssn = s->v.snd_nxt;
-    if (s->v.probes) { /* below the window: the peer must answer, RFC 9293 3.8.4 */
+    bool third = s->v.ack_now && s->v.send_capable_ack && c->v.fb == FB_UNCONFIRMED; /* first, with its own number */
+    if (s->v.probes && !third) { /* below the window: the peer must answer, RFC 9293 3.8.4 */
         s->v.probes = 0;
         ssn = s->v.snd_una - 1;
     }

@@ -222,6 +222,22 @@ TEST(a_removed_address_ends_its_subflow)
     lab_end(&l);
 }
 
+TEST(an_address_that_went_silent_is_knocked_at_when_it_is_told_anew) /* twice a second, as at a path found silent here */
+{
+    struct lab l = { 0 };
+    joined_at_address_4(&l);
+    say(&l, (struct mp_opts){ .mp = MP_OPT_HAS(MP_REMOVE_ADDR), .remove_addr = { 1, { 4 } } });
+    lab_wait(&l, MP_MS(1500)); /* it answers nothing */
+    CHECK_EQ(lab_info(&l).nsubflows, 1);
+    lab_forget(&l);
+    say(&l, add_addr(&l, 4, 3, 0));
+    lab_wait(&l, MP_SEC(3));
+    int syns = 0;
+    for (; l.qi < l.qn; l.qi++) syns += (l.q[l.qi].flags & MP_SYN) != 0;
+    CHECK(syns >= 6 && syns <= 7);
+    lab_end(&l);
+}
+
 TEST(an_address_that_is_told_anew_is_joined_at_once) /* whatever failed on the way to it before */
 {
     struct lab l = { 0 };

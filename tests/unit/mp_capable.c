@@ -89,6 +89,21 @@ TEST(either_side_asks_for_checksums)
     lab_end(&l);
 }
 
+TEST(the_third_ack_is_repeated_when_its_link_is_back) /* the server may have none, and what it repeats may be swallowed */
+{
+    struct lab l = { 0 };
+    lab_client_unconfirmed(&l);
+    struct mp_local m = lab_local(1);
+    mp_stack_local_del(l.st, 1, &m.ip, l.now);
+    lab_wait(&l, MP_SEC(5));
+    lab_forget(&l);
+    mp_stack_local_add(l.st, &m, l.now);
+    lab_pump(&l);
+    lab_expect_options(lab_expect(&l, P0, MP_ACK, 1, 1, 0), MP_CAPABLE);
+    lab_expect(&l, P0, MP_ACK, 0, 1, 0); /* what any server answers */
+    lab_end(&l);
+}
+
 TEST(the_server_takes_the_keys_from_the_third_ack)
 {
     struct lab l = { 0 };
