@@ -153,8 +153,9 @@ bool pm_is_barred(struct mpc *c, const struct mp_addr *ip) { return barred(c, ip
 static bool pair_usable(struct mpc *c, const struct mp_local *l, const struct pm_remote *r, mp_time *when)
 {
     struct mp_stack *st = c->st;
-    /* An address that the peer took back is tried again when nothing else is left: it may be back, and nobody could say so. */
-    if (!r->used && conn_nlive(c)) return false;
+    /* An address that the peer took back is tried again when no other subflow is up, which a join on its way is not (simulation
+     * seed 471986): it may be back, and nobody could say so. */
+    if (!r->used && conn_nsync(c)) return false;
     if (r->at.ip.family != l->ip.family || pair_in_use(c, l, &r->at) || pm_is_barred(c, &l->ip)) return false;
     if (r->id == 0 && c->v.no_join_initial) return false; /* RFC 8684 3.1 C flag */
     if (!st->ops.route(st->arg, l->ifindex, &l->ip, &r->at.ip, c->v.mark)) return false;

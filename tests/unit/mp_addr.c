@@ -258,6 +258,28 @@ TEST(an_address_that_is_told_anew_is_joined_at_once) /* whatever failed on the w
     lab_end(&l);
 }
 
+TEST(a_removed_address_is_tried_when_only_joins_are_left) /* its return could not be told */
+{
+    struct lab l = { 0 };
+    struct peer *p = joined_at_address_4(&l);
+    struct mp_endpoint removed = p->peer;
+    say(&l, (struct mp_opts){ .mp = MP_OPT_HAS(MP_REMOVE_ADDR), .remove_addr = { 1, { 4 } } });
+    lab_wait(&l, MP_MS(1500));
+    CHECK_EQ(lab_info(&l).nsubflows, 1);
+    struct mp_local two = lab_local(2);
+    mp_stack_local_add(l.st, &two, l.now);
+    lab_pump(&l);
+    CHECK(l.q[l.qn - 1].flags & MP_SYN); /* which nobody answers */
+    CHECK(!mp_endpoint_eq(&l.q[l.qn - 1].k.dst, &removed));
+    lab_forget(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_RST | MP_ACK, .seq = 1, .ack = 1 });
+    lab_wait(&l, MP_MS(500));
+    bool again = false;
+    for (; l.qi < l.qn; l.qi++) again |= (l.q[l.qi].flags & MP_SYN) && mp_endpoint_eq(&l.q[l.qi].k.dst, &removed);
+    CHECK(again);
+    lab_end(&l);
+}
+
 TEST(a_removed_address_whose_join_is_not_up_is_given_up)
 {
     struct lab l = { 0 };
