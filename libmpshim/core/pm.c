@@ -112,13 +112,16 @@ static bool may_join(const struct mpc *c)
     return !c->v.server && conn_mp(c) && c->v.fb == FB_CONFIRMED && !c->v.closing && !c->v.err && !(c->v.fin_acked && c->v.fin_consumed);
 }
 
+#define LATE MP_SEC(1) /* a join that is not up by then keeps no other one back where none is up */
+
 /* How much a pair would add: 2 an interface without any subflow, 1 a peer address without any when the peer has more
  * addresses than we have interfaces, 0 nothing new. Several subflows of one connection over the same two interfaces
  * compete with each other, and coupled windows keep the losers small for seconds. */
 static int pair_worth(const struct mpc *c, const struct mp_local *l, const struct pm_remote *r)
 {
-    bool if_used = false, remote_used = false;
+    bool if_used = false, remote_used = false, alone = !conn_nsync(c);
     for (const struct sf *s = c->sfs; s; s = s->next) {
+        if (alone && c->st->now - s->v.created >= LATE) continue; /* its path may let no join through (simulation seed 506361) */
         if (s->v.dead || s->v.mute || s->v.reset_pending || s->v.aside || s->v.state > SF_CLOSE_WAIT || s->v.fin_queued || conn_abandoned(s)) continue;
         if_used |= s->v.ifindex == l->ifindex;
         remote_used |= mp_addr_eq(&s->v.remote.ip, &r->at.ip);
@@ -224,7 +227,7 @@ void pm_run(struct mpc *c, mp_time now)
         again = now + MP_SEC(1);
         break;
     }
-    c->v.timer[CT_PM] = again;
+    c->v.timer[CT_PM] = conn_nsync(c) ? again : mp_min(again, now + LATE);
 }
 
 bool pm_path_spoils(struct mpc *c, const struct sf *s)

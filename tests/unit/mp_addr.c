@@ -280,6 +280,24 @@ TEST(a_removed_address_is_tried_when_only_joins_are_left) /* its return could no
     lab_end(&l);
 }
 
+TEST(joins_that_do_not_come_up_keep_no_pair_back_when_nothing_else_is_up)
+{
+    struct lab l = { 0 };
+    struct peer *p = joined_at_address_4(&l);
+    struct mp_local two = lab_local(2);
+    mp_stack_local_add(l.st, &two, l.now);
+    lab_pump(&l);
+    lab_forget(&l);
+    lab_send(&l, p, (struct seg){ .flags = MP_RST | MP_ACK, .seq = 1, .ack = 1 });
+    lab_send(&l, P0, (struct seg){ .flags = MP_RST | MP_ACK, .seq = 1, .ack = 1 });
+    lab_wait(&l, MP_SEC(4));
+    bool tried[2][2] = { { false } }; /* by each interface, to each address */
+    for (; l.qi < l.qn; l.qi++)
+        if (l.q[l.qi].flags & MP_SYN) tried[l.q[l.qi].k.ifindex == 2][mp_endpoint_eq(&l.q[l.qi].k.dst, &p->peer)] = true;
+    CHECK(tried[0][0] && tried[0][1] && tried[1][0] && tried[1][1]);
+    lab_end(&l);
+}
+
 TEST(a_removed_address_whose_join_is_not_up_is_given_up)
 {
     struct lab l = { 0 };
