@@ -147,6 +147,7 @@ def test_needs_only_libc(fake):
     assert re.findall(r"NEEDED.*\[(.*)\]", out) == ["libc.so.6"]
 
 
+@pytest.mark.needs("strace")
 def test_a_program_without_tcp_opens_nothing(fake):
     r = run(["strace", "-f", "-o", "/dev/stdout", "true"], fake)
     if r.returncode:

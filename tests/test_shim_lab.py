@@ -467,7 +467,7 @@ def web(net):
 
 
 @pytest.mark.parametrize("side", [0, 1], ids=["kernel server", "shim server"])
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", [pytest.param(p, marks=pytest.mark.needs(p)) if p in ("wget", "node", "perl") else p for p in PROGRAMS])
 def test_program(net, web, tmp_path, program, side):
     command = PROGRAMS[program].replace("URL", "http://HOST:PORT/f").replace("HOST", FAR).replace("PORT", str(web[side])).replace("OUT", str(tmp_path))
     sums = {}

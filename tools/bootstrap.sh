@@ -40,7 +40,10 @@ if [ $tests = 1 ]; then
     need_program ping iputils-ping
     need_program setpriv util-linux
     need_program setcap libcap2-bin
-    need_program dpkg-buildpackage dpkg-dev
+    need build-essential # what a Debian package may count on, and a C++ compiler for include/mpshim.h
+    need_program sysctl procps
+    need_program strace strace
+    need_program wget wget
     need_program openssl openssl
 fi
 if [ $apps = 1 ]; then # only for "make apps"
