@@ -19,6 +19,8 @@ import pytest
 
 import lab as lab_package
 
+os.environ["PYTHONUNBUFFERED"] = "1"  # programs that end by os._exit() have said what they had to say
+
 TIMING_LOCK = Path(tempfile.gettempdir(), "libmpshim-timing.lock")
 
 
