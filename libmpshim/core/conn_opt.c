@@ -37,10 +37,9 @@ static void window_of_bare(struct mpc *c, const struct sf *s)
     conn_set_edge(c, c->v.snd_nxt - (s->v.snd_nxt - s->v.snd_una) + s->v.snd_wnd);
 }
 
-/* The peer acknowledges data without a DATA_ACK: options die on the way (RFC 8684 3.7). At the start such ACKs tell when they are
- * all that comes in that time, or data with one, which nobody but the peer makes; so it is, too, while DSSs come but no DATA_ACK of
- * data ever did; later three in a row on the only subflow there
- * ever was, for a proxy may make ACKs of its own. */
+/* The peer acknowledges data without a DATA_ACK: options die on the way (RFC 8684 3.7). At the start, and while DSSs come but no
+ * DATA_ACK of data ever did, such ACKs tell when they are all that comes in that time, or data with one, which nobody but the peer
+ * makes; later three in a row on the only subflow there ever was, for a proxy may make ACKs of its own. */
 static bool stripped(struct mpc *c, struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now)
 {
     if (o->mp) s->v.bare_acks = 0;
@@ -53,9 +52,12 @@ static bool stripped(struct mpc *c, struct sf *s, const struct mp_pkt *p, const 
     bool counts = (s->v.acked_new && s->v.snd_una > 1) || probed;
     if (counts && !s->v.bare_acks++) s->v.bare_since = now;
     bool confirmed = c->v.fb == FB_CONFIRMED;
-    if (confirmed && (!conn_single(c) || s->v.bare_acks >= 3)) return conn_single(c);
-    if (confirmed && (probed || !conn_unheard(c))) return false;
-    if (probed) return s->v.bare_acks > 1;
+    if (confirmed) {
+        if (!conn_single(c)) return false;
+        if (s->v.bare_acks >= 3) return true;
+        if (probed || !conn_unheard(c)) return false;
+    } else if (probed)
+        return s->v.bare_acks > 1;
     if (counts && !confirmed && !c->v.fin_sent && c->v.sf_ever == 1) window_of_bare(c, s);
     if (counts && s->v.bare_acks == 1 && !c->v.fin_sent) c->v.timer[CT_DATA_REXMIT] = now + bare_wait(s); /* conn_timer.c: nothing more comes */
     return s->v.bare_acks && (p->data.len || p->flags & MP_FIN || conn_bare_for_long(s, now));

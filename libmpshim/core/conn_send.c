@@ -69,32 +69,30 @@ static uint32_t piece(struct mpc *c, struct sf *s, uint64_t room, uint64_t want)
     return (uint32_t)n;
 }
 
-/* Not for data that was sent before: a peer that answers without options may have fallen back, and would take it as new. */
-static void drop_doubtful(struct view *w)
+static void keep(struct view *w, bool (*good)(const struct sf *s))
 {
     int n = 0;
     for (int i = 0; i < w->v.n; i++) {
-        if (w->sf[i]->v.initial && w->sf[i]->v.bare_acks) continue;
+        if (!good(w->sf[i])) continue;
         w->sf[n] = w->sf[i];
         w->v.path[n++] = w->v.path[i];
     }
     w->v.n = n;
 }
 
+/* Not for data that was sent before: a peer that answers without options may have fallen back, and would take it as new. */
+static bool undoubted(const struct sf *s) { return !s->v.initial || !s->v.bare_acks; }
+
+static bool has_flight(const struct sf *s) { return s->seg_head; }
+
 /* RFC 8684 3.3.5: the window is relative to the DATA_ACK. Before its first DATA_ACK Linux takes that for no window at all, and
  * drops what comes out of order (its counter NoDSSInWindow) though the subflow has acknowledged it: 240 ms were lost until it
  * was sent again. So the first flight keeps to one subflow, and comes in order. */
 static void keep_first_flight(const struct mpc *c, struct view *w)
 {
-    struct view one = { .v = w->v };
     if (c->v.window_told || c->v.tx_plain) return;
-    one.v.n = 0;
-    for (int i = 0; i < w->v.n; i++) {
-        if (!w->sf[i]->seg_head) continue;
-        one.sf[one.v.n] = w->sf[i];
-        one.v.path[one.v.n++] = w->v.path[i];
-    }
-    if (one.v.n) *w = one;
+    for (int i = 0; i < w->v.n; i++)
+        if (has_flight(w->sf[i])) return keep(w, has_flight);
 }
 
 /* A segment from below the window asks for an ACK (RFC 9293 3.8.4), which brings a DATA_ACK before there is data to send. */
@@ -111,7 +109,7 @@ static bool send_reinjected(struct mpc *c, struct mp_pkt *out, mp_time now)
     struct view w;
     if (!r || !conn_may_send_twice(c)) return false;
     make_view(c, &w, r->from, now);
-    drop_doubtful(&w);
+    keep(&w, undoubted);
     if (!w.v.n) return false; /* the one that holds it lives, and sends it again by itself */
     int i = fastest(&w);
     if (i < 0) return false;
@@ -144,23 +142,24 @@ static bool counts(const struct view *w, int i)
     return !live || !w->v.path[i].stale;
 }
 
+static void wait_for_window(struct sf *s, mp_time now)
+{
+    if (!s->seg_head && s->v.timer[SFT_PERSIST] == MP_NEVER) sf_arm(s, SFT_PERSIST, now + sf_persist_wait(s));
+}
+
 static void arm_persist(struct view *w, mp_time now)
 {
     for (int i = 0; i < w->v.n; i++)
         if (counts(w, i) && w->sf[i]->seg_head) return; /* an ACK is still to come */
-    for (int i = 0; i < w->v.n; i++)
-        if (!w->sf[i]->seg_head && w->sf[i]->v.timer[SFT_PERSIST] == MP_NEVER) sf_arm(w->sf[i], SFT_PERSIST, now + sf_persist_wait(w->sf[i]));
+    for (int i = 0; i < w->v.n; i++) wait_for_window(w->sf[i], now);
 }
 
 /* A path that may carry nothing for its own window, whatever the connection's says, is asked also while others go on: the ACK
  * that opened it may be lost, and a peer that sends nothing there would not say it again (Linux). */
 static void ask_shut_paths(struct view *w, mp_time now)
 {
-    for (int i = 0; i < w->v.n; i++) {
-        struct sf *s = w->sf[i];
-        if (!s->seg_head && s->v.snd_una + s->v.snd_wnd <= s->v.snd_nxt && s->v.timer[SFT_PERSIST] == MP_NEVER)
-            sf_arm(s, SFT_PERSIST, now + sf_persist_wait(s));
-    }
+    for (int i = 0; i < w->v.n; i++)
+        if (w->sf[i]->v.snd_una + w->sf[i]->v.snd_wnd <= w->sf[i]->v.snd_nxt) wait_for_window(w->sf[i], now);
 }
 
 static bool send_new(struct mpc *c, struct mp_pkt *out, mp_time now)

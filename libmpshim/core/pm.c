@@ -44,10 +44,16 @@ struct mpc_path_info *pm_path(struct mpc *c, const struct sf *s)
 
 /* ---- joins ---- */
 
+/* It leaves its pair of addresses to another. */
+static bool is_past(const struct sf *s)
+{
+    return s->v.dead || s->v.mute || s->v.reset_pending || s->v.state > SF_CLOSE_WAIT || s->v.fin_queued || conn_abandoned(s);
+}
+
 static bool pair_in_use(const struct mpc *c, const struct mp_local *l, const struct mp_endpoint *r)
 {
     for (const struct sf *s = c->sfs; s; s = s->next) {
-        if (s->v.dead || s->v.mute || s->v.reset_pending || s->v.state > SF_CLOSE_WAIT || s->v.fin_queued || conn_abandoned(s)) continue;
+        if (is_past(s)) continue;
         if (s->v.ifindex == l->ifindex && mp_addr_eq(&s->v.local.ip, &l->ip) && mp_endpoint_eq(&s->v.remote, r)) return true;
     }
     return false;
@@ -122,7 +128,7 @@ static int pair_worth(const struct mpc *c, const struct mp_local *l, const struc
     bool if_used = false, remote_used = false, alone = !conn_nsync(c);
     for (const struct sf *s = c->sfs; s; s = s->next) {
         if (alone && c->st->now - s->v.created >= LATE) continue; /* its path may let no join through (simulation seed 506361) */
-        if (s->v.dead || s->v.mute || s->v.reset_pending || s->v.aside || s->v.state > SF_CLOSE_WAIT || s->v.fin_queued || conn_abandoned(s)) continue;
+        if (is_past(s) || s->v.aside) continue;
         if_used |= s->v.ifindex == l->ifindex;
         remote_used |= mp_addr_eq(&s->v.remote.ip, &r->at.ip);
     }

@@ -235,7 +235,6 @@ bool sf_can_carry(const struct sf *s)
 
 void sf_rtt_sample(struct sf *s, mp_dur rtt)
 {
-    if (rtt == 0) rtt = 1;
     if (!s->v.srtt) {
         s->v.srtt = rtt;
         s->v.rttvar = rtt / 2;

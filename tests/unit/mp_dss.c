@@ -24,18 +24,24 @@ TEST(data_is_mapped_with_64_bit_numbers)
     lab_end(&l);
 }
 
+/* A server whose client has asked for something and has joined, and has sent no DATA_ACK yet. */
+static void joined_before_a_data_ack(struct lab *l)
+{
+    lab_server_unconfirmed(l);
+    struct mp_opts o = lab_map(l, 0, 1, 100, false);
+    o.dss.has_ack = false; /* a request, with the keys: so Linux sends it */
+    lab_send(l, &l->p[0], (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100, .o = o });
+    lab_forget(l);
+    struct peer *p = lab_syn(l, 2, 5002, lab_join_syn(l));
+    lab_expect(l, p, MP_SYN | MP_ACK, 0, 1, 0);
+    lab_wait(l, LAB_RTT);
+    lab_send(l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_join_ack(l, p) });
+}
+
 TEST(the_first_flight_keeps_to_one_subflow) /* Linux drops what comes out of order before it has sent its first DATA_ACK */
 {
     struct lab l = { 0 };
-    lab_server_unconfirmed(&l);
-    struct mp_opts o = lab_map(&l, 0, 1, 100, false);
-    o.dss.has_ack = false; /* a request, with the keys: so Linux sends it */
-    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100, .o = o });
-    lab_forget(&l);
-    struct peer *p = lab_syn(&l, 2, 5002, lab_join_syn(&l));
-    lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0);
-    lab_wait(&l, LAB_RTT);
-    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_join_ack(&l, p) });
+    joined_before_a_data_ack(&l);
     lab_forget(&l);
     lab_write(&l, 100000);
     lab_pump(&l);
@@ -61,15 +67,7 @@ TEST(the_first_flight_keeps_to_one_subflow) /* Linux drops what comes out of ord
 TEST(a_window_that_was_not_told_is_asked_for) /* so that the first flight need not keep to one subflow */
 {
     struct lab l = { 0 };
-    lab_server_unconfirmed(&l);
-    struct mp_opts o = lab_map(&l, 0, 1, 100, false);
-    o.dss.has_ack = false;
-    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100, .o = o });
-    lab_forget(&l);
-    struct peer *p = lab_syn(&l, 2, 5002, lab_join_syn(&l));
-    lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0);
-    lab_wait(&l, LAB_RTT);
-    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_join_ack(&l, p) });
+    joined_before_a_data_ack(&l);
     bool asked = false;
     for (lab_pump(&l); l.qi < l.qn; l.qi++) asked |= l.q[l.qi].p == P0 && l.q[l.qi].seq == 0 && !l.q[l.qi].len;
     CHECK(asked); /* below the window */
