@@ -191,11 +191,7 @@ static bool has_privilege_of_its_own(const char *program)
     return (st.st_mode & S_ISUID && st.st_uid == 0) || getxattr(program, "security.capability", caps, sizeof caps) > 0;
 }
 
-static bool find_program(char program[PATH_MAX])
-{
-    if (shim_is_uprooted || !shim_dir()[0]) return false;
-    return snprintf(program, PATH_MAX, "%s/mpshim-engine", shim_dir()) < PATH_MAX && !access(program, X_OK);
-}
+static bool find_program(char program[PATH_MAX]) { return shim_beside(program, "mpshim-engine") && !access(program, X_OK); }
 
 bool shim_helper_possible(void)
 {

@@ -237,7 +237,7 @@ void shim_tell(int host, struct ctl_req *q)
 
 /* ---- inside ---- */
 
-const char *shim_dir(void)
+static const char *own_dir(void)
 {
     static char dir[PATH_MAX];
     Dl_info i;
@@ -248,6 +248,11 @@ const char *shim_dir(void)
     if (slash) *slash = 0;
     snprintf(dir, sizeof dir, "%s", path);
     return dir;
+}
+
+bool shim_beside(char path[PATH_MAX], const char *name)
+{
+    return !shim_is_uprooted && own_dir()[0] && snprintf(path, PATH_MAX, "%s/%s", own_dir(), name) < PATH_MAX;
 }
 
 bool shim_is_privileged(void)
@@ -262,8 +267,7 @@ static void engine_thread_begins(void) { shim_is_engine = true; }
 static int (*engine_start(const char **why))(const struct eng_cfg *, const char **)
 {
     char path[PATH_MAX];
-    if (shim_is_uprooted || !shim_dir()[0]) return *why = SHIM_UPROOTED, NULL;
-    if (snprintf(path, sizeof path, "%s/libmpshim-engine.so", shim_dir()) >= (int)sizeof path) return NULL;
+    if (!shim_beside(path, "libmpshim-engine.so")) return *why = SHIM_UPROOTED, NULL;
     void *lib = dlopen(path, SHIM_DLOPEN), *f = lib ? dlsym(lib, "mpshim_engine_start") : NULL;
     if (f) return (int (*)(const struct eng_cfg *, const char **))f;
     const char *e = dlerror();

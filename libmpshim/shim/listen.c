@@ -192,7 +192,7 @@ bool shim_any_filtered(void)
 {
     for (int fd = 0; fd < shim_fd_top(); fd++) {
         struct shim_fd *f = shim_find(fd);
-        if (f && f->kind == SHIM_LISTENER && f->host == SHIM_HOST_HELPER && f->filtered && f->cookie == shim_cookie(fd)) return true;
+        if (shim_needs_helper(f) && f->cookie == shim_cookie(fd)) return true;
     }
     return false;
 }

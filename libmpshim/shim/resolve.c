@@ -19,7 +19,7 @@ static resolve_fn *companion(void)
     static _Atomic(resolve_fn *) known;
     resolve_fn *f = atomic_load(&known);
     char path[PATH_MAX];
-    if (f || shim_is_uprooted || !shim_dir()[0] || snprintf(path, sizeof path, "%s/libmpshim-resolve.so", shim_dir()) >= (int)sizeof path) return f;
+    if (f || !shim_beside(path, "libmpshim-resolve.so")) return f;
     void *lib = dlopen(path, SHIM_DLOPEN);
     f = lib ? (resolve_fn *)dlsym(lib, "mpshim_resolve") : NULL;
     if (!f) shim_log(1, "%s", dlerror());

@@ -6,6 +6,7 @@
 #define SHIM_H
 
 #include <errno.h>
+#include <limits.h>
 #include <netdb.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -193,8 +194,9 @@ int shim_helper_connect(bool start, const char **detail);
 int shim_helper_replace(void); /* ours takes the place of one of another version; 0 or -errno */
 bool shim_helper_possible(void); /* it may be started by this user */
 int shim_identity_connect(const union ctl_addr *identity); /* to the engine whose identity this is (engine/asksock.h); fd or -errno */
-/* host.c: the directory that libmpshim.so is in, "" if unknown. */
-const char *shim_dir(void);
+/* host.c: the path of a file beside libmpshim.so, be it there or not. false: unknown, or the root directory is another now, where
+ * anybody may have put something under that name. */
+bool shim_beside(char path[PATH_MAX], const char *name);
 /* Flags for our own libraries: programs carry other OpenSSLs. The sanitizers' runtimes refuse DEEPBIND. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SHIM_DLOPEN (RTLD_NOW | RTLD_LOCAL)
@@ -225,7 +227,11 @@ bool shim_is_carrier(int fd, struct shim_fd *f, union ctl_addr *identity, union 
 int shim_connect(int fd, const struct sockaddr *sa, socklen_t n);
 int shim_listen(int fd, int backlog);
 void shim_listen_again(void); /* the helper is gone: another takes its listeners, or the kernel */
-bool shim_any_filtered(void); /* listeners that are deaf without an engine */
+static inline bool shim_needs_helper(const struct shim_fd *f) /* a listener that is deaf without it */
+{
+    return f && f->kind == SHIM_LISTENER && f->host == SHIM_HOST_HELPER && f->filtered;
+}
+bool shim_any_filtered(void); /* there are such */
 void shim_watch(void);        /* watch.c: a thread sees to it that they have one */
 bool shim_watches(void);
 void shim_watch_stop(void);   /* for good */

@@ -313,8 +313,7 @@ static int finish_accept(int listener, int fd, struct sockaddr *sa, socklen_t *n
 /* The descriptor of a listener that is deaf without an engine: a forked child has no thread that sees to that yet. */
 static void watched(int fd)
 {
-    struct shim_fd *l = shim_find(fd);
-    if (SHIM_UNLIKELY(l && l->kind == SHIM_LISTENER && l->filtered && l->host == SHIM_HOST_HELPER)) shim_watch();
+    if (SHIM_UNLIKELY(shim_needs_helper(shim_find(fd)))) shim_watch();
 }
 
 int w_accept(int fd, struct sockaddr *sa, socklen_t *n)
