@@ -13,6 +13,8 @@
 
 #include "engine/host.h"
 
+#define ENGINE_STACK_BYTES (1024 * 1024) /* at least; address space, mapped as it is touched */
+
 /* ---- host: a thread of the program ---- */
 
 struct start {
@@ -104,6 +106,14 @@ static void *engine_thread(void *arg)
     return NULL;
 }
 
+/* The default follows RLIMIT_STACK and the program (pthread_setattr_default_np), whose threads may need little. */
+static void room_for_engine(pthread_attr_t *attr)
+{
+    size_t n = 0;
+    if (pthread_attr_getstacksize(attr, &n) == 0 && n < ENGINE_STACK_BYTES)
+        pthread_attr_setstacksize(attr, ENGINE_STACK_BYTES);
+}
+
 static int thread_create(struct start *s)
 {
     pthread_t t;
@@ -111,6 +121,7 @@ static int thread_create(struct start *s)
     sigset_t all, old;
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    room_for_engine(&attr);
     /* The C library keeps its own signals open in this set: setuid() in the program must still reach this thread. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);

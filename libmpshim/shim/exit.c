@@ -7,6 +7,7 @@
  * delivered, at most MPSHIM_DRAIN_MS. */
 #include <stdarg.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "shim/shim.h"
 
@@ -163,58 +164,73 @@ int w_execveat(int dir, const char *path, char *const argv[], char *const envp[]
     return REAL(execveat)(dir, path, argv, envp, flags);
 }
 
-/* The list forms become the array forms; the array lives on the stack, as in libc. */
-static size_t count(va_list ap)
+/* The list forms become the array forms. As libc, no more stack is taken than the list needs; a long one has pages of its own,
+ * as a signal handler may exec. */
+struct list {
+    size_t n; /* with the last one, which is NULL */
+    char **argv, *few[32];
+    va_list ap;
+};
+
+static bool list_room(struct list *l, const char *arg)
 {
-    size_t n = 1;
     va_list c;
-    va_copy(c, ap);
-    while (va_arg(c, char *)) n++;
+    va_copy(c, l->ap);
+    l->n = arg ? 2 : 1;
+    while (arg && va_arg(c, char *)) l->n++;
     va_end(c);
-    return n;
+    l->argv = l->few;
+    if (l->n <= sizeof l->few / sizeof *l->few) return true;
+    l->argv = mmap(NULL, l->n * sizeof *l->argv, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (l->argv != MAP_FAILED) return true;
+    errno = E2BIG;
+    return false;
 }
 
-static void collect(char **argv, size_t n, const char *arg, va_list ap)
+static void list_take(struct list *l, const char *arg)
 {
-    argv[0] = (char *)arg;
-    for (size_t i = 1; i <= n; i++) argv[i] = va_arg(ap, char *); /* the last one is NULL */
+    l->argv[0] = (char *)arg;
+    for (size_t i = 1; i < l->n; i++) l->argv[i] = va_arg(l->ap, char *);
 }
 
-#define MAX_LIST_ARGS 1024
-#define ARGS_FROM(arg)                                   \
-    va_list ap;                                          \
-    va_start(ap, arg);                                   \
-    size_t n = arg ? count(ap) : 0;                      \
-    char *argv[MAX_LIST_ARGS + 1];                       \
-    if (n > MAX_LIST_ARGS) {                             \
-        va_end(ap);                                      \
-        errno = E2BIG;                                   \
-        return -1;                                       \
-    }                                                    \
-    argv[0] = NULL;                                      \
-    if (n) collect(argv, n, arg, ap)
+static int list_end(struct list *l, int r)
+{
+    int saved = errno;
+    if (l->argv != l->few) munmap(l->argv, l->n * sizeof *l->argv);
+    errno = saved;
+    return r;
+}
+
+#define LIST_FROM(l, arg)                      \
+    struct list l;                             \
+    va_start(l.ap, arg);                       \
+    bool has_room = list_room(&l, arg);        \
+    if (has_room) list_take(&l, arg)
 
 int w_execl(const char *path, const char *arg, ...)
 {
-    ARGS_FROM(arg);
-    va_end(ap);
+    LIST_FROM(l, arg);
+    va_end(l.ap);
+    if (!has_room) return -1;
     before_exec();
-    return REAL(execv)(path, argv);
+    return list_end(&l, REAL(execv)(path, l.argv));
 }
 
 int w_execlp(const char *file, const char *arg, ...)
 {
-    ARGS_FROM(arg);
-    va_end(ap);
+    LIST_FROM(l, arg);
+    va_end(l.ap);
+    if (!has_room) return -1;
     before_exec();
-    return REAL(execvp)(file, argv);
+    return list_end(&l, REAL(execvp)(file, l.argv));
 }
 
 int w_execle(const char *path, const char *arg, ...)
 {
-    ARGS_FROM(arg);
-    char *const *envp = n ? va_arg(ap, char *const *) : environ;
-    va_end(ap);
+    LIST_FROM(l, arg);
+    char *const *envp = has_room ? va_arg(l.ap, char *const *) : NULL;
+    va_end(l.ap);
+    if (!has_room) return -1;
     before_exec();
-    return REAL(execve)(path, argv, envp);
+    return list_end(&l, REAL(execve)(path, l.argv, envp));
 }

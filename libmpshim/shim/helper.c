@@ -193,11 +193,17 @@ static bool has_privilege_of_its_own(const char *program)
 
 static bool find_program(char program[PATH_MAX]) { return shim_beside(program, "mpshim-engine") && !access(program, X_OK); }
 
-bool shim_helper_possible(void)
+static void look_at_program(void *possible)
 {
     char program[PATH_MAX];
-    if (!find_program(program)) return false;
-    return shim_is_privileged() || has_privilege_of_its_own(program);
+    *(bool *)possible = find_program(program) && (shim_is_privileged() || has_privilege_of_its_own(program));
+}
+
+bool shim_helper_possible(void)
+{
+    bool possible = false;
+    shim_on_stack(look_at_program, &possible);
+    return possible;
 }
 
 /* The same for the same settings in any order: FNV-1a of each, summed. */

@@ -326,6 +326,14 @@ static int start_inside(const char **why)
     return 0;
 }
 
+struct starting { const char **why; int r; };
+
+static void start_inside_there(void *p)
+{
+    struct starting *s = p;
+    s->r = start_inside(s->why);
+}
+
 /* For now: the program may close some, or raise its limit. */
 static bool is_short(int err)
 {
@@ -338,7 +346,9 @@ static bool have_inside(const char **why)
 {
     if (host_alive(&hosts[SHIM_HOST_INSIDE])) return true;
     if (inside_failed) return *why = inside_failed, false;
-    int r = start_inside(why);
+    struct starting s = {.why = why};
+    shim_on_stack(start_inside_there, &s);
+    int r = s.r;
     if (r == 0) return true;
     if (!*why || !**why) *why = strerrordesc_np(-r);
     if (!is_short(r)) inside_failed = *why;
@@ -363,8 +373,10 @@ static int hello(int fd, int log)
     return r ? r : rep.result;
 }
 
+struct opening { bool start; int log; const char **why; int fd; };
+
 /* A helper may end, for want of work, just as it is found; then the next one is asked. */
-static int helper_open(bool start, int log, const char **why)
+static int helper_open_here(bool start, int log, const char **why)
 {
     int fd = -1, r = -EPIPE;
     for (int tries = 0; tries < 3 && (means_gone(r) || r == -EPROTO); tries++) {
@@ -377,6 +389,19 @@ static int helper_open(bool start, int log, const char **why)
     }
     *why = r == -EPROTO ? "the running mpshim-engine has another version" : "mpshim-engine does not answer";
     return r;
+}
+
+static void helper_open_there(void *p)
+{
+    struct opening *o = p;
+    o->fd = helper_open_here(o->start, o->log, o->why);
+}
+
+static int helper_open(bool start, int log, const char **why)
+{
+    struct opening o = {.start = start, .log = log, .why = why};
+    shim_on_stack(helper_open_there, &o);
+    return o.fd;
 }
 
 void shim_helper_retry(void) { helper_failed = NULL; }
@@ -429,10 +454,16 @@ bool shim_hand_over(void)
     return r == 0;
 }
 
-bool shim_helper_runs(void)
+static void look_for_helper(void *p)
 {
     const char *why;
-    int fd = shim_helper_connect(false, &why);
+    *(int *)p = shim_helper_connect(false, &why);
+}
+
+bool shim_helper_runs(void)
+{
+    int fd = -1;
+    shim_on_stack(look_for_helper, &fd);
     if (fd >= 0) sys_close(fd);
     return fd >= 0;
 }

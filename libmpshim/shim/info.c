@@ -86,7 +86,7 @@ static uint32_t in_own_queue(int fd)
 
 /* Windows and counts are the subflows' together; times those of the first subflow; bytes the program's. The state is
  * the program's own socket's, which follows both ends. */
-static void tcp_info(int fd, const struct ctl_info *c, struct tcp_info *out, socklen_t room)
+static SHIM_APART void tcp_info(int fd, const struct ctl_info *c, struct tcp_info *out, socklen_t room)
 {
     struct tcp_info sum, one;
     if (!c->n) return;
@@ -158,16 +158,21 @@ void shim_packet_options(int fd, struct shim_fd *f, void *v, socklen_t n)
 
 /* SIOCOUTQ: bytes that the peer has not acknowledged; SIOCOUTQNSD: those not sent yet. Part of them lies in the
  * program's own socket, the rest is the engine's. */
+static SHIM_APART void set_queued(int fd, unsigned long request, int *v)
+{
+    struct shim_fd *f = shim_find(fd);
+    struct ctl_info c;
+    if (!f || f->kind != SHIM_CARRIER || shim_query_info(fd, f, &c)) return;
+    uint64_t held = c.rep.unacked_bytes + c.conn.bytes_acked - c.rep.bytes_sent;
+    uint64_t sum = in_own_queue(fd) + (request == SIOCOUTQ ? c.rep.unacked_bytes : c.conn.unsent + held);
+    *v = sum > INT32_MAX ? INT32_MAX : (int)sum;
+}
+
 int w_ioctl(int fd, unsigned long request, void *arg)
 {
     int saved = errno, r = REAL(ioctl)(fd, request, arg);
     if (SHIM_LIKELY(request != SIOCOUTQ && request != SIOCOUTQNSD) || r < 0 || !arg) return r;
-    struct shim_fd *f = shim_find(fd);
-    struct ctl_info c;
-    if (!f || f->kind != SHIM_CARRIER || shim_query_info(fd, f, &c)) return r;
-    uint64_t held = c.rep.unacked_bytes + c.conn.bytes_acked - c.rep.bytes_sent;
-    uint64_t sum = in_own_queue(fd) + (request == SIOCOUTQ ? c.rep.unacked_bytes : c.conn.unsent + held);
-    *(int *)arg = sum > INT32_MAX ? INT32_MAX : (int)sum;
+    set_queued(fd, request, arg);
     errno = saved;
     return r;
 }

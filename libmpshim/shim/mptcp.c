@@ -278,13 +278,25 @@ int shim_mpshim_set(int fd, int opt, const void *v, socklen_t n)
     return (int)shim_ret(r, saved);
 }
 
+struct question { int fd, level, opt; void *v; socklen_t *n; int r; }; /* r: -errno, or that it is the kernel's */
+enum { FOR_KERNEL = 1 };
+
+static void answer(void *p)
+{
+    struct question *q = p;
+    struct ctl_info c;
+    q->r = FOR_KERNEL;
+    if (q->level == SOL_MPTCP && !shim_is_readable(q->n) && is_ours(q->fd, &c)) q->r = -EFAULT;
+    else if (!q->v || !shim_is_readable(q->n) || (int)*q->n < 0) return;
+    else if (q->level == SOL_MPSHIM) q->r = sol_mpshim_get(q->fd, q->opt, q->v, q->n);
+    else if (is_ours(q->fd, &c)) q->r = sol_mptcp_get(&c, q->opt, q->v, q->n);
+}
+
 int shim_mptcp_get(int fd, int level, int opt, void *v, socklen_t *n)
 {
-    struct ctl_info c;
+    struct question q = {fd, level, opt, v, n, 0};
     int saved = errno;
-    if (level == SOL_MPTCP && !shim_is_readable(n) && is_ours(fd, &c)) return (int)shim_ret(-EFAULT, saved);
-    if (!v || !shim_is_readable(n) || (int)*n < 0) return REAL(getsockopt)(fd, level, opt, v, n);
-    if (level == SOL_MPSHIM) return (int)shim_ret(sol_mpshim_get(fd, opt, v, n), saved);
-    if (!is_ours(fd, &c)) return REAL(getsockopt)(fd, level, opt, v, n);
-    return (int)shim_ret(sol_mptcp_get(&c, opt, v, n), saved);
+    shim_on_stack(answer, &q);
+    errno = saved;
+    return q.r == FOR_KERNEL ? REAL(getsockopt)(fd, level, opt, v, n) : (int)shim_ret(q.r, saved);
 }

@@ -14,15 +14,21 @@
 
 typedef int resolve_fn(const char *name, int families, const char *interfaces, int timeout_ms, struct resolve_answer *out);
 
+static void load(void *p)
+{
+    char path[PATH_MAX];
+    if (!shim_beside(path, "libmpshim-resolve.so")) return;
+    void *lib = dlopen(path, SHIM_DLOPEN);
+    *(resolve_fn **)p = lib ? (resolve_fn *)dlsym(lib, "mpshim_resolve") : NULL;
+    if (!*(resolve_fn **)p) shim_log(1, "%s", dlerror());
+}
+
 static resolve_fn *companion(void)
 {
     static _Atomic(resolve_fn *) known;
     resolve_fn *f = atomic_load(&known);
-    char path[PATH_MAX];
-    if (f || !shim_beside(path, "libmpshim-resolve.so")) return f;
-    void *lib = dlopen(path, SHIM_DLOPEN);
-    f = lib ? (resolve_fn *)dlsym(lib, "mpshim_resolve") : NULL;
-    if (!f) shim_log(1, "%s", dlerror());
+    if (f) return f;
+    shim_on_stack(load, &f);
     atomic_store(&known, f);
     return f;
 }

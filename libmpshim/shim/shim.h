@@ -29,6 +29,7 @@
 
 #define SHIM_LIKELY(x) __builtin_expect(!!(x), 1)
 #define SHIM_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define SHIM_APART __attribute__((noinline)) /* a large frame that only few calls of its caller need */
 
 /* ---- the real calls (real.c) ---- */
 
@@ -154,6 +155,9 @@ int shim_own_high(int fd);               /* moves fd to a high number, close-on-
 void shim_own_add(_Atomic int *slot);    /* *slot is such a descriptor or -1, for ever */
 void shim_own_dodge(int fd);             /* the program is about to take this number: go elsewhere */
 int shim_own_sorted(int *v, int max);    /* all, ascending */
+
+/* Runs work(arg) on a large stack, in this thread: for what must work on a small one and needs more than some KB (stack.c). */
+void shim_on_stack(void (*work)(void *), void *arg);
 
 /* ---- hosts and requests (host.c) ---- */
 
