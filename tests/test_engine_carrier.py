@@ -546,3 +546,25 @@ def test_garbage_does_no_harm(engine):
         engine.ctl.s.send(os.urandom(n))
     engine.ctl.s.send(b"\1\0\77\0" + bytes(400))
     assert engine.ctl.ask(ctl.HELLO).result == 0
+
+
+def test_messages_cannot_fill_the_engines_table_of_descriptors(engine):
+    """Empty messages that bring descriptors, a log said twice, more descriptors than a question has room for."""
+    fds, null = engine.fds(), [os.open("/dev/null", os.O_RDWR) for _ in range(3)]
+    held = engine.connect("10.1.1.1", 7)
+    ask = "\0mpshim-id/" + socket.inet_aton(held.getpeername()[0]).hex()
+    for _ in range(20):
+        k = ctl.Ctl(engine.path)
+        for _ in range(3):
+            assert k.ask(ctl.HELLO, null[:1]).result == 0
+        socket.send_fds(k.s, [b""], null)
+        k.close()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as g:
+            g.connect(ask)
+            socket.send_fds(g, [bytes(ctl.Req(version=2, op=ctl.QUERY))], null[:2])
+            assert len(g.recv(1000)) == ctl.C.sizeof(ctl.Rep)
+    held.close()
+    for fd in null:
+        os.close(fd)
+    engine.settled()
+    assert engine.holds(fds)

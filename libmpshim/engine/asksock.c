@@ -45,12 +45,13 @@ static void serve(struct guest *g, const struct ctl_req *q, int shown)
     (void)send(g->io.fd, &info, n, MSG_NOSIGNAL | MSG_DONTWAIT); /* lost only if the asker has gone */
 }
 
-/* shown: the socket that came with it. There is room for no more, and the kernel closes what finds none. */
+/* shown: the socket that came with it. There is room for no more (CMSG_SPACE has it for two), and the kernel closes what
+ * finds none. */
 static ssize_t receive(int fd, struct ctl_req *q, int *shown)
 {
     union { struct cmsghdr h; char b[CMSG_SPACE(sizeof(int))]; } ctl;
     struct iovec v = { q, sizeof *q };
-    struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = &ctl, .msg_controllen = sizeof ctl };
+    struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = &ctl, .msg_controllen = CMSG_LEN(sizeof(int)) };
     ssize_t n = recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     struct cmsghdr *c = n < 0 ? NULL : CMSG_FIRSTHDR(&m);
     if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))

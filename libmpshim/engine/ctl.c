@@ -60,6 +60,8 @@ static void do_hello(struct ctl_conn *k, struct ctl_msg *m)
 {
     struct ctl_rep rep = reply_to(&m->q);
     rep.result = m->q.version == CTL_VERSION ? 0 : -EPROTO;
+    if (k->log_fd >= 0)
+        close(k->log_fd); /* it says hello once more */
     k->log_fd = take_fd(m, 1);
     k->verbose = k->log_fd >= 0 ? (int)m->q.value : 0;
     if (rep.result == 0 && k->e->is_listening)
@@ -411,6 +413,7 @@ static void on_message(struct ev_loop *loop, ev_io *w, int events)
         if (r == -EAGAIN || r == -EINTR || r == -EMFILE)
             return;
         if (r <= 0) {
+            msg_done(&m); /* a message of no bytes looks like the end, and may bring descriptors */
             conn_ended(k);
             return;
         }
