@@ -82,10 +82,21 @@ static bool is_allowed(const char *range, const char *value)
     return false;
 }
 
-/* "CC=lia" becomes "cc=lia". Kept for the life of the process: a program may rewrite its environment. */
+/* Texts are kept for the life of the process: a program may rewrite its environment. All within reach of a leak checker. */
+static struct kept { struct kept *next; char text[]; } *all_kept;
+
+static char *keep(const char *text)
+{
+    struct kept *k = malloc(sizeof *k + strlen(text) + 1);
+    if (!k) return NULL;
+    k->next = all_kept, all_kept = k;
+    return strcpy(k->text, text);
+}
+
+/* "CC=lia" becomes "cc=lia". */
 static char *lowered(const char *setting)
 {
-    char *s = strdup(setting);
+    char *s = keep(setting);
     for (char *p = s; p && *p && *p != '='; p++)
         if (*p >= 'A' && *p <= 'Z') *p += 'a' - 'A';
     return s;
@@ -154,7 +165,7 @@ static void take(struct reading *r, const char *setting)
 static void take_files(struct reading *r, const char *text)
 {
     bool mine = true;
-    char *copy = strdup(text), *save = NULL; /* kept: settings point into it */
+    char *copy = keep(text), *save = NULL; /* settings point into it */
     for (char *p = copy ? strtok_r(copy, ";", &save) : NULL; p; p = strtok_r(NULL, ";", &save)) {
         size_t n = strlen(p);
         if (*p == '[' && p[n - 1] == ']') {

@@ -262,13 +262,21 @@ bool shim_is_privileged(void)
     return syscall(SYS_capget, &h, d) == 0 && (d[0].effective & (1u << CAP_NET_RAW));
 }
 
+/* Programs carry other OpenSSLs, hence DEEPBIND; a sanitizer's runtime ends the process for it. */
+static bool has_sanitizer(void) { return dlsym(RTLD_DEFAULT, "__sanitizer_print_stack_trace") != NULL; }
+
+void *shim_open_library(const char *path)
+{
+    return dlopen(path, RTLD_NOW | RTLD_LOCAL | (has_sanitizer() ? 0 : RTLD_DEEPBIND));
+}
+
 static void engine_thread_begins(void) { shim_is_engine = true; }
 
 static int (*engine_start(const char **why))(const struct eng_cfg *, const char **)
 {
     char path[PATH_MAX];
     if (!shim_beside(path, "libmpshim-engine.so")) return *why = SHIM_UPROOTED, NULL;
-    void *lib = dlopen(path, SHIM_DLOPEN), *f = lib ? dlsym(lib, "mpshim_engine_start") : NULL;
+    void *lib = shim_open_library(path), *f = lib ? dlsym(lib, "mpshim_engine_start") : NULL;
     if (f) return (int (*)(const struct eng_cfg *, const char **))f;
     const char *e = dlerror();
     shim_log(1, "%s", e ? e : path);
@@ -345,6 +353,7 @@ static bool is_short(int err)
 static bool have_inside(const char **why)
 {
     if (host_alive(&hosts[SHIM_HOST_INSIDE])) return true;
+    if (!inside_failed && shim_conf.engine == SHIM_AUTO && has_sanitizer()) inside_failed = "the program runs under a sanitizer, which would look at the engine too";
     if (inside_failed) return *why = inside_failed, false;
     struct starting s = {.why = why};
     shim_on_stack(start_inside_there, &s);

@@ -18,7 +18,7 @@ static void load(void *p)
 {
     char path[PATH_MAX];
     if (!shim_beside(path, "libmpshim-resolve.so")) return;
-    void *lib = dlopen(path, SHIM_DLOPEN);
+    void *lib = shim_open_library(path);
     *(resolve_fn **)p = lib ? (resolve_fn *)dlsym(lib, "mpshim_resolve") : NULL;
     if (!*(resolve_fn **)p) shim_log(1, "%s", dlerror());
 }

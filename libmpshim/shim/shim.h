@@ -201,12 +201,7 @@ int shim_identity_connect(const union ctl_addr *identity); /* to the engine whos
 /* host.c: the path of a file beside libmpshim.so, be it there or not. false: unknown, or the root directory is another now, where
  * anybody may have put something under that name. */
 bool shim_beside(char path[PATH_MAX], const char *name);
-/* Flags for our own libraries: programs carry other OpenSSLs. The sanitizers' runtimes refuse DEEPBIND. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SHIM_DLOPEN (RTLD_NOW | RTLD_LOCAL)
-#else
-#define SHIM_DLOPEN (RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND)
-#endif
+void *shim_open_library(const char *path); /* dlopen() of one of ours */
 bool shim_is_privileged(void); /* CAP_NET_RAW is effective */
 
 /* ---- addresses (truth.c) ---- */

@@ -1,7 +1,12 @@
 """Descriptors and processes: duplicates, passing, fork, exec, signals, threads, and the end."""
+import os
 import signal
+import subprocess
+from pathlib import Path
 
 import pytest
+
+MPTCP_RUN = Path(__file__).resolve().parents[2] / os.environ.get("B", "build") / "mptcp-run"
 
 
 def test_dup2_over_a_connection(same):
@@ -409,3 +414,37 @@ signal.signal(signal.SIGTERM, lambda *a: got.append(1)); os.kill(os.getpid(), si
 print(signal.signal(signal.SIGHUP, signal.SIG_IGN) == signal.SIG_DFL); os.kill(os.getpid(), signal.SIGHUP); print("alive", flush=True)
 signal.signal(signal.SIGTERM, signal.SIG_DFL); os.kill(os.getpid(), signal.SIGTERM)
 """, status=-15)
+
+
+SANITIZED = r"""
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+int main(void)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(7101)};
+    char *room = malloc(1000);
+    int s = socket(AF_INET, SOCK_STREAM, 0);
+    inet_pton(AF_INET, "10.10.1.1", &a.sin_addr);
+    if (connect(s, (void *)&a, sizeof a) || write(s, "sanitized", 9) != 9) return perror("connect"), 1;
+    printf("%.*s\n", (int)read(s, room, 1000), room);
+    free(room);
+    return 0;
+}
+"""
+
+
+@pytest.mark.needs("gcc")
+@pytest.mark.parametrize("kind", ["address", "thread", "undefined"])
+def test_program_built_with_a_sanitizer(net, tmp_path, kind):
+    """Their runtimes end a process that loads a library with RTLD_DEEPBIND. ASan wants to be the first library."""
+    program = tmp_path / "sanitized"
+    if subprocess.run(["gcc", f"-fsanitize={kind}", "-x", "c", "-", "-o", program], input=SANITIZED, text=True).returncode:
+        pytest.skip(f"gcc has no -fsanitize={kind}")
+    first = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
+    env = {"LD_PRELOAD": first} if kind == "address" else {}
+    for engine in ("auto", "helper"):
+        done = net.client.run([MPTCP_RUN, "-v", f"--engine={engine}", program], env=env, timeout=40, check=False)
+        assert (done.returncode, done.stdout) == (0, "sanitized\n"), done.stderr
+        assert "connected, MPTCP" in done.stderr and "ERROR" not in done.stderr, done.stderr
