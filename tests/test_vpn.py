@@ -118,8 +118,11 @@ def test_a_tunnel_that_dies_takes_everything_with_it(vpn, family):
 def test_a_transfer_from_before_goes_on_in_the_tunnel(lab, family, up):
     vpn, file = Vpn(lab.two_path(rate="20M")), make_file(10 * MB)
     running = begin(vpn, file, family, up)
-    vpn.up()
-    with vpn.nothing_beside(), Watch(vpn.net) as seen:
+    with contextlib.ExitStack() as watched:
+        with vpn.net.slowly():
+            vpn.up()
+            watched.enter_context(vpn.nothing_beside())
+            seen = watched.enter_context(Watch(vpn.net))
         got = running.result()
     assert got.sha256 == file.sha256
     assert seen.moved(vpn.client, "tun0") > file.size / 4
@@ -131,7 +134,8 @@ def test_plain_tcp_from_before_waits_until_the_vpn_is_gone(lab, up):
     """The kernel's own would send into the tunnel, with an address that leads nowhere there, and wait as well."""
     vpn, file = Vpn(lab.two_path(rate="20M")), make_file(5 * MB)
     running = begin(vpn, file, 4, up, mptcp=False)
-    vpn.up()
+    with vpn.net.slowly():
+        vpn.up()
     with vpn.nothing_beside():
         time.sleep(0.5)
         had = sent(running, vpn.net)
@@ -144,11 +148,13 @@ def test_plain_tcp_from_before_waits_until_the_vpn_is_gone(lab, up):
 def test_a_vpn_that_goes_gives_the_paths_back(lab):
     vpn, file = Vpn(lab.two_path(rate="20M")), make_file(20 * MB)
     running = begin(vpn, file, 4, up=True)
-    vpn.up()
-    with vpn.nothing_beside():
-        time.sleep(0.5)
-    vpn.down()
-    with Watch(vpn.net) as seen:
+    with contextlib.ExitStack() as watched:
+        with vpn.net.slowly():
+            vpn.up()
+            with vpn.nothing_beside():
+                time.sleep(0.5)
+            vpn.down()
+            seen = watched.enter_context(Watch(vpn.net))
         got = running.result()
     assert got.sha256 == file.sha256
     for device in "eth0", "eth1":
@@ -165,7 +171,8 @@ def test_a_server_answers_nobody_beside_it(lab):
     source = ["--interface", FAR[4]]                   # one that is not on the link: the VPN has the way to it
     running = CurlRun(vpn.server, url, options=source)
     running.wait_for(MB)
-    vpn.up()
+    with vpn.net.slowly():
+        vpn.up()
     with vpn.nothing_beside():
         time.sleep(0.3)
         had = running.size()

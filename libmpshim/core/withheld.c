@@ -12,7 +12,7 @@ static void withhold(struct mpc *c, struct sf *s, mp_time now)
     st_count(c->st, MP_E_subflow_withheld, 1, c);
     if (s->v.initial && !c->v.established)
         race_hurry(c, now); /* its SYN waits; another path's may go */
-    else if (conn_mp(c) && s->v.join_done)
+    else if (conn_mp(c) && s->v.state >= SF_ESTABLISHED) /* a join too that waits for its fourth ACK: the peer has it up already */
         pm_set_aside(c, s, now);
     else if (conn_mp(c))
         sf_die(s, ENETDOWN, now);

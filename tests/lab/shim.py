@@ -59,7 +59,7 @@ class CurlRun:
         self.host, self.url, self.timeout, self.put = host, url, timeout, put
         self.out = Path(host.scratch("curl-"), "got")
         os.chmod(self.out.parent, 0o777)                # other users run curl too
-        command = [*wrap, "curl", "-sS", "-o", self.out, "-w", "%{stderr}%{json}\n", "--max-time", str(timeout), *options]
+        command = [*wrap, "curl", "-sS", "-o", self.out, "-w", "%{json}\n", "--max-time", str(timeout), *options]
         command += ["-T", str(getattr(put, "path", put))] if put else []
         self.process = host.popen([*command, url], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                   stderr=subprocess.PIPE)
@@ -78,14 +78,12 @@ class CurlRun:
 
     def result(self, check=True):
         try:
-            _, err = self.process.communicate(timeout=self.timeout + 10)
+            said, told = self.process.communicate(timeout=self.timeout + 10)   # apart: curl says it in pieces, between which lines of -v may come
         finally:
             self.host.stop(self.process)
-        lines = [line for line in err.splitlines() if line.startswith('{"')]
-        if not lines or check and self.process.returncode:
-            raise RuntimeError(f"curl {self.url}: exit {self.process.returncode}\n{err}")
-        told = "\n".join(line for line in err.splitlines() if line not in lines)
-        return Curl(json.loads(lines[-1]), self.process.returncode, told, self._digest())
+        if not said or check and self.process.returncode:
+            raise RuntimeError(f"curl {self.url}: exit {self.process.returncode}\n{told}")
+        return Curl(json.loads(said), self.process.returncode, told.rstrip("\n"), self._digest())
 
     def _digest(self):
         if not self.out.exists():

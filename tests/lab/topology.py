@@ -90,6 +90,17 @@ class Lab:
         for link, settings in zip(self.link, links):
             link.set(**settings)
 
+    @contextlib.contextmanager
+    def slowly(self, rate="5M"):
+        """All links at this rate meanwhile: what is under way is not over before this machine, however busy, has changed what it is
+        to meet."""
+        before = [link.settings["rate"] for link in self.link]
+        for link in self.link:
+            link.set(rate=rate)
+        yield
+        for link, was in zip(self.link, before):
+            link.set(rate=was)
+
     def close(self):
         """Ends all programs and removes all namespaces; may be called twice."""
         with contextlib.ExitStack() as stack:        # each step runs, whatever fails

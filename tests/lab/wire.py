@@ -29,7 +29,7 @@ class Link:
     """One emulated link. Direction a2b is from the client's side, b2a to it."""
 
     def __init__(self, wire, index):
-        self.wire, self.index = wire, index
+        self.wire, self.index, self.settings = wire, index, {}
         self.devices = f"l{index}a", f"l{index}b"
 
     def set(self, direction="both", **settings):
@@ -39,6 +39,8 @@ class Link:
         """
         text = " ".join(f"{key}={_text(value)}" for key, value in settings.items())
         self.wire.command(f"set {self.index} {direction} {text}")
+        if direction == "both":
+            self.settings.update(settings)
 
     def hook(self, *boxes, direction="both", **settings):
         """Replaces the list of middleboxes: hook("strip-syn"); hook() for none.

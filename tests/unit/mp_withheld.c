@@ -153,6 +153,39 @@ TEST(a_join_under_way_is_given_up)
     lab_end(&l);
 }
 
+/* The peer has such a join up and counts it: unless it hears that the address is gone, it refuses others for it, as the kernel
+ * does beyond its limit, for as long as the connection lives. */
+TEST(a_join_that_the_peer_has_up_already_is_told_to_be_gone)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct mp_local m = lab_local(2), tunnel = lab_local(3);
+    mp_stack_local_add(l.st, &m, l.now);
+    struct got *g = next_syn(&l);
+    struct peer *half = g->p;
+    uint8_t id = g->o.join.addr_id;
+    lab_wait(&l, LAB_RTT);
+    lab_synack(&l, half, lab_join_synack(&l, half, 1));
+    lab_forget(&l); /* the third ACK was sent, the fourth is on its way */
+    route_elsewhere(&l, 2);
+    mp_stack_local_add(l.st, &tunnel, l.now);
+    lab_wait(&l, MP_MS(20));
+    answer_join(&l, 3);
+    lab_wait(&l, LAB_RTT);
+    bool told = false;
+    for (int i = 0; i < l.qn; i++)
+        for (int k = 0; (l.q[i].o.mp & MP_OPT_HAS(MP_REMOVE_ADDR)) && k < l.q[i].o.remove_addr.n; k++) told |= l.q[i].o.remove_addr.id[k] == id;
+    CHECK(told);
+    lab_forget(&l);
+    route_elsewhere(&l, 0);
+    lab_pump(&l);
+    bool reset = false;
+    for (int i = 0; i < l.qn; i++) reset |= l.q[i].p == half && (l.q[i].flags & MP_RST);
+    CHECK(reset); /* should the peer have it still */
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(a_first_syn_goes_through_the_tunnel_that_comes_up_meanwhile)
 {
     struct lab l = { 0 };
