@@ -82,6 +82,11 @@ def test_another_file_or_none(home, tmp_path):
     assert "No such file" in settings(home, "--config=/nowhere")[1]
 
 
+def test_a_file_that_cannot_be_read_is_told(home):
+    (home / ".config/mpshim.conf").mkdir(parents=True)
+    assert "mpshim.conf: Is a directory" in settings(home)[1]
+
+
 def test_switches(home):
     got, _ = settings(home, "--strict", "--no-checksum")
     assert got["strict"][0] == "on" and got["checksum"][0] == "off"
@@ -141,8 +146,9 @@ def test_unknown_names_are_told_with_the_nearest(home, name, meant):
     assert f"mpshim.conf:2: {name}: {said}" in run(home, "true").stderr
 
 
-def test_nothing_like_it(home):
-    told = run(home, "--wibblewobble=1", "true", status=2).stderr
+@pytest.mark.parametrize("name", ["wibblewobble", "foo"])
+def test_nothing_like_it(home, name):
+    told = run(home, f"--{name}=1", "true", status=2).stderr
     assert "no such setting" in told and "meant" not in told
 
 
@@ -177,6 +183,14 @@ def test_a_static_program_is_told_and_run(home, tmp_path):
     program = build(tmp_path, "static", "-static")
     assert "statically linked" in run(home, program, status=7).stderr
     assert "statically linked" in run(home, "--strict", program, status=125).stderr
+
+
+def test_sudo_is_told_of(home, tmp_path):
+    """It takes LD_PRELOAD away from root's programs too."""
+    sudo = tmp_path / "sudo"
+    sudo.write_text("#!/bin/sh\nexit 7\n")
+    sudo.chmod(0o755)
+    assert "sudo: takes LD_PRELOAD from what it starts" in run(home, sudo, "true", status=7).stderr
 
 
 def test_a_script_is_its_interpreter(home, tmp_path):
@@ -318,6 +332,9 @@ def test_excluded_destinations_are_the_kernels(lab):
     for rules in ":8000", "10.0.0.0/8", f"{net.server.address()}:7999-8001":
         got = curl(net.client, server.url(file.name), wrap=shim("-v", f"--exclude={rules}"))
         assert "kernel TCP: excluded" in got.told and got.sha256 == file.sha256
+    for names in "nope0", "eth1", "-eth0":
+        got = curl(net.client, server.url(file.name), wrap=shim("-v", f"--interfaces={names}"))
+        assert "kernel TCP: no suitable interface" in got.told and got.sha256 == file.sha256
     for rules in ":8001", "192.168.0.0/16", f"{net.server.address()}:80":
         got = curl(net.client, server.url(file.name), wrap=shim("-v", f"--exclude={rules}"))
         assert "MPTCP over" in got.told and got.sha256 == file.sha256

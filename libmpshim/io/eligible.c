@@ -66,13 +66,20 @@ static bool is_host_internal(const struct rtnl_link *l)
     return has_prefix(l->name, names);
 }
 
-const char *rtnl_link_refused(const struct io *io, const struct rtnl_link *l)
+const char *rtnl_link_unwanted(const struct io *io, const struct rtnl_link *l)
 {
     bool only_named = false, named = in_list(io->cfg.interfaces, l->name, false, &only_named);
 
-    if (l->flags & IFF_LOOPBACK) return "loopback";
     if (in_list(io->cfg.interfaces, l->name, true, NULL)) return "excluded by the user";
-    if (only_named && !named) return "not among the interfaces the user named";
+    return only_named && !named ? "not among the interfaces the user named" : NULL;
+}
+
+const char *rtnl_link_refused(const struct io *io, const struct rtnl_link *l)
+{
+    bool named = rtnl_is_named(io, l);
+
+    if (l->flags & IFF_LOOPBACK) return "loopback";
+    if (rtnl_link_unwanted(io, l)) return rtnl_link_unwanted(io, l);
     if (!named && !io->cfg.virtual_ok && l->master) return "part of a bridge, bond or VRF";
     if (!named && !io->cfg.virtual_ok && is_host_internal(l)) return "inside this host (containers, virtual machines)";
     if (!(l->flags & IFF_UP)) return "down";

@@ -289,6 +289,7 @@ bool rtnl_link_is_tunnel(const struct rtnl_link *l);
 bool rtnl_is_named(const struct io *io, const struct rtnl_link *l); /* by the user, to be used */
 bool rtnl_is_backup(const struct io *io, const struct rtnl_link *l); /* by the user, for when no other works */
 /* May this interface be a path? NULL: yes, else why not (static text). */
+const char *rtnl_link_unwanted(const struct io *io, const struct rtnl_link *l); /* by the user: why; NULL: not so */
 const char *rtnl_link_refused(const struct io *io, const struct rtnl_link *l);
 const char *rtnl_addr_refused(const struct io *io, const struct rtnl_addr *a);
 

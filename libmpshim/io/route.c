@@ -283,6 +283,7 @@ int io_route_lookup(struct io *io, const struct mp_addr *remote, uint32_t mark, 
     *local = rt.prefsrc;
     l = rtnl_link(io->rtnl, rt.oif);
     if (*kind == IO_ROUTE_OK && l && rtnl_link_refused(io, l) && another_path(io, remote, mark, local, ifindex)) return 0;
+    if (*kind == IO_ROUTE_OK && l && rtnl_link_unwanted(io, l)) return -ENETUNREACH; /* no MPTCP where the user wants none */
     *ifindex = rt.oif;
     *local = rt.prefsrc;
     if (!local->family && !first_address(io, rt.oif, remote->family, local) && *kind == IO_ROUTE_OK) return -EADDRNOTAVAIL;

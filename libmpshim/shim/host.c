@@ -530,6 +530,7 @@ static int host_for(int (*choose)(const char **), enum ctl_why *why, const char 
     int r = -1;
     if (lock_hosts()) r = choose(detail), unlock_hosts();
     else *why = CTL_RESOURCE;
+    if (r >= 0) *detail = NULL; /* what was tried on the way to it explains nothing */
     quiet_end(&quiet);
     return r;
 }

@@ -109,11 +109,13 @@ static void read_file(struct reading *r, const char *path, bool must_exist)
     r->line = 0;
     r->file = fopen(path, "re");
     if (!r->file) {
-        if (must_exist || (errno != ENOENT && errno != ENOTDIR && errno != EACCES)) run_warn(strerror(errno), path);
+        bool is_there = errno != ENOENT && errno != ENOTDIR && (errno != EACCES || access(path, F_OK) == 0); /* sudo -u keeps HOME */
+        if (must_exist || is_there) run_warn(strerror(errno), path);
         return;
     }
     int bad = ini_parse_stream(one_line, r, on_setting, r);
-    if (bad > 0) fprintf(stderr, "mptcp-run: %s:%d: neither \"name = value\" nor [program]\n", r->path, bad);
+    if (ferror(r->file)) run_warn(strerror(errno), path);
+    else if (bad > 0) fprintf(stderr, "mptcp-run: %s:%d: neither \"name = value\" nor [program]\n", r->path, bad);
     fclose(r->file);
     enter(r, "");
 }

@@ -83,7 +83,7 @@ static size_t distance(const char *a, size_t n, const char *b)
 
 const char *run_nearest(const char *name, size_t n)
 {
-    size_t best = n / 3 + 1; /* further away is no misspelling */
+    size_t best = n < 4 ? 1 : n / 3 + 1; /* further away is no misspelling */
     const char *found = NULL;
     for (size_t i = 0; i < run_nsettings; i++) {
         size_t d = distance(name, n, run_settings[i].name);

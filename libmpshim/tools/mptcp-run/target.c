@@ -100,11 +100,23 @@ static bool has_set_id(const struct stat *st)
     return ((st->st_mode & S_ISUID) && st->st_uid != geteuid()) || ((st->st_mode & S_ISGID) && st->st_gid != getegid());
 }
 
+/* For root, too, for whom its set-user-ID bit means nothing. */
+static bool clears_environment(const char *path)
+{
+    static const char *const names[] = {"sudo", "doas", "pkexec"};
+    const char *slash = strrchr(path, '/');
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(slash ? slash + 1 : path, names[i])) return true;
+    return false;
+}
+
 enum run_reach run_look(char *path, size_t n, const char **why)
 {
     struct facts f;
     struct stat st;
     char caps[64];
+    *why = "takes LD_PRELOAD from what it starts, which runs on kernel TCP: write mptcp-run behind it";
+    if (clears_environment(path)) return RUN_NOT;
     bool readable = look_into(path, &f, &st);
     if (readable && f.is_script) { /* its own set-user-ID bit counts for nothing */
         snprintf(path, n, "%s", f.interp);
