@@ -384,7 +384,7 @@ bool conn_sf_mapping(struct mpc *c, struct sf *s, const struct mp_opts *o, uint3
         return true; /* an earlier mapping may cover it: seen when the bytes are taken */
     /* A fallback is out of question then, ours too: what was sent twice would be delivered twice. */
     c->v.peer_twice |= s->v.initial && m.dsn - m.ssn != c->v.idsn_remote;
-    if (c->v.csum && !m.has_csum) {
+    if (c->v.csum != m.has_csum) { /* RFC 8684 3.3: either way it does not behave as was agreed */
         st_count(c->st, MP_E_csum_mismatch, 1, c);
         sf_abort(s, MP_RST_MPTCP, false, now);
         return false;

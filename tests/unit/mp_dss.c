@@ -384,6 +384,20 @@ TEST(a_mapping_without_the_agreed_checksum_resets_the_subflow)
     lab_end(&l);
 }
 
+TEST(a_mapping_with_a_checksum_that_was_not_agreed_resets_the_subflow) /* 3.3 */
+{
+    struct lab l = { 0 };
+    lab_server(&l);
+    struct mp_opts o = lab_map(&l, 0, 1, 100, false);
+    o.dss.has_csum = true;
+    o.dss.csum = lab_csum(&l, 0, 1, 100, 100);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100, .o = o });
+    CHECK_EQ(lab_expect(&l, P0, MP_RST | MP_ACK, 1, 1, 0)->o.tcprst.reason, MP_RST_MPTCP);
+    lab_expect_counter(&l, csum_mismatch, 1);
+    CHECK_EQ(lab_read(&l), 0);
+    lab_end(&l);
+}
+
 TEST(a_bad_checksum_on_one_of_two_subflows_resets_it_with_mp_fail) /* 3.7 */
 {
     struct lab l = { .csum = true };
