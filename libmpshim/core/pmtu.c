@@ -62,10 +62,11 @@ void pmtu_timeout(struct sf *s)
     st_count(s->st, MP_E_mtu_lowered, 1, s->c);
 }
 
-/* ICMP, about a segment that is in flight (RFC 1191, RFC 8201). */
+/* ICMP, about a segment that is in flight (RFC 1191, RFC 8201). Every IPv6 path carries 1280 bytes: what says less is
+ * discarded (RFC 8201 4). */
 void pmtu_told(struct sf *s, uint32_t mtu)
 {
-    if (mtu < LEAST_MTU || (mtu >= s->v.mtu && !s->v.mtu_hi)) return;
+    if (mtu < (s->v.local.ip.family == 4 ? LEAST_MTU : SAFE_MTU) || (mtu >= s->v.mtu && !s->v.mtu_hi)) return;
     if (mtu < s->v.mtu) set_mtu(s, mtu);
     search(s, mtu);
     s->v.mtu_whole = s->v.mtu_hi != 0;

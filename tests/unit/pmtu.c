@@ -58,6 +58,24 @@ TEST(icmp_does_not_lower_it_below_what_every_ipv4_path_carries_nor_raise_it)
     lab_end(&l);
 }
 
+TEST(icmp_does_not_lower_it_below_what_every_ipv6_path_carries) /* RFC 8201 4 */
+{
+    struct lab l = { .plain = true };
+    struct mp_endpoint to = { { 6, { 0xfd, [15] = 2 } }, 80 }, from = { { 6, { 0xfd, [15] = 1 } }, 0 };
+    int err;
+    lab_stack(&l);
+    l.c = mp_stack_connect(l.st, &to, &from.ip, 1, 0, &l, l.now, &err);
+    lab_expect(&l, P0, MP_SYN, 0, 0, 0);
+    lab_synack(&l, P0, (struct mp_opts){ .has_mss = true });
+    lab_write(&l, 4 * FULL);
+    lab_forget(&l);
+    told(&l, EMSGSIZE, 1, 1279);
+    CHECK_EQ(mtu(&l), 1500);
+    told(&l, EMSGSIZE, 1, 1280);
+    CHECK_EQ(mtu(&l), 1280);
+    lab_end(&l);
+}
+
 /* ---- no ICMP ---- */
 
 /* The segments of one window vanish until this many time-outs have come. */
