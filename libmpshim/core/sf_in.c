@@ -272,6 +272,7 @@ static void rst_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o
     if (join_never_was(s, p, o)) c->v.joins_answered--;
     st_count(s->st, MP_E_subflow_reset_in, 1, c);
     note_reason(s, o);
+    if ((o->mp & MP_OPT_HAS(MP_FAIL)) && conn_mp(c)) st_count(s->st, MP_E_fail_in, 1, c); /* RFC 8684 3.7: one of several went bad */
     if ((o->mp & MP_OPT_HAS(MP_FASTCLOSE)) && conn_mp(c)) {
         if (o->fastclose_key == c->v.key_local) {
             st_count(s->st, MP_E_fastclose_in, 1, c);

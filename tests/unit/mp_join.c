@@ -448,6 +448,22 @@ TEST(a_path_is_tried_again_when_its_link_returns_whatever_the_reason_was)
     lab_end(&l);
 }
 
+TEST(a_reset_with_mp_fail_ends_one_of_two_subflows_and_is_no_fallback) /* RFC 8684 3.7 */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct peer *p = lab_join(&l, 2);
+    struct mp_opts o = reset_options(MP_RST_MIDDLEBOX);
+    o.mp |= MP_OPT_HAS(MP_FAIL);
+    o.fail_dsn = l.idsn_engine + 1;
+    lab_send(&l, p, (struct seg){ .flags = MP_RST | MP_ACK, .seq = 1, .ack = 1, .o = o });
+    lab_forget(&l);
+    lab_expect_counter(&l, fail_in, 1);
+    lab_expect_counter(&l, fallback, 0);
+    CHECK(lab_info(&l).multipath);
+    lab_end(&l);
+}
+
 TEST(a_join_on_its_way_is_given_up_by_a_fallback_and_the_peer_is_told) /* sf_give_up_join */
 {
     struct lab l = { 0 };
