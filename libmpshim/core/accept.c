@@ -61,7 +61,7 @@ static void join_in(struct mp_stack *st, struct mp_pkt *p, const struct mp_opts 
     struct sf *s = st_sf_make(c, p->ifindex, &p->dst, &p->src, true, now);
     if (!s) return;
     s->v.addr_id_remote = o->join.addr_id;
-    s->v.addr_id_local = pm_local_id(c, p->ifindex, &p->dst.ip);
+    s->v.addr_id_local = pm_local_id(c, &p->dst.ip);
     s->v.backup_remote = o->join.backup;
     s->v.nonce_remote = o->join.nonce;
     s->v.nonce_local = st_rand32(st);

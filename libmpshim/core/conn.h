@@ -30,6 +30,7 @@ enum conn_timer {
 #define PM_MAX_REMOTE 8
 #define PM_MAX_LOCAL 16
 #define PM_MAX_PATHS 16
+#define PM_NO_ID 255        /* a local address that no number is left for */
 struct pm_remote {          /* an address of the peer (ADD_ADDR); [0] is the initial one */
     uint8_t id;
     bool used;
@@ -154,7 +155,7 @@ struct mpc {
         struct pm_remote remotes[PM_MAX_REMOTE];
         struct pm_announce announce[PM_MAX_REMOTE];
         struct { uint8_t id; uint16_t port; struct mp_addr ip; } echo[4]; int necho;
-        struct { int ifindex; struct mp_addr ip; } id_map[PM_MAX_LOCAL]; /* address ids 1.. given to local addresses */
+        struct mp_addr id_map[PM_MAX_LOCAL]; /* the local addresses that have the ids 1, 2, ...; family 0: none yet */
         struct mp_addr barred[PM_MAX_LOCAL]; /* local addresses that the owner left: mpc_use_local; family 0: free */
         int npaths, nretry;
         uint64_t bytes_read, reinjected_bytes;
@@ -317,7 +318,7 @@ bool pm_path_spoils(struct mpc *c, const struct sf *s);
 void pm_tick_removed(struct sf *s, mp_time now);
 void pm_sf_failed(struct mpc *c, struct sf *s, bool was_up, mp_time now);
 bool pm_is_barred(struct mpc *c, const struct mp_addr *ip); /* the owner has left this local address */
-uint8_t pm_local_id(struct mpc *c, int ifindex, const struct mp_addr *ip);
+uint8_t pm_local_id(struct mpc *c, const struct mp_addr *ip);
 void pm_tick_add_addr(struct mpc *c, mp_time now);
 struct pm_announce *pm_announce_of(struct mpc *c, uint8_t id); /* its place, or a free one (family 0); NULL: none */
 void pm_announce_now(struct mpc *c, struct pm_announce *a, mp_time now);

@@ -8,18 +8,32 @@
 
 /* ---- address ids ---- */
 
-/* The address of the first subflow is 0, whatever a list calls it; others get the next free number and keep it. */
-uint8_t pm_local_id(struct mpc *c, int ifindex, const struct mp_addr *ip)
+static bool address_in_use(const struct mpc *c, const struct mp_addr *ip)
+{
+    for (int i = 0; i < c->st->nlocal; i++)
+        if (mp_addr_eq(&c->st->local[i].ip, ip)) return true;
+    for (const struct sf *s = c->sfs; s; s = s->next)
+        if (!s->v.dead && mp_addr_eq(&s->v.local.ip, ip)) return true;
+    for (int i = 0; i < PM_MAX_REMOTE; i++)
+        if (mp_addr_eq(&c->v.announce[i].at.ip, ip)) return true;
+    return false;
+}
+
+/* The address of the first subflow is 0, whatever a list calls it; others get the next free number and keep it. A host that
+ * roams for weeks has had more addresses than there are numbers: then one that is gone leaves its own to the new one. */
+uint8_t pm_local_id(struct mpc *c, const struct mp_addr *ip)
 {
     if (mp_addr_eq(ip, &c->v.local.ip)) return 0;
-    for (int i = 0; i < PM_MAX_LOCAL; i++) {
-        if (!c->v.id_map[i].ip.family) {
-            c->v.id_map[i].ifindex = ifindex;
-            c->v.id_map[i].ip = *ip;
-        }
-        if (mp_addr_eq(&c->v.id_map[i].ip, ip)) return (uint8_t)(i + 1);
+    int i = 0;
+    while (i < PM_MAX_LOCAL && c->v.id_map[i].family && !mp_addr_eq(&c->v.id_map[i], ip)) i++;
+    if (i == PM_MAX_LOCAL) {
+        i = 0;
+        while (i < PM_MAX_LOCAL && address_in_use(c, &c->v.id_map[i])) i++;
+        if (i == PM_MAX_LOCAL) return PM_NO_ID;
+        pm_withdraw_removal(c, (uint8_t)(i + 1));
     }
-    return 255;
+    c->v.id_map[i] = *ip;
+    return (uint8_t)(i + 1);
 }
 
 /* The table with room for another entry; it is as it was, and NULL returned, where there is none. */
@@ -101,7 +115,7 @@ static bool join(struct mpc *c, const struct mp_local *l, const struct pm_remote
         t->not_before = now + MP_SEC(5);
         return true;
     }
-    s->v.addr_id_local = pm_local_id(c, l->ifindex, &l->ip);
+    s->v.addr_id_local = pm_local_id(c, &l->ip);
     s->v.addr_id_remote = r->id;
     s->v.nonce_local = st_rand32(c->st);
     s->v.backup_local = l->backup;
@@ -315,7 +329,7 @@ static void announce(struct mpc *c, const struct mp_local *l)
     bool known = mp_addr_eq(&l->ip, &c->v.local.ip) && !c->v.initial_removed;
     if (!c->v.server || !l->announce || known || pm_is_barred(c, &l->ip)) return;
     if (!(c->v.families & (l->ip.family == 4 ? 1 : 2))) return; /* nobody listens there: the kernel would refuse */
-    uint8_t id = pm_local_id(c, l->ifindex, &l->ip);
+    uint8_t id = pm_local_id(c, &l->ip);
     struct pm_announce *a = pm_announce_of(c, id);
     if (a) *a = (struct pm_announce){ .id = id, .at = { l->ip, 0 } };
 }
@@ -381,6 +395,7 @@ static void learn(struct mpc *c, const struct mp_opt_add_addr *a)
         if (!r->used && !free) free = r;
     }
     if (mp_endpoint_eq(&c->v.remote, &at)) free = &c->v.remotes[0];
+    else if (!a->addr_id) return; /* RFC 8684 3.2: the initial subflow's address has the id 0, no other one */
     if (!free) return;
     if (!free->used) forget_failures(c, &at);
     *free = (struct pm_remote){ a->addr_id, true, at };
@@ -479,7 +494,7 @@ void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now)
             c->retry[i].not_before = 0;
             c->retry[i].barred = false;
         }
-    pm_withdraw_removal(c, pm_local_id(c, l->ifindex, &l->ip));
+    pm_withdraw_removal(c, pm_local_id(c, &l->ip));
     announce(c, l);
     if (!announce_waits(c)) announce_next(c, now);
     pm_run(c, now);
@@ -520,7 +535,7 @@ void pm_local_removed(struct mpc *c, int ifindex, const struct mp_addr *ip, mp_t
         else
             sf_die(s, ENETDOWN, now);
     }
-    if (aside) pm_tell_removed(c, pm_local_id(c, ifindex, ip));
+    if (aside) pm_tell_removed(c, pm_local_id(c, ip));
     for (int i = 0; i < PM_MAX_REMOTE; i++) {
         struct pm_announce *a = &c->v.announce[i];
         if (!a->at.ip.family || !mp_addr_eq(&a->at.ip, ip)) continue;
@@ -546,9 +561,9 @@ static bool carried_elsewhere(const struct mpc *c, const struct mp_addr *ip)
 }
 
 /* RFC 8684 3.4.2 and 3.6: the peer forgets the address; its subflows end with the reason that fits. */
-static void leave_local(struct mpc *c, int ifindex, const struct mp_addr *ip, mp_time now)
+static void leave_local(struct mpc *c, const struct mp_addr *ip, mp_time now)
 {
-    pm_tell_removed(c, pm_local_id(c, ifindex, ip));
+    pm_tell_removed(c, pm_local_id(c, ip));
     for (struct sf *s = c->sfs; s; s = s->next)
         if (!s->v.dead && mp_addr_eq(&s->v.local.ip, ip)) sf_abort(s, MP_RST_PROHIBITED, false, now);
     for (int i = 0; i < PM_MAX_REMOTE; i++)
@@ -570,7 +585,7 @@ int mpc_use_local(struct mpc *c, const struct mp_addr *ip, bool use, mp_time now
         b = barred(c, &none);
         if (!b) return -ENOSPC;
         *b = *ip;
-        leave_local(c, l->ifindex, ip, now);
+        leave_local(c, ip, now);
     }
     conn_touch(c);
     return 0;

@@ -30,7 +30,7 @@ static mp_dur gap(const struct mpc *c)
 
 bool recall_possible(const struct mpc *c, const struct sf *s)
 {
-    if (!c->v.takes_addrs || s->v.addr_id_local == 255) return false;
+    if (!c->v.takes_addrs || s->v.addr_id_local == PM_NO_ID) return false;
     return s->v.addr_id_local || !c->st->set.no_join_initial; /* RFC 8684 3.1: our flag C forbids it to come back there */
 }
 

@@ -78,6 +78,52 @@ TEST(a_wrong_hmac_is_ignored)
     lab_end(&l);
 }
 
+TEST(an_add_addr_that_gives_the_initial_id_to_another_address_is_echoed_and_not_joined) /* as Linux does */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    say(&l, add_addr(&l, 0, 3, 0));
+    CHECK(lab_expect(&l, P0, MP_ACK, 1, 1, 0)->o.add_addr.echo);
+    lab_wait(&l, MP_SEC(10));
+    lab_expect_nothing(&l);
+    lab_end(&l);
+}
+
+TEST(an_address_that_comes_again_with_another_id_is_not_joined_twice)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    say(&l, add_addr(&l, 4, 3, 0));
+    lab_forget(&l);
+    say(&l, add_addr(&l, 5, 3, 0));
+    CHECK_EQ(lab_expect(&l, P0, MP_ACK, 1, 1, 0)->o.add_addr.addr_id, 5);
+    lab_expect_nothing(&l);
+    lab_end(&l);
+}
+
+/* A host that roams: one address after the other, each gone when the next comes. */
+TEST(address_ids_of_addresses_that_are_gone_are_given_to_new_ones)
+{
+    struct lab l = { 0 };
+    bool seen[256] = { false };
+    int ids = 0;
+    lab_client(&l);
+    for (int subnet = 2; subnet < 42; subnet++) {
+        struct mp_local m = lab_local(subnet);
+        mp_stack_local_add(l.st, &m, l.now);
+        const struct got *syn = with_option(&l, MP_JOIN);
+        uint8_t id = syn->o.join.addr_id;
+        CHECK(syn->flags == MP_SYN && id != 0 && id != 255);
+        ids += !seen[id];
+        seen[id] = true;
+        mp_stack_local_del(l.st, subnet, &m.ip, l.now);
+        lab_forget(&l);
+        if (l.np == LAB_MAX_PEERS) l.np = 1;
+    }
+    CHECK_EQ(ids, 16);
+    lab_end(&l);
+}
+
 TEST(a_repeated_add_addr_is_echoed_but_not_joined_twice)
 {
     struct lab l = { 0 };
