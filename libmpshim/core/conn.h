@@ -1,8 +1,9 @@
 /* core/conn.h: one MPTCP connection (RFC 8684). Inside core/ only; the owner's view is stack.h.
  *
  * Files: conn.c life, conn_key.c keys and numbers, conn_queue.c send queue, conn_send.c what goes next and where,
- * conn_reinject.c what goes once more, conn_recv.c mappings and reassembly, conn_opt.c MPTCP options in, conn_timer.c,
- * conn_fallback.c, conn_close.c; conn_info.c facts and options for the owner, pm.c path management. */
+ * conn_reinject.c what goes once more, conn_map.c mappings, conn_recv.c reassembly, conn_window.c the receive window,
+ * conn_opt.c MPTCP options in, conn_timer.c, conn_fallback.c, conn_close.c; conn_info.c facts and options for the owner,
+ * pm.c path management, pm_addr.c and pm_removal.c addresses. */
 #ifndef MP_CONN_H
 #define MP_CONN_H
 
@@ -128,7 +129,7 @@ struct mpc {
         bool mp_fail_told;             /* MP_FAIL was sent; again while the peer goes on with mappings */
         bool closing;                  /* subflow FINs are on their way */
         uint64_t rcvbuf, sndbuf;       /* limits, bytes */
-        uint64_t rcv_space;            /* the window offered now, <= rcvbuf: conn_recv.c autotune */
+        uint64_t rcv_space;            /* the window offered now, <= rcvbuf: conn_window.c */
         mp_time stuck_since;           /* while data waits behind a hole: when rcv_nxt last moved, or that data came */
         int hasty;                     /* paths called silent that were not: patience doubles with each */
         uint64_t rx_total, rx_mark;    /* new bytes received ever / at rx_mark_at */
@@ -244,19 +245,22 @@ mp_dsn conn_needed_from(const struct mpc *c, const struct sf_seg *g); /* where g
 void conn_touch(struct mpc *c);                         /* something changed: poll and deadline again */
 void conn_event(struct mpc *c, unsigned bits);
 
-/* ---- conn_recv.c ---- */
-bool conn_sf_mapping(struct mpc *c, struct sf *s, const struct mp_opts *o, uint32_t paylen, mp_ssn ssn, mp_time now); /* false: take no bytes of this segment */
+/* ---- receiving: conn_map.c, conn_recv.c, conn_window.c ---- */
+bool conn_sf_mapping(struct mpc *c, struct sf *s, const struct mp_opts *o, mp_ssn ssn, mp_time now); /* false: take no bytes of this segment */
 bool conn_sf_data(struct mpc *c, struct sf *s, mp_ssn ssn, struct mp_slice *d, mp_time now); /* in-order subflow bytes; false: subflow ended */
-uint64_t conn_rcv_space(const struct mpc *c);           /* bytes of window to offer */
-mp_dsn conn_in_order(const struct mpc *c);              /* rcv_nxt, and what has come behind it of a mapping that is not complete */
-uint64_t conn_rcv_edge(struct mpc *c);                  /* moves and returns the window's right edge */
-void conn_peer_fin(struct mpc *c, mp_dsn at, mp_time now);
 void conn_cut_joined(struct mpc *c, struct sf *s, mp_ssn ssn, struct mp_slice *d); /* of data behind a hole what may be kept */
-void conn_plain_eof(struct mpc *c, mp_time now);
-void conn_dss_finish(struct mpc *c, mp_time now);
-void sf_drop_held(struct sf *s);
 bool conn_mapping_done(struct mpc *c, struct sf *s, mp_time now); /* the first mapping has all its bytes; false: no more are taken now */
 void conn_flush_held(struct mpc *c, struct sf *s, mp_time now); /* what waited for a checksum is delivered without one */
+void sf_drop_held(struct sf *s);
+mp_dsn conn_in_order(const struct mpc *c);              /* rcv_nxt, and what has come behind it of a mapping that is not complete */
+
+void conn_receive(struct mpc *c, mp_dsn dsn, struct mp_slice d, mp_time now); /* new or old, in order or not. d: borrowed */
+void conn_peer_fin(struct mpc *c, mp_dsn at, mp_time now);
+void conn_plain_eof(struct mpc *c, mp_time now);
+
+void conn_autotune(struct mpc *c, uint32_t bytes, mp_time now); /* so many new ones came */
+uint64_t conn_rcv_space(const struct mpc *c);           /* bytes of window to offer */
+uint64_t conn_rcv_edge(struct mpc *c);                  /* moves and returns the window's right edge */
 
 /* ---- doubt.c ---- */
 bool conn_doubt(struct mpc *c, struct sf *s, mp_time now); /* true: a mapping whose checksum is wrong waits for another path */
@@ -298,7 +302,7 @@ void recall_heard(struct sf *s, mp_time now);
 void recall_joined(struct sf *s, mp_time now);
 void recall_tick(struct mpc *c, mp_time now);
 
-/* ---- pm.c ---- */
+/* ---- pm.c, pm_addr.c, pm_removal.c ---- */
 void pm_tell_removed(struct mpc *c, uint8_t id);        /* REMOVE_ADDR over all subflows of other addresses */
 void pm_tell_aside(struct mpc *c, struct sf *s);        /* the same over s, which has come up, for all that is set aside */
 void pm_withdraw_removal(struct mpc *c, uint8_t id);    /* where it is not told yet */
@@ -322,6 +326,7 @@ uint8_t pm_local_id(struct mpc *c, const struct mp_addr *ip);
 void pm_tick_add_addr(struct mpc *c, mp_time now);
 struct pm_announce *pm_announce_of(struct mpc *c, uint8_t id); /* its place, or a free one (family 0); NULL: none */
 void pm_announce_now(struct mpc *c, struct pm_announce *a, mp_time now);
+void pm_announce_all(struct mpc *c, mp_time now);      /* a server's other addresses */
 bool pm_control_pending(const struct mpc *c);
 struct mpc_path_info *pm_path(struct mpc *c, const struct sf *s);
 

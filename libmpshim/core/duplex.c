@@ -7,7 +7,7 @@
  * when it left, above the least such difference of late, is the queue on the way there. While a subflow receives as well as
  * it sends, slow start goes by that queue, and ends when QUEUED segments of ours wait in it; afterwards the window grows
  * while it is empty, whatever the round trip says. Never below what congestion control alone would have: only what was given
- * here is taken back. Clocks that do not tick milliseconds are not used. The receive window's part: conn_recv.c, autotune. */
+ * here is taken back. Clocks that do not tick milliseconds are not used. The receive window's part: conn_window.c. */
 #include "core/stack_int.h"
 
 enum { LATELY_S = 10, QUEUED = 40, BULK = 8 };

@@ -546,7 +546,7 @@ static bool payload_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, 
     s->v.data_recv_at = now;
     rescue_data(s, p->data.len, now);
     ecn_data_in(s, p);
-    if (!conn_sf_mapping(s->c, s, o, p->data.len, ssn, now) || s->v.dead || s->v.reset_pending) return false;
+    if (!conn_sf_mapping(s->c, s, o, ssn, now) || s->v.dead || s->v.reset_pending) return false;
     return data_in(s, p, ssn, now) && !s->v.dead && !s->v.reset_pending;
 }
 
@@ -593,7 +593,7 @@ static void synced_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, m
     }
     if ((p->flags & MP_FIN) && s->v.fin_ssn_in < s->v.rcv_nxt) s->v.ack_now = true; /* sent again: our ACK was lost */
     fin_in(s, now);
-    if (!s->v.dead) conn_dss_finish(s->c, now);
+    if (!s->v.dead) conn_close_check(s->c, now);
 }
 
 void sf_input(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, mp_time now)
