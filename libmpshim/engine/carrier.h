@@ -52,7 +52,6 @@ struct carrier {
     pid_t pid;
     bool told;                               /* its last line for -v was written */
     uint64_t client;                         /* control connection that its messages are for */
-    uint64_t to_prog, from_prog;             /* bytes */
     struct ctl_rep last;                     /* facts for CTL_QUERY and CTL_INFO once the mpc is gone */
     struct ctl_conn_info last_conn;
 };

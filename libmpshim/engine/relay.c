@@ -20,7 +20,6 @@ static bool to_prog(struct carrier *c, mp_time now)
         ssize_t r = sendmsg(c->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (r > 0) {
             mpc_consume(c->mpc, (uint64_t)r, now);
-            c->to_prog += (uint64_t)r;
             moved += (size_t)r;
         } else if (r < 0 && errno == EAGAIN) {
             c->may_write = false;
@@ -68,7 +67,6 @@ static bool from_prog(struct carrier *c, mp_time now)
         ssize_t r = readv(c->fd, (struct iovec *)iov, n);
         if (r > 0) {
             mpc_write_commit(c->mpc, (uint64_t)r, now);
-            c->from_prog += (uint64_t)r;
             moved += (size_t)r;
             /* A short read emptied the socket, unless an end or urgent data waits behind it: its edge may have come already. */
             if ((size_t)r < iov_bytes(iov, n) && !c->hup && !c->urgent)

@@ -42,13 +42,6 @@ void io_ports_put(struct io_port_set *s, uint16_t value, uint16_t mask)
         }
 }
 
-bool io_ports_has(const struct io_port_set *s, uint16_t port)
-{
-    for (int i = 0; i < s->n; i++)
-        if (s->v[i].refs && (port & s->v[i].mask) == s->v[i].value) return true;
-    return false;
-}
-
 void io_ports_fini(struct io_port_set *s)
 {
     free(s->v);

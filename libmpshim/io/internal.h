@@ -52,7 +52,6 @@ struct io_port_set {
 /* true: the set grew, the filter must be attached again. */
 bool io_ports_get(struct io_port_set *s, uint16_t value, uint16_t mask);
 void io_ports_put(struct io_port_set *s, uint16_t value, uint16_t mask);
-bool io_ports_has(const struct io_port_set *s, uint16_t port);
 void io_ports_fini(struct io_port_set *s);
 
 enum io_filter_kind { IO_FILTER_RAW4, IO_FILTER_RAW6, IO_FILTER_ETH };

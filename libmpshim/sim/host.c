@@ -257,7 +257,6 @@ static void pump(struct sim_host *h)
         struct mpc *c;
         unsigned bits;
         while (memset(&p, 0, sizeof p), mp_stack_poll(h->stack, &p, s->now)) {
-            h->polled++;
             output(h, &p);
             if (++n > POLL_LIMIT) sim_fail(s, "%s: mp_stack_poll has no end", h->node.name);
             if (sim_failed(s)) return;

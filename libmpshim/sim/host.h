@@ -54,7 +54,6 @@ struct sim_host {
     uint64_t local_queue_bytes; /* a flow is not writable while its link holds more; 0: no back-pressure */
     uint16_t told_first;    /* local port of the flow that was last told first that there is room */
     mp_time wake;           /* when to pump next, besides the stack's deadline */
-    uint64_t polled;        /* packets taken from the stack */
     uint64_t sent, received;/* MTU-size packets */
     /* The applications. */
     void (*on_event)(struct sim_host *h, struct mpc *c, unsigned bits);

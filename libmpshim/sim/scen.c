@@ -425,7 +425,6 @@ static void note_stall(struct run *r, struct sim_result *res)
     }
     if (r->sim.now < from + res->calm_stall) return;
     res->calm_stall = r->sim.now - from;
-    res->calm_stall_at = r->sim.now - SIM_START;
     if (r->sc->calm_stall_max && res->calm_stall > r->sc->calm_stall_max)
         sim_fail(&r->sim, "nothing moved for %.1f s, and every path works", (double)res->calm_stall / 1e9);
 }

@@ -105,7 +105,7 @@ struct sim_result {
     mp_dur took;             /* until the last connection was done */
     mp_dur stall;            /* longest of any reader */
     mp_dur stall_at;
-    mp_dur calm_stall, calm_stall_at; /* longest without progress after calm_from, in steps of 50 ms, and when it ended */
+    mp_dur calm_stall;      /* longest without progress after calm_from, in steps of 50 ms */
     uint64_t hash, events, packets;
     int subflows;
     int why;                 /* of the first connection's client */

@@ -469,12 +469,4 @@ LAB static struct peer *lab_join(struct lab *l, int subnet)
     return p;
 }
 
-/* A behaviour that the RFC asks for and core/ does not show yet: first in its test. LAB_ALL=1 runs it all the same. */
-#define LAB_SKIP(reason)                                                  \
-    do {                                                                  \
-        if (getenv("LAB_ALL")) break;                                     \
-        printf("skipped: %s: %s\n", __func__ + strlen("test_"), reason); \
-        return;                                                           \
-    } while (0)
-
 #endif

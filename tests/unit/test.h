@@ -110,10 +110,13 @@ __attribute__((unused)) static uint64_t test_random(uint64_t *state)
     return z ^ z >> 31;
 }
 
+__attribute__((unused)) static bool test_all; /* no single test was asked for */
+
 int main(int argc, char **argv)
 {
     int passed = 0, failed = 0;
 
+    test_all = argc == 1;
     for (struct test *t = test_first; t; t = t->next) {
         if (argc > 1 && !strstr(t->name, argv[1])) continue;
         test_failures = 0;
@@ -124,7 +127,7 @@ int main(int argc, char **argv)
         else passed++;
     }
     printf("%d passed, %d failed\n", passed, failed);
-    return failed != 0;
+    return failed || !passed;
 }
 
 #endif
