@@ -182,29 +182,58 @@ TEST(fit_sees_a_queue_by_what_is_in_flight)
     CHECK_EQ(pick_by("fit", &v), 1);
 }
 
+/* What follows a burst of segments on the slow path: it is acknowledged, with so much in flight on the fast one. */
+static int segments_of_burst(struct mp_sched_view *v, uint64_t fast_flight_then)
+{
+    int n = 0;
+
+    v->now += MP_SEC(1);
+    v->path[1].flight = 0;
+    while (pick_by("fit", v) == 1) v->path[1].flight = (uint64_t)++n * 1448;
+    uint64_t before = v->path[0].flight;
+    v->path[0].flight = fast_flight_then;
+    pick_by("fit", v);
+    v->path[0].flight = before;
+    return n;
+}
+
 /* Where the window limits the fast path, a few segments on an idle slow one cost nothing if they are back before it idles. */
 TEST(fit_gives_an_idle_slow_path_a_few_segments_that_the_fast_one_outlasts)
 {
     struct mp_sched_view v = fast_is_full(MP_MS(20), MP_MS(200));
 
+    v.now = MP_SEC(1);
     v.queued = 1000000;
-    v.window = v.path[0].flight = 80000; /* 724,000 bytes a second: 110 ms of window, 90 ms of queue */
+    v.window = v.path[0].flight = 80000; /* 724,000 bytes a second: 110 ms of window, 90 ms of queue; 110 until it is back */
     v.conn_window = v.path[0].room = 2896;
+    CHECK_EQ(segments_of_burst(&v, 80000), 1);
+    v.now += MP_MS(15);
     v.path[1].flight = 0;
-    CHECK_EQ(pick_by("fit", &v), 1);     /* 100 + 20 + 10 ms */
-    v.path[1].flight = 2 * 1448;
     CHECK_EQ(pick_by("fit", &v), 1);
-    v.path[1].flight = 5 * 1448;
-    CHECK_EQ(pick_by("fit", &v), 0);
-    v.path[1].flight = 1448;
     v.now += MP_MS(15);                  /* the moment is over; the next one when it is idle again */
+    v.path[1].flight = 1448;
     CHECK_EQ(pick_by("fit", &v), 0);
     v.path[1].flight = 0;
-    v.window = v.path[0].flight = 50000;
+    v.window = v.path[0].flight = 45000;
     CHECK_EQ(pick_by("fit", &v), 0);
     v.window = v.path[0].flight = 80000;
     v.conn_window = 100000;              /* it is not the window that limits it */
     CHECK_EQ(pick_by("fit", &v), 0);
+}
+
+TEST(fit_learns_how_many_segments_the_fast_path_outlasts)
+{
+    struct mp_sched_view v = fast_is_full(MP_MS(20), MP_MS(200));
+
+    v.queued = 1000000;
+    v.window = v.path[0].flight = 80000;
+    v.conn_window = v.path[0].room = 2896;
+    for (int n = 1; n <= 4; n++) CHECK_EQ(segments_of_burst(&v, 80000), n);
+    CHECK_EQ(segments_of_burst(&v, 20000), 5); /* 14,480 without a queue: little of one is left */
+    CHECK_EQ(segments_of_burst(&v, 80000), 5);
+    CHECK_EQ(segments_of_burst(&v, 14000), 6); /* nothing is */
+    for (int n = 3; n <= 8; n++) CHECK_EQ(segments_of_burst(&v, 80000), n);
+    CHECK_EQ(segments_of_burst(&v, 80000), 8);
 }
 
 TEST(fit_leaves_the_end_to_the_fast_path)

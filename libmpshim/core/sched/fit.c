@@ -12,15 +12,16 @@
 #include "core/sched/sched.h"
 
 #define LAMBDA_MAX 3.00
-enum { M_BURST = 3 }; /* when the slow path was last given something while it was idle */
+enum { M_BURST = 3, /* when the slow path was last given something while it was idle */
+       M_MOST,      /* bytes that it is given then, a segment at the least */
+       M_SEEN };    /* since then: */
+enum { SEEN_FULL = 1, SEEN_LOW = 2, SEEN_DRY = 4, BURST_SEGMENTS = 8 };
 
 /* Bytes a nanosecond; no path is asked that has no srtt. */
 static double rate_of(const struct mp_sched_path *p)
 {
     return p->rate ? (double)p->rate / 1e9 : p->srtt ? (double)p->cwnd / (double)p->srtt : 0;
 }
-
-static double max_of(double a, double b) { return a > b ? a : b; }
 
 static double sum_of_rates(const struct mp_sched_view *v, int class)
 {
@@ -46,16 +47,42 @@ static bool fills_window(const struct mp_sched_view *v, int class, const struct 
     return sum_of_rates(v, class) * t * mp_sched_lambda(v, f->srtt, LAMBDA_MAX) > (double)v->window;
 }
 
+/* How many segments make a burst is learnt: how long the slow path takes for them no round trip of single ones tells. One more
+ * where the fast path still had a queue after the last burst, half as many where it ran dry: it then stands still until the
+ * peer's delayed ACK has come over the slow path. */
+static void begin_burst(const struct mp_sched_view *v, const struct mp_sched_path *s)
+{
+    uint64_t *w = v->mem->w, seen = w[M_SEEN], segments = w[M_MOST] / s->mss;
+
+    if (seen & SEEN_DRY) segments /= 2;
+    else if (seen == SEEN_FULL) segments++;
+    w[M_MOST] = mp_max(1, mp_min(segments, BURST_SEGMENTS)) * s->mss;
+    w[M_SEEN] = 0;
+    w[M_BURST] = v->now;
+}
+
+/* What the fast path has in flight, against what it carries without a queue. */
+static void note_queue(const struct mp_sched_view *v, const struct mp_sched_path *f)
+{
+    double empty = rate_of(f) * (double)f->min_rtt;
+
+    if ((double)f->flight < 1.5 * empty) v->mem->w[M_SEEN] |= SEEN_LOW;
+    if ((double)f->flight < 1.1 * empty) v->mem->w[M_SEEN] |= SEEN_DRY;
+}
+
 /* A few segments at once on an idle slow path stop the window's left edge only for a moment. The fast path goes on for a
  * window from here, and then lives on its own queue; if they are acknowledged by then, they come on top. */
 static bool fits_alone(const struct mp_sched_view *v, const struct mp_sched_path *f, const struct mp_sched_path *s)
 {
-    double fast = rate_of(f), slow = max_of(rate_of(s), (double)s->cwnd / (double)s->srtt), standing = (double)f->flight / fast - (double)f->min_rtt;
-    double t = (double)s->min_rtt / 2 + (double)(s->flight + s->mss) / slow + (double)f->min_rtt / 2;
+    double fast = rate_of(f), standing = (double)f->flight / fast - (double)f->min_rtt;
+    double first_is_back = (double)(s->min_rtt / 2 + f->min_rtt / 2);
 
-    if (!s->flight) v->mem->w[M_BURST] = v->now;
+    if (first_is_back >= (double)v->window / fast + (standing > 0 ? standing : 0)) return false;
+    if (!s->flight) begin_burst(v, s);
     if (v->now - v->mem->w[M_BURST] > f->min_rtt / 2) return false;
-    return 1.1 * t < (double)v->window / fast + (standing > 0 ? standing : 0);
+    if (s->flight + s->mss <= v->mem->w[M_MOST]) return true;
+    v->mem->w[M_SEEN] |= SEEN_FULL;
+    return false;
 }
 
 /* The window, not its own, is what limits the fast path: another for a few segments. */
@@ -77,6 +104,7 @@ static int fit_pick(const struct mp_sched_view *v)
 {
     int class = mp_sched_best_class(v), fast = mp_sched_fastest(v, class, false), best = mp_sched_fastest(v, class, true);
 
+    if (fast >= 0) note_queue(v, &v->path[fast]);
     if (best >= 0 && best == fast) {
         int other = alone(v, class, fast);
         return other >= 0 ? other : fast;

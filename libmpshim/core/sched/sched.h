@@ -19,7 +19,7 @@ struct mp_sched_path {
 };
 
 struct mp_sched_mem {     /* of one connection; zero at first, saved and loaded with it; meanings are the scheduler's */
-    uint64_t w[4];
+    uint64_t w[8];
 };
 
 struct mp_sched_view {
