@@ -49,12 +49,20 @@ static void tell(int fd)
     for (int i = 0; i < n; i++) printf("  %s: %s -> %s\n", v[i].interface, text(&v[i].local, local), text(&v[i].remote, remote));
 }
 
+/* Other subflows join within a few round trips. */
+static void await_subflows(int fd, int n)
+{
+    struct mpshim_subflow v[16];
+    for (int i = 0, up; i < 20 && (up = mpshim_subflows(fd, v, 16)) >= 0 && up < n; i++) usleep(100000);
+    usleep(300000);
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 3) return fprintf(stderr, "usage: paths HOST PORT [ADDRESS to leave]\n"), 2;
     int fd = dial(argv[1], argv[2]);
     if (fd < 0 || exchange(fd)) return perror("paths"), 1;
-    usleep(300000); /* other subflows join within a few round trips */
+    await_subflows(fd, 2);
     tell(fd);
     if (argc < 4) return 0;
     struct sockaddr_in leave = {.sin_family = AF_INET};
@@ -63,7 +71,7 @@ int main(int argc, char **argv)
     usleep(300000);
     tell(fd);
     if (mpshim_add(fd, (struct sockaddr *)&leave, sizeof leave)) perror("mpshim_add");
-    usleep(300000);
+    await_subflows(fd, 2);
     tell(fd);
     return exchange(fd) ? perror("paths"), 1 : 0;
 }

@@ -20,6 +20,7 @@ import pytest
 import lab as lab_package
 
 os.environ["PYTHONUNBUFFERED"] = "1"  # programs that end by os._exit() have said what they had to say
+os.umask(0o022)  # other users' programs use what tests make, whatever umask the caller has
 
 TIMING_LOCK = Path(tempfile.gettempdir(), "libmpshim-timing.lock")
 

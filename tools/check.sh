@@ -2,6 +2,7 @@
 # What "make check" runs, after tools/bootstrap.sh: everything, even after a failure, and a summary at the end.
 cd "$(dirname "$0")/.." || exit
 MAKE=${MAKE:-make} PYTHON=${PYTHON:-/usr/bin/python3} JOBS=${JOBS:-2}
+umask 022 # some tests run programs as other users
 export TEST_TIMEOUT="${TEST_TIMEOUT:-600}"
 summary= status=0 began=$(date +%s)
 

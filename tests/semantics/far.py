@@ -1,5 +1,6 @@
 """The far end of these tests: one behaviour a port. Prints "ready"."""
 import hashlib
+import itertools
 import json
 import os
 import select
@@ -11,9 +12,11 @@ import time
 # Kernel MPTCP sockets: a peer without MPTCP is remembered, and the kernel carries what follows.
 IPPROTO_MPTCP = 262
 RST = b"\1\0\0\0\0\0\0\0"  # SO_LINGER {1, 0}
-NAMES = "ECHO COUNT RESET KEEP NAME STALL SLOW BYE RSTNOW EOF SOURCE SINKSLOW WAITBYE TALKKEEP".split()
-ECHO, COUNT, RESET, KEEP, NAME, STALL, SLOW, BYE, RSTNOW, EOF, SOURCE, SINKSLOW, WAITBYE, TALKKEEP = range(7101, 7101 + len(NAMES))
+NAMES = "ECHO COUNT RESET KEEP NAME STALL SLOW BYE RSTNOW EOF SOURCE SINKSLOW WAITBYE TALKKEEP STEP".split()
+ECHO, COUNT, RESET, KEEP, NAME, STALL, SLOW, BYE, RSTNOW, EOF, SOURCE, SINKSLOW, WAITBYE, TALKKEEP, STEP = range(7101, 7101 + len(NAMES))
 CALLS = 7190  # UDP: see near.call() and near.kept()
+ALONE = range(7200, 7240)  # echo, then count: each for one connection, whose packets a test counts (near.py does not know them)
+ALONE_COUNT = range(7240, 7250)
 kept = {}
 
 
@@ -73,6 +76,13 @@ def slow(s):
         s.sendall(b"56789")
 
 
+def step(s):
+    """At each byte the next five of ten digits: nothing more comes unasked, however late the other side looks."""
+    pieces = itertools.cycle((b"01234", b"56789"))
+    while s.recv(1):
+        s.sendall(next(pieces))
+
+
 def bye(s):
     s.sendall(b"bye")
 
@@ -115,7 +125,7 @@ def talk_keep(s):
     keep(s)
 
 
-BEHAVIOURS = dict(zip(NAMES, (echo, count, reset, keep, name, stall, slow, bye, rst_now, eof, source, sink_slow, wait_bye, talk_keep)))
+BEHAVIOURS = dict(zip(NAMES, (echo, count, reset, keep, name, stall, slow, bye, rst_now, eof, source, sink_slow, wait_bye, talk_keep, step)))
 
 
 def one(s, behaviour):
@@ -171,5 +181,8 @@ def calls():
 if __name__ == "__main__":
     for i, behaviour in enumerate(BEHAVIOURS.values()):
         serve(ECHO + i, behaviour)
+    for ports, behaviour in (ALONE, echo), (ALONE_COUNT, count):
+        for port in ports:
+            serve(port, behaviour)
     threading.Thread(target=lambda: (print("ready", flush=True))).start()
     calls()

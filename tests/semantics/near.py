@@ -60,6 +60,18 @@ def ioctl_int(s, request):
     return struct.unpack("i", fcntl.ioctl(s.fileno(), request, b"\0" * 4))[0]
 
 
+def come(s, n):
+    """Waits until n bytes can be read."""
+    return wait(lambda: ioctl_int(s, termios.FIONREAD) == n)
+
+
+def over(s, event=0):
+    """Waits until both directions have ended, or a reset has come; with POLLRDHUP, until the peer's has."""
+    p = select.poll()
+    p.register(s, event)
+    return bool(p.poll(10000))
+
+
 def listen(family=socket.AF_INET, address=None, port=0, backlog=16):
     s = socket.socket(family)
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

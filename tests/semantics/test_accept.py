@@ -72,7 +72,7 @@ def test_data_before_accept(same):
 
 def test_reset_before_accept(same):
     """The kernel hands out such a connection, and its first read fails."""
-    same("l = listen(); call(l, 'rstnow'); time.sleep(0.3); l.setblocking(False); r = err(l.accept); print(r if isinstance(r, str) else (r[0].setblocking(True), err(r[0].recv, 1))[1])", like=["mptcpize", "run"])
+    same("l = listen(); call(l, 'rstnow'); select.select([l], [], [], 10); time.sleep(0.3); l.setblocking(False); r = err(l.accept); print(r if isinstance(r, str) else (r[0].setblocking(True), err(r[0].recv, 1))[1])", like=["mptcpize", "run"])
 
 
 def test_defer_accept(same):

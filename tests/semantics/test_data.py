@@ -21,14 +21,14 @@ s = dial_keep(port=EOF); print(s.recv(1), s.recv(1)); s.sendall(b"b" * 1000000);
 def test_shutdown_of_reading(same):
     """SHUT_RD: reads return the end at once; what the peer sends later is still readable; writing goes on."""
     same("""
-s = dial(ECHO); s.sendall(b"one"); time.sleep(0.2); s.shutdown(socket.SHUT_RD); print(s.recv(10), s.recv(10))
-s.sendall(b"two"); time.sleep(0.2); print(s.recv(10), s.recv(10)); print(err(s.shutdown, socket.SHUT_RD), s.sendall(b"x"))
+s = dial(ECHO); s.sendall(b"one"); come(s, 3); s.shutdown(socket.SHUT_RD); print(s.recv(10), s.recv(10))
+s.sendall(b"two"); come(s, 3); print(s.recv(10), s.recv(10)); print(err(s.shutdown, socket.SHUT_RD), s.sendall(b"x"))
 """)
 
 
 def test_shutdown_of_both(same):
     same("""
-s = dial(ECHO); s.sendall(b"one"); time.sleep(0.2); s.shutdown(socket.SHUT_RDWR); print(s.recv(10), s.recv(10), err(s.send, b"x"))
+s = dial(ECHO); s.sendall(b"one"); come(s, 3); s.shutdown(socket.SHUT_RDWR); print(s.recv(10), s.recv(10), err(s.send, b"x"))
 """, "b'one' b'' EPIPE")
 
 
@@ -46,8 +46,8 @@ s = dial(ECHO); got = []; t = threading.Thread(target=lambda: got.append(err(s.r
 
 def test_reset_by_the_peer(same):
     same("""
-s = dial(RESET); s.sendall(b"x"); time.sleep(0.4); print([err(s.recv, 100) for i in range(3)], err(s.send, b"y"), s.getsockopt(1, 4))
-s = dial(RESET); s.sendall(b"x"); time.sleep(0.4); print(name(s.getsockopt(1, 4)), s.getsockopt(1, 4), err(s.recv, 100), err(s.recv, 100), err(s.send, b"y"))
+s = dial(RESET); s.sendall(b"x"); over(s); print([err(s.recv, 100) for i in range(3)], err(s.send, b"y"), s.getsockopt(1, 4))
+s = dial(RESET); s.sendall(b"x"); over(s); print(name(s.getsockopt(1, 4)), s.getsockopt(1, 4), err(s.recv, 100), err(s.recv, 100), err(s.send, b"y"))
 """)
 
 
@@ -93,14 +93,14 @@ for x in FAR, FAR6:
 
 def test_close_with_unread_data_resets(same):
     same("""
-s = dial_keep(b"abc"); t = dial(ECHO); s.close(); t.sendall(b"unread"); time.sleep(0.3); t.close(); print(kept())
+s = dial_keep(b"abc"); t = dial(ECHO); s.close(); t.sendall(b"unread"); come(t, 6); t.close(); print(kept())
 """, "3 ba7816bf8f01cfea end")
 
 
 def test_a_reset_follows_the_data_before_it(same):
     """close() with something unread resets: what was written before arrives all the same."""
     same("""
-l = listen(); call(l, "talkkeep"); s, a = l.accept(); time.sleep(0.3); s.sendall(WORD + b"\\n" + b"d" * 10000); s.close()
+l = listen(); call(l, "talkkeep"); s, a = l.accept(); come(s, 6); s.sendall(WORD + b"\\n" + b"d" * 10000); s.close()
 print(kept() == f"10000 {digest(b'd' * 10000)} Connection reset by peer")
 """, "True")
 
@@ -174,13 +174,13 @@ s.sendall(b"abcdef"); wait(lambda: len(s.recv(9, socket.MSG_PEEK)) == 6); s.sets
 def test_trunc(same):
     """TCP: MSG_TRUNC throws the bytes away and returns their number."""
     same("""
-s = dial(ECHO); s.sendall(b"hello world"); time.sleep(0.2); print(libc.recv(s.fileno(), None, 6, socket.MSG_TRUNC), s.recv(9))
+s = dial(ECHO); s.sendall(b"hello world"); come(s, 11); print(libc.recv(s.fileno(), None, 6, socket.MSG_TRUNC), s.recv(9))
 """, "6 b'world'")
 
 
 def test_waitall(same):
     same("""
-s = dial(SLOW); s.send(b"1"); print(s.recv(10, socket.MSG_WAITALL)); s.send(b"1"); print(s.recv(10)); s.recv(10)
+s = dial(SLOW); s.send(b"1"); print(s.recv(10, socket.MSG_WAITALL)); t = dial(STEP); t.send(b"1"); print(t.recv(10))
 """, "b'0123456789'\nb'01234'")
 
 
@@ -296,7 +296,7 @@ t = socket.socket(); print(err(t.sendto, b"x", (FAR, ECHO)), err(t.send, b"x"), 
 
 def test_recvmsg_lengths_and_flags(same):
     same("""
-s = dial(ECHO); s.send(b"abcdef"); time.sleep(0.2); bufs = [bytearray(2), bytearray(3)]; print(s.recvmsg_into(bufs, 100), bufs, s.recvmsg(10))
+s = dial(ECHO); s.send(b"abcdef"); come(s, 6); bufs = [bytearray(2), bytearray(3)]; print(s.recvmsg_into(bufs, 100), bufs, s.recvmsg(10))
 print(err(s.recvmsg, 1, 0, socket.MSG_DONTWAIT))
 """)
 
@@ -314,7 +314,7 @@ def mk(bufs):
 
 def test_several_messages_at_once(same):
     same(MMSG + """
-s = dial(ECHO); m = mk([b"ab", b"cde"]); print(libc.sendmmsg(s.fileno(), m, 2, 0), [x.len for x in m]); time.sleep(0.2)
+s = dial(ECHO); m = mk([b"ab", b"cde"]); print(libc.sendmmsg(s.fileno(), m, 2, 0), [x.len for x in m]); come(s, 5)
 m = mk([b"..", b"...."]); print(libc.recvmmsg(s.fileno(), m, 2, socket.MSG_DONTWAIT, None), [x.len for x in m], [x.h.iov[0].b for x in m], [x.h.nl for x in m])
 print(libc.recvmmsg(s.fileno(), m, 2, socket.MSG_DONTWAIT, None), name(ctypes.get_errno()))
 """)
@@ -323,15 +323,15 @@ print(libc.recvmmsg(s.fileno(), m, 2, socket.MSG_DONTWAIT, None), name(ctypes.ge
 def test_messages_after_a_reset(same):
     """recvmmsg() and sendmmsg() tell the reset too."""
     same(MMSG + """
-s = dial(RESET); s.send(b"x"); time.sleep(0.4); s.recv(9); m = mk([b"."]); print([(libc.recvmmsg(s.fileno(), m, 1, 0, None), name(ctypes.get_errno())) for i in range(2)][0])
+s = dial(RESET); s.send(b"x"); over(s); s.recv(9); m = mk([b"."]); print([(libc.recvmmsg(s.fileno(), m, 1, 0, None), name(ctypes.get_errno())) for i in range(2)][0])
 """, "(-1, 'ECONNRESET')")
 
 
 def test_several_messages_wait_for_one(same):
     """recvmmsg(): MSG_WAITFORONE takes what is there after the first; its time-out is looked at between messages only."""
     same(MMSG + """
-s = dial(SLOW); s.send(b"1"); m = mk([b"....."] * 3); print(libc.recvmmsg(s.fileno(), m, 3, 0x10000, None), m[0].len); time.sleep(0.3)
-m = mk([b"...", b"...", b"..."]); print(libc.recvmmsg(s.fileno(), m, 3, 0x10000, None), [x.len for x in m]); t = struct.pack("ll", 0, 40000000); s.send(b"1"); m = mk([b"..."] * 9); print(libc.recvmmsg(s.fileno(), m, 9, 0, t), [x.len for x in m][:3])
+s = dial(STEP); s.send(b"1"); m = mk([b"....."] * 3); print(libc.recvmmsg(s.fileno(), m, 3, 0x10000, None), m[0].len); s.send(b"1"); come(s, 5)
+m = mk([b"...", b"...", b"..."]); print(libc.recvmmsg(s.fileno(), m, 3, 0x10000, None), [x.len for x in m]); t = struct.pack("ll", 0, 500000000); s.send(b"1"); threading.Timer(0.8, s.send, [b"1"]).start(); m = mk([b"..."] * 9); print(libc.recvmmsg(s.fileno(), m, 9, 0, t), [x.len for x in m][:3])
 """)
 
 
@@ -347,7 +347,7 @@ h = mk([b"z"])[0].h; h.name = ctypes.addressof(a); h.nl = 16; print(libc.sendmsg
 
 
 def test_readv_writev(same):
-    same("s = dial(ECHO); print(os.writev(s.fileno(), [b'ab', b'', b'cd'])); time.sleep(0.2); b = [bytearray(1), bytearray(9)]; print(os.readv(s.fileno(), b), b)")
+    same("s = dial(ECHO); print(os.writev(s.fileno(), [b'ab', b'', b'cd'])); come(s, 4); b = [bytearray(1), bytearray(9)]; print(os.readv(s.fileno(), b), b)")
 
 
 def test_sendfile(same):
@@ -360,7 +360,7 @@ s.close(); print(kept() == f"{n} {digest(data)} end")
 
 def test_splice_and_tee(same):
     same("""
-s = dial(ECHO); r, w = os.pipe(); r2, w2 = os.pipe(); os.write(w, b"spliced"); print(os.splice(r, s.fileno(), 100)); time.sleep(0.2)
+s = dial(ECHO); r, w = os.pipe(); r2, w2 = os.pipe(); os.write(w, b"spliced"); print(os.splice(r, s.fileno(), 100)); come(s, 7)
 print(os.splice(s.fileno(), w, 100), libc.tee(r, w2, 100, 0), os.read(r, 100), os.read(r2, 100)); s.setblocking(False); print(err(os.splice, s.fileno(), w, 1, None, None, 2))
 """, "7\n7 7 b'spliced' b'spliced'\nEAGAIN")
 
@@ -388,14 +388,14 @@ time.sleep(0.5); q = ioctl_int(t, 0x5411); print(n - q < 300000, 0 <= ioctl_int(
 
 def test_inq_by_ancillary_data(same):
     same("""
-s = dial(ECHO); s.setsockopt(6, 36, 1); s.send(b"12345678"); time.sleep(0.2); d, a, f, _ = s.recvmsg(3, 100); print(d, [(l, t, struct.unpack("i", v)[0]) for l, t, v in a])
+s = dial(ECHO); s.setsockopt(6, 36, 1); s.send(b"12345678"); come(s, 8); d, a, f, _ = s.recvmsg(3, 100); print(d, [(l, t, struct.unpack("i", v)[0]) for l, t, v in a])
 """, "b'123' [(6, 36, 5)]")
 
 
 def test_inq_at_the_end(same):
     """TCP_INQ tells of an end behind the data as of one byte more."""
     same("""
-s = dial(BYE); s.setsockopt(6, 36, 1); time.sleep(0.4)
+s = dial(BYE); s.setsockopt(6, 36, 1); over(s, select.POLLRDHUP)
 for i in range(3): d, a, f, _ = s.recvmsg(2, 100); print(d, [(l, t, struct.unpack("i", v)[0]) for l, t, v in a])
 """, like=["mptcpize", "run"])
 

@@ -73,7 +73,7 @@ for i in range(5):
     s, a = l.accept()
     if not os.fork(): l.close(); s.sendall(b"f%d" % i); d = s.recv(9); os.write(1, b"%d %d\\n" % (d == b"f%d" % i, s.getpeername() == a)); os._exit(0)
     s.close()
-time.sleep(0.5)
+err(os.wait)  # SIG_IGN: returns when the last child has ended
 """, "1 1\n" * 5)
 
 
@@ -333,7 +333,7 @@ def test_a_helper_without_descriptors_turns_programs_away(same, net):
     p = net.client.popen([MPTCP_RUN, "--engine=helper", PYTHON, "-c", code], env={"PYTHONPATH": HERE, "WORD": "w"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert p.stdout.readline() == "up\n"
     engines = json.loads(net.client.run([MPTCP_RUN.parent / "mptcp-stat", "--json", "--interval=0"]).stdout)
-    pid = next(e["pid"] for e in engines if e["helper"])
+    pid = next(e["pid"] for e in engines if e["helper"] and p.pid in (c["pid"] for c in e["connections"]))  # other settings have others
     time_used = lambda: sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
     time.sleep(1)  # what it gives up in the first moments is given up
     used = sorted(int(n.name) for n in Path(f"/proc/{pid}/fd").iterdir())

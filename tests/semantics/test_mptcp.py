@@ -6,7 +6,7 @@ MADE = """
 def made(family=2): return socket.socket(family, socket.SOCK_STREAM, 262)
 s = made(); s.connect((FAR, ECHO)); s.sendall(b"x" * 1000); n = 0
 while n < 1000: n += len(s.recv(1000))
-time.sleep(0.4)
+wait(lambda: s.getsockopt(284, 1, 96)[0]); time.sleep(0.4)  # the join is up, and what is said of it
 """
 
 

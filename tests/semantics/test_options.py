@@ -94,7 +94,7 @@ def info():
     i = s.getsockopt(6, 11, 248); u8 = i[:8]; u32 = struct.unpack_from("24I", i, 8); u64 = struct.unpack_from("4Q", i, 104)
     return dict(state=u8[0], retransmits=u8[2], options=u8[5] & 1, wscale=u8[6] != 0, rto=200000 <= u32[0] < 3000000, mss=1000 < u32[2] < 1461, rcv_mss=u32[3] < 1461, unacked=u32[4],
         pmtu=u32[13], rtt=0 < u32[15] < 1000000, cwnd=u32[18] >= 1, advmss=u32[19] < 1461, retrans=(u32[23] > 0) == (struct.unpack_from("Q", i, 208)[0] > 0), acked=u64[2] >= 50000, received=u64[3] >= 50000, sent=struct.unpack_from("Q", i, 200)[0] >= 50000, notsent=struct.unpack_from("I", i, 144)[0], min_rtt=0 < struct.unpack_from("I", i, 148)[0] <= u32[15])
-wait(lambda: info()["unacked"] == 0); print(info()); s.shutdown(1); time.sleep(0.3); print(s.getsockopt(6, 11, 248)[0], len(s.getsockopt(6, 11, 8)), len(s.getsockopt(6, 11, 104)), len(s.getsockopt(6, 11, 500)) >= 232)
+wait(lambda: info()["unacked"] == 0); print(info()); s.shutdown(1); over(s); time.sleep(0.3); print(s.getsockopt(6, 11, 248)[0], len(s.getsockopt(6, 11, 8)), len(s.getsockopt(6, 11, 104)), len(s.getsockopt(6, 11, 500)) >= 232)
 print(socket.socket().getsockopt(6, 11, 8)[0])
 """)
 
@@ -111,7 +111,7 @@ print(n - 400000 < notsent + acked <= n + 1, acked < 300000)
 
 
 def test_error_once(same):
-    same("s = dial(RESET); s.send(b'x'); time.sleep(0.3); print(name(s.getsockopt(1, 4)), s.getsockopt(1, 4), len(s.getsockopt(1, 4, 1)), len(s.getsockopt(1, 4, 8)))")
+    same("s = dial(RESET); s.send(b'x'); over(s); print(name(s.getsockopt(1, 4)), s.getsockopt(1, 4), len(s.getsockopt(1, 4, 1)), len(s.getsockopt(1, 4, 8)))")
 
 
 def test_wrong_options(same):

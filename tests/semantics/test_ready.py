@@ -51,8 +51,8 @@ s.shutdown(1); s.setblocking(True); print(int(s.recv(20)) == n)
 def test_edge_triggered(same):
     """One event for what comes, none while nothing new comes."""
     same("""
-s = dial(SLOW); e = select.epoll(); e.register(s, select.EPOLLIN | select.EPOLLET); print(e.poll(0.1)); s.send(b"1")
-print([events(m) for f, m in e.poll(5)], s.recv(2), e.poll(0)); print([events(m) for f, m in e.poll(5)], s.recv(99), e.poll(0.1))
+s = dial(STEP); e = select.epoll(); e.register(s, select.EPOLLIN | select.EPOLLET); print(e.poll(0.1)); s.send(b"1")
+print([events(m) for f, m in e.poll(5)], s.recv(2), e.poll(0.1)); s.send(b"1"); print([events(m) for f, m in e.poll(5)], s.recv(99), e.poll(0.1))
 """, "[]\n['IN'] b'01' []\n['IN'] b'23456789' []")
 
 
