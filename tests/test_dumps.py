@@ -55,7 +55,7 @@ def test_the_helper_leaves_no_core_dump(lab, tmp_path):
     tmp_path.chmod(0o700)
     engine = MPTCP_RUN.resolve().parent / "mpshim-engine"
     process = net.client.popen(["sh", "-c", f"ulimit -c unlimited; cd {tmp_path}; exec {engine} --foreground --ctl {tmp_path}/ctl"])
-    end = time.monotonic() + 5
+    end = time.monotonic() + 20
     while not (tmp_path / "ctl").exists():
         assert time.monotonic() < end
         time.sleep(0.01)

@@ -126,6 +126,7 @@ def test_blocking_connect_and_echo(engine):
     engine.settled()
 
 
+@pytest.mark.timing
 def test_connect_waits_as_long_as_the_handshake(engine):
     t = time.time()
     engine.connect("10.1.20.1", 7).close()
@@ -133,11 +134,11 @@ def test_connect_waits_as_long_as_the_handshake(engine):
 
 
 def test_nonblocking_connect_one_writable_edge(engine):
-    s = engine.connect("10.1.10.1", 7, blocking=False)
+    s = engine.connect("10.1.50.1", 7, blocking=False)
     ep = select.epoll()
     ep.register(s, select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET)
     assert ep.poll(0.05) == []
-    assert ep.poll(1) == [(s.fileno(), select.EPOLLOUT)]
+    assert ep.poll(10) == [(s.fileno(), select.EPOLLOUT)]
     assert s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
     assert ep.poll(0.1) == []
     s.close()
@@ -151,13 +152,14 @@ def test_epoll_before_connect(engine):
     ep.register(s, select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP)
     ident = engine.ctl.identity("10.1.5.1", 7)
     assert s.connect_ex(ident) == errno.EINPROGRESS
-    end = time.time() + 1
+    end = time.time() + 10
     while (ev := ep.poll(1)) != [(s.fileno(), select.EPOLLOUT)]:
         assert time.time() < end, ev
     s.send(b"x")
     s.close()
 
 
+@pytest.mark.timing
 def test_mptcp_up_before_the_program_connects(engine):
     ident = engine.ctl.identity("10.1.0.1", 7)
     time.sleep(0.1)
@@ -170,18 +172,26 @@ def test_mptcp_up_before_the_program_connects(engine):
 @pytest.mark.parametrize("port, err", [(1, errno.ECONNREFUSED), (2, errno.EHOSTUNREACH), (3, errno.ENETUNREACH)])
 @pytest.mark.parametrize("delay", [0, 5])
 def test_failures_have_their_errno(engine, port, err, delay):
-    t = time.time()
     with pytest.raises(OSError) as x:
         engine.connect(f"10.1.{delay}.1", port)
     assert x.value.errno == err
-    assert time.time() - t < delay / 100 + 0.3
     s = engine.connect(f"10.1.{delay}.1", port, blocking=False)
     p = select.poll()
     p.register(s, select.POLLOUT)
-    assert p.poll(1000)[0][1] & select.POLLERR
+    assert p.poll(10000)[0][1] & select.POLLERR
     assert s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == err
     s.close()
     engine.settled()
+
+
+@pytest.mark.timing
+def test_failures_are_told_at_once(engine):
+    for port in 1, 2, 3:
+        for delay in 0, 5:
+            t = time.time()
+            with pytest.raises(OSError):
+                engine.connect(f"10.1.{delay}.1", port)
+            assert time.time() - t < delay / 100 + 0.3
 
 
 def test_failure_before_the_program_connects(engine):
@@ -411,8 +421,10 @@ def test_listener_gone_is_noticed(engine):
     assert engine.ctl.status()["listeners"] == []
     l, port = listening(engine)
     l.close()
-    time.sleep(1.5)
-    assert engine.ctl.status()["listeners"] == []
+    end = time.time() + 10         # at the next slow round
+    while engine.ctl.status()["listeners"]:
+        assert time.time() < end
+        time.sleep(0.05)
 
 
 def test_port_is_guarded_while_connections_live_and_given_up_on_request(engine):
@@ -462,6 +474,7 @@ def test_500_at_once_and_no_leak(engine):
     assert engine.holds(fds)
 
 
+@pytest.mark.timing
 def test_connects_per_second(engine):
     t, cpu = time.time(), engine.cpu()
     for _ in range(1000):
@@ -502,6 +515,7 @@ def test_throughput(engine, down, cc):
     assert total * 8 / t > 3e9
 
 
+@pytest.mark.timing
 def test_drain_waits_for_delivery(engine):
     l, port = listening(engine)
     c = engine.connect("10.1.1.1", port)

@@ -38,9 +38,10 @@ def upload_over_a_change(net, family, change):
     end = time.monotonic() + 20
     while net.server.traffic()["eth0"][0] < before + SIZE // 6 and time.monotonic() < end:
         time.sleep(0.01)
-    change()
-    time.sleep(0.3)                                  # what was under way before
-    at = net.server.traffic()["eth0"][0]
+    with net.slowly():
+        change()
+        time.sleep(0.3)                              # what was under way before
+        at = net.server.traffic()["eth0"][0]
     got = running.result()
     assert got.sha256 == file.sha256
     return net.server.traffic()["eth0"][0] - at, got

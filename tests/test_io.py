@@ -206,6 +206,7 @@ def test_full_queue_is_back_pressure_and_no_loss(peers, mode):
     assert sent["seconds"] < 2
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("mode", ["raw", "fast"])
 def test_hosts_own_queue_stays_short(peers, mode):
     """The toy offers 2 MB at once; at 40 Mbit/s that would be 400 ms in the queue discipline."""
@@ -344,7 +345,7 @@ def test_flow_follows_a_neighbour_that_changes_its_address(peers):
 # ---- paths ----
 
 class Watch:
-    def __init__(self, ns, seconds=5, **env):
+    def __init__(self, ns, seconds=LIMIT, **env):
         self.process = ns.start("watch", seconds, env=env)
 
     def event(self):
@@ -392,6 +393,7 @@ def test_user_names_interfaces_and_backups(peers, watch):
     assert first["name"] == "eth1" and first["backup"]
 
 
+@pytest.mark.timing
 def test_link_down_is_told_at_once_and_the_path_comes_back(peers, watch):
     client, server = peers
     w = watch()
@@ -488,8 +490,12 @@ def test_replies_hidden_by_strict_rp_filter_are_received(peers):
     with serving(server) as got:
         client.run("tc", "qdisc", "add", "dev", "eth1", "root", *ONE_GBIT)
         process = client.start("send", "eth1", "10.9.1.1", "198.51.100.9", PORT, 200_000_000, "auto")
-        time.sleep(0.3)
-        [port] = [int(line.split()[3].rsplit(":", 1)[1]) for line in client.run("ss", "-Hltn").splitlines()]
+        end = time.monotonic() + LIMIT
+        while not (guards := client.run("ss", "-Hltn").splitlines()):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        time.sleep(0.2)                                # it is up, and in the middle of its transfer
+        [port] = [int(line.split()[3].rsplit(":", 1)[1]) for line in guards]
         with inside(server.name), socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as s:
             for wrong in range(1, 9):
                 s.sendto(segment("198.51.100.9", "10.9.1.1", PORT, port, ACK, wrong), ("10.9.1.1", 0))

@@ -1,7 +1,10 @@
 """Names, when the host's first route is dead: asked again over the other interfaces, and never otherwise."""
 
+import contextlib
+import fcntl
 import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -17,6 +20,14 @@ LOOK_UP = "import socket\ntry: print(sorted({a[4][0] for a in socket.getaddrinfo
 AGAIN, NO_NAME = -3, -2
 
 
+@contextlib.contextmanager
+def etc_netns():
+    """Workers take turns: one makes a directory there while another removes what is empty."""
+    with Path(tempfile.gettempdir(), "libmpshim-etc-netns.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 class Net:
     """Two default routes, a name server behind both, one resolv.conf for the client."""
 
@@ -27,7 +38,8 @@ class Net:
                                    stdout=subprocess.PIPE)
         assert process.stdout.readline() == "ready\n"
         self.etc = Path("/etc/netns", net.client.ns)                # ip netns exec mounts these over /etc
-        self.etc.mkdir(parents=True)
+        with etc_netns():
+            self.etc.mkdir(parents=True)
         self.resolv_conf(f"nameserver {SERVER}\nsearch example.test\n")
 
     def resolv_conf(self, text):
@@ -48,7 +60,7 @@ def net(lab):
     made = Net(lab.two_routers(server_addresses=1))
     yield made
     shutil.rmtree(made.etc)
-    if not any(made.etc.parent.iterdir()):
+    with etc_netns(), contextlib.suppress(OSError):    # another worker's are there still
         made.etc.parent.rmdir()
 
 

@@ -332,15 +332,20 @@ l.close()
 """
 
 
+PORTS = iter(range(10000 + os.getpid() % 200 * 100, 10000 + os.getpid() % 200 * 100 + 100, 2))
+
+
 def free_port_pair():
-    while True:
+    """Below those that the kernel gives to whoever asks, and another worker's are others: nobody takes them meanwhile."""
+    for port in PORTS:
         with socket.socket() as a, socket.socket() as b:
-            a.bind(("127.0.0.1", 0))
             try:
-                b.bind(("127.0.0.1", a.getsockname()[1] + 1))
-                return a.getsockname()[1]
+                a.bind(("127.0.0.1", port))
+                b.bind(("127.0.0.1", port + 1))
+                return port
             except OSError:
                 pass
+    raise OSError("no free port")
 
 
 @pytest.mark.parametrize("af,any_,v6only,seen", [
@@ -533,8 +538,9 @@ def test_mptcp_run_tells_of_static_programs_and_exit_codes(fake, tmp_path):
 # ---- cost
 
 
+@pytest.mark.timing
 def test_foreign_descriptors_cost_next_to_nothing(fake, shim_programs):
     """read() of one byte from /dev/zero, ns each: printed; the bound is generous because machines are busy."""
-    bare, shim = (float(min(run([shim_programs["cost"]], f).stdout for _ in range(5))) for f in (None, fake))
+    bare, shim = (min(float(run([shim_programs["cost"]], f).stdout) for _ in range(5)) for f in (None, fake))
     print(f"read: {bare:.0f} ns bare, {shim:.0f} ns under the shim")
     assert shim < bare * 1.5 + 20

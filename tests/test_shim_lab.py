@@ -70,8 +70,8 @@ w = socket.create_connection((FAR, {NAME})); print(w.recv(100), w.recv(100))
 
 
 def test_the_local_port_is_the_one_on_the_wire(net):
-    code = f"s = socket.create_connection((FAR, {ECHO})); s.sendall(b'x'); s.recv(1); print(s.getsockname()[1], flush=True); time.sleep(1)"
-    p = net.client.popen([MPTCP_RUN, PYTHON, "-c", PRELUDE + code], stdout=subprocess.PIPE)
+    code = f"s = socket.create_connection((FAR, {ECHO})); s.sendall(b'x'); s.recv(1); print(s.getsockname()[1], flush=True); input()"
+    p = net.client.popen([MPTCP_RUN, PYTHON, "-c", PRELUDE + code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     port = p.stdout.readline().strip()
     assert f":{port}" in net.server.run(["ss", "-Htn", "sport", "=", f":{ECHO}"]).stdout
     net.client.stop(p)
@@ -99,6 +99,7 @@ except OSError as e: print(name(e.errno))
 """).splitlines()[0] == "ECONNREFUSED"
 
 
+@pytest.mark.timing
 def test_refusal_is_quick(net):
     for engine in HOSTS:
         out = run(net, "s=socket.create_connection((FAR,7001)); a=time.monotonic()\nfor i in range(5): socket.socket().connect_ex((FAR,4))\nprint((time.monotonic()-a)*200)", engine)
@@ -166,6 +167,7 @@ def test_exit_with_unsent_data_loses_nothing(net, engine, end):
     assert kept.read_text() == f"3000000 {hashlib.sha256(b'q' * 3000000).hexdigest()}"
 
 
+@pytest.mark.timing
 def test_exit_is_quick_when_all_is_delivered(net):
     for engine in HOSTS:
         a = time.monotonic()
@@ -494,7 +496,7 @@ def test_git_clone_and_push(net, tmp_path):
     env = {"HOME": tmp_path, "GIT_CONFIG_COUNT": 1, "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
     daemon = net.server.popen([MPTCP_RUN, "git", "daemon", "--reuseaddr", f"--base-path={tmp_path}", "--export-all", "--enable=receive-pack"], env=env, stderr=subprocess.DEVNULL)
     try:
-        time.sleep(0.5)
+        assert net.server.wait_listening(9418)
         url = f"git://{FAR}/r.git"
         net.client.run([MPTCP_RUN, "git", "-C", tmp_path / "w", "push", "-q", url, "HEAD:master"], env=env)
         net.client.run([MPTCP_RUN, "git", "clone", "-q", "-b", "master", url, tmp_path / "c"], env=env)
@@ -518,7 +520,7 @@ def test_nginx(net, workers):
 @pytest.mark.needs("iperf3")
 def test_iperf3_both_ways(net):
     server = net.server.popen([MPTCP_RUN, "iperf3", "-s"], stdout=subprocess.DEVNULL)
-    time.sleep(0.5)
+    assert net.server.wait_listening(5201)
     for extra in ([], ["-R"], ["--bidir", "-P", "3"], ["-6", "-c", FAR6]):
         out = net.client.run([MPTCP_RUN, "iperf3", "-c", FAR, "-n", "50M", *extra]).stdout
         assert "iperf Done" in out

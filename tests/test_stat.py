@@ -27,11 +27,11 @@ def snapshot(host, *options):
 def busy(lab):
     """A lab, and a download over two paths in it that takes its time."""
     def start(*options, wrap_server=(), mptcp=True):
-        net = lab.two_path(rate="20M", families="v4", kernel_mptcp=mptcp)
+        net = lab.two_path(rate="10M", families="v4", kernel_mptcp=mptcp)
         file = make_file(40_000_000)
         net.http = net.server.spawn_http(file.root, mptcp=mptcp, wrap=wrap_server)
         run = CurlRun(net.client, net.http.url(file.name), wrap=shim(*options))
-        run.wait_for(2_000_000)
+        run.wait_for(1_000_000)
         return net, run
     return start
 

@@ -141,7 +141,7 @@ class Host:
             raise RuntimeError(f"no server on port {port} of {self}: exit {process.poll()}")
         return Server(self, process, port)
 
-    def wait_listening(self, port, timeout=5):
+    def wait_listening(self, port, timeout=20):
         """Waits until something listens on a TCP port here."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
