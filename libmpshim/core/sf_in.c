@@ -295,6 +295,15 @@ static void note_ooo(struct sf *s, mp_ssn at)
     s->v.sack_recent[0] = at;
 }
 
+/* All of it is old: told by D-SACK (RFC 2883). */
+static void note_duplicate(struct sf *s, mp_ssn ssn, uint32_t len)
+{
+    st_count(s->st, MP_E_dup_data, len, s->c);
+    s->v.dsack = s->v.sack_on;
+    s->v.dsack_l = ssn;
+    s->v.dsack_r = ssn + len;
+}
+
 static bool deliver(struct sf *s, struct mp_slice *d, mp_time now)
 {
     mp_ssn at = s->v.rcv_nxt;
@@ -329,11 +338,8 @@ static bool data_in(struct sf *s, struct mp_pkt *p, mp_ssn ssn, mp_time now)
         if (ssn >= s->v.rcv_adv) return true;
         mp_slice_cut(&d, (uint32_t)(s->v.rcv_adv - ssn));
     }
-    if (ssn + d.len <= s->v.rcv_nxt) { /* all of it is old: tell by D-SACK (RFC 2883) */
-        st_count(s->st, MP_E_dup_data, d.len, s->c);
-        s->v.dsack = s->v.sack_on;
-        s->v.dsack_l = ssn;
-        s->v.dsack_r = ssn + d.len;
+    if (ssn + d.len <= s->v.rcv_nxt) { /* with a FIN behind it, that is new; else misfit_in has it */
+        note_duplicate(s, ssn, d.len);
         s->v.ack_now = true;
         return true;
     }
@@ -515,12 +521,8 @@ static bool is_crossed_synack(const struct sf *s, const struct mp_pkt *p, mp_ssn
  * ours; its ACK field is not used. */
 static void misfit_in(struct sf *s, const struct mp_pkt *p, mp_ssn ssn, uint32_t seglen, mp_time now)
 {
-    if (seglen) st_count(s->st, MP_E_out_of_window, 1, s->c);
-    if (seglen && ssn + p->data.len <= s->v.rcv_nxt && s->v.sack_on && p->data.len) {
-        s->v.dsack = true;
-        s->v.dsack_l = ssn;
-        s->v.dsack_r = ssn + p->data.len;
-    }
+    if (p->data.len && ssn + p->data.len <= s->v.rcv_nxt) note_duplicate(s, ssn, p->data.len);
+    else if (seglen) st_count(s->st, MP_E_out_of_window, 1, s->c);
     answer_misfit(s, seglen, now);
 }
 

@@ -1,7 +1,7 @@
 /* Over many random networks (sim/random.c): both streams arrive whole and unchanged, within a bound, nothing stands still
  * longer than stated once the network works, windows, timers and memory keep their limits at every moment (sim/watch.h),
- * and nothing is left afterwards. Of eight seeds one is run again and must give the same trace, and one is run again with
- * its connections saved and loaded at some moment, and must give the same trace too.
+ * nothing is left afterwards, and the counters count. Of eight seeds one is run again and must give the same trace, and one
+ * is run again with its connections saved and loaded at some moment, and must give the same trace too.
  * MPSHIM_SIM_SEEDS=A..B chooses the seeds. A sanitizer build runs fewer: it is slower. */
 #include <stdlib.h>
 
@@ -42,6 +42,41 @@ static bool saved_and_loaded(struct sim_scen sc, uint64_t seed, const struct sim
     return false;
 }
 
+static bool counted[MP_E_COUNT]; /* by some run */
+
+static void note_counters(const struct sim_result *r)
+{
+    for (int e = 0; e < MP_E_COUNT; e++) counted[e] |= r->counter[0][e] || r->counter[1][e];
+}
+
+/* What random networks do not do, or too seldom to rely on: tests/unit has it. */
+static bool is_seldom(int event)
+{
+    static const int seldom[] = {
+        MP_E_opt_list_broken, MP_E_csum_mismatch, MP_E_map_conflict, MP_E_map_overflow, MP_E_beyond_window, MP_E_ack_unsent, MP_E_data_ack_unsent,
+        MP_E_join_hmac_bad, MP_E_join_dropped, MP_E_join_token_unknown, MP_E_add_addr_hmac_bad, MP_E_fastclose_bad, MP_E_capable_version,
+        MP_E_cookie_in, MP_E_cookie_out, MP_E_cookie_bad, MP_E_memory_refused, MP_E_memory_dropped, MP_E_time_wait_reused,
+        MP_E_subflow_timeout, MP_E_subflow_withheld, MP_E_user_timeout, MP_E_orphan_timeout, MP_E_syn_timeout, MP_E_address_recalled,
+        MP_E_conn_rexmit, MP_E_hol_rationed, MP_E_hol_taken_back, MP_E_remove_addr_alive, MP_E_infinite_in, MP_E_keepalive,
+        MP_E_no_memory, MP_E_fallback_strange /* never */
+    };
+    for (size_t i = 0; i < sizeof seldom / sizeof *seldom; i++)
+        if (seldom[i] == event) return true;
+    return false;
+}
+
+/* A counter that nothing counts any more tells people that nothing of the kind happens. */
+static int silent_counters(void)
+{
+    int n = 0;
+    for (int e = 0; e < MP_E_COUNT; e++) {
+        if (counted[e] || is_seldom(e)) continue;
+        printf("no seed counts %s: %s\n", mp_events[e].name, mp_events[e].meaning);
+        n++;
+    }
+    return n;
+}
+
 int main(void)
 {
     unsigned long long from = 1, to = SEEDS;
@@ -61,6 +96,7 @@ int main(void)
         else if (seed % 8 == 0) ok = again(&sc, seed, &r);
         else if (seed % 8 == 4) ok = saved_and_loaded(sc, seed, &r);
         failed += !ok;
+        note_counters(&r);
         multipath += r.subflows > 1;
         packets += r.packets;
         if (sc.calm_stall_max) stall = mp_max(stall, r.calm_stall);
@@ -69,5 +105,6 @@ int main(void)
     }
     printf("sim_property: seeds %llu..%llu, %llu with several subflows, %llu packets, longest stall %.1f s, %d failed\n", from, to,
            (unsigned long long)multipath, (unsigned long long)packets, (double)stall / 1e9, failed);
+    if (!env && SEEDS >= 2400) failed += silent_counters();
     return failed != 0;
 }

@@ -84,6 +84,7 @@ TEST(a_slow_path_that_holds_the_stream_up_is_spared_and_then_rationed)
         CHECK(closed - open <= MP_MS(40));
     }
     lab_expect_counter(&l, hol_taken_back, 0);
+    CHECK(mp_stack_counter(l.st, MP_E_hol_rationed) >= 3);
     lab_forget(&l);
     lab_end(&l);
 }

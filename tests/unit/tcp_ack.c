@@ -122,6 +122,8 @@ TEST(a_segment_received_twice_is_told_by_dsack) /* RFC 2883 4 */
     CHECK_EQ(g->o.sack[0].left - P0->iss, seq - 1000);
     CHECK_EQ(g->o.sack[0].right - P0->iss, seq);
     CHECK_EQ(lab_read(&l), 0);
+    lab_expect_counter(&l, dup_data, 1000);
+    lab_expect_counter(&l, out_of_window, 0);
     data(&l, seq, 10);
     lab_wait(&l, MP_MS(100));
     CHECK_EQ(lab_expect(&l, P0, MP_ACK, 1, seq + 10, 0)->o.nsack, 0); /* told once */
