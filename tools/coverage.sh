@@ -20,6 +20,7 @@ find "$COV" -name '*.gcda' -delete
 failed= late=
 export MPSHIM_SIM_SEEDS="${MPSHIM_SIM_SEEDS:-1..300}" # of sim_property's random networks; further ones reach little more
 for t in $programs; do
+    # shellcheck disable=SC3045 # dash and bash have it
     (ulimit -t "$COVERAGE_TIMEOUT" && exec "$t") > "$t.log" 2>&1
     case $? in
     0 | 77) ;;

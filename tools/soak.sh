@@ -34,6 +34,7 @@ while [ "$next" -le $end ]; do
     tail -n 1 "$log"
     grep '^seed ' "$log"
     # sim_property: seeds A..B, N with several subflows, N packets, longest stall N s, N failed
+    # shellcheck disable=SC2046 # three words
     set -- $(sed -n 's/^sim_property: .* subflows, \([0-9]*\) packets, longest stall \([0-9.]*\) s, \([0-9]*\) failed/\1 \2 \3/p' "$log")
     [ $# = 3 ] || { echo "seeds $next..$to: the program ended before its time" >&2; cat "$log" >&2; exit 1; }
     [ $to -le "$last" ] || last=$to

@@ -393,14 +393,12 @@ static void turn_away(struct engine *e, struct port *p, struct mpc *m, mp_time n
 struct port *eng_port_adopt(struct engine *e, const struct port_info *i)
 {
     struct port *p = find_or_new(e, &i->at, i->families);
-    if (!p || p->guard_fd >= 0) {
-        if (i->guard_fd >= 0)
-            close(i->guard_fd);
-        if (!p)
-            return NULL;
-    } else {
+    if (p && p->guard_fd < 0)
         p->guard_fd = i->guard_fd;
-    }
+    else if (i->guard_fd >= 0)
+        close(i->guard_fd);
+    if (!p)
+        return NULL;
     p->pid = i->pid;
     p->client = i->client;
     p->options = i->options;

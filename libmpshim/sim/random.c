@@ -309,7 +309,7 @@ static const char *cc_setting(struct sim_rng *r)
 {
     static char text[32][24];
     int n = 0;
-    for (; mp_cc_all[n] && n < 31; n++) snprintf(text[n], sizeof text[n], "cc=%s", mp_cc_all[n]->name);
+    for (; n < 31 && mp_cc_all[n]; n++) snprintf(text[n], sizeof text[n], "cc=%s", mp_cc_all[n]->name);
     return text[pick(r, (uint32_t)n + 1) % (uint32_t)n];
 }
 
@@ -317,7 +317,7 @@ static const char *sched_setting(struct sim_rng *r)
 {
     static char text[32][24];
     int n = 0;
-    for (; mp_sched_all[n] && n < 31; n++) snprintf(text[n], sizeof text[n], "scheduler=%s", mp_sched_all[n]->name);
+    for (; n < 31 && mp_sched_all[n]; n++) snprintf(text[n], sizeof text[n], "scheduler=%s", mp_sched_all[n]->name);
     return text[pick(r, (uint32_t)n + 1) % (uint32_t)n];
 }
 

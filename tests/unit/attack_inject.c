@@ -125,8 +125,9 @@ TEST(one_byte_pieces_out_of_order_take_bounded_memory)
         lab_client(&l);
         mpc_setopt(l.c, MPC_RCVBUF, 65536, l.now);
         for (uint32_t i = 0; i < 24000; i++) {
-            lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 3 + 2 * i, .ack = 1, .off = 2 + 2 * i, .len = 1,
-                                           .o = plain ? (struct mp_opts){ 0 } : lab_map(&l, 2 + 2 * i, 3 + 2 * i, 1, false) });
+            struct mp_opts o = { 0 };
+            if (!plain) o = lab_map(&l, 2 + 2 * i, 3 + 2 * i, 1, false);
+            lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 3 + 2 * i, .ack = 1, .off = 2 + 2 * i, .len = 1, .o = o });
             while (l.qn) free(l.q[--l.qn].data); /* an ACK for each */
             l.qi = 0;
         }

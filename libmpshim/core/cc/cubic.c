@@ -115,10 +115,15 @@ static void cubic_ack(struct mp_cc_group *g, const struct mp_cc_ack *a)
     if (!mp_cc_hystart_ack(s, a)) congestion_avoidance(s, a);
 }
 
+static void copy_epoch(struct mp_cc_state *s, int to, int from)
+{
+    for (int i = 0; i <= P_CWND_PRIOR - P_EPOCH; i++) s->priv[to + i] = s->priv[from + i];
+}
+
 /* RFC 9438 4.7, fast convergence: a flow that shrinks twice in a row leaves room for new ones. */
 static void note_plateau(struct mp_cc_state *s)
 {
-    memcpy(&s->priv[P_PRIOR], &s->priv[P_EPOCH], (P_CWND_PRIOR - P_EPOCH + 1) * sizeof s->priv[0]);
+    copy_epoch(s, P_PRIOR, P_EPOCH);
     s->priv[P_W_MAX] = s->cwnd < s->priv[P_W_MAX] ? s->cwnd / (2 * BETA_DEN) * (BETA_DEN + BETA_NUM) : s->cwnd;
     s->priv[P_CWND_PRIOR] = s->cwnd;
     s->priv[P_EPOCH] = 0;
@@ -165,7 +170,7 @@ static void cubic_undo(struct mp_cc_group *g, mp_time now)
     (void)now;
     uint64_t last_ack = s->priv[P_LAST_ACK];
     if (!mp_cc_undo(s)) return;
-    memcpy(&s->priv[P_EPOCH], &s->priv[P_PRIOR], (P_CWND_PRIOR - P_EPOCH + 1) * sizeof s->priv[0]);
+    copy_epoch(s, P_EPOCH, P_PRIOR);
     s->priv[P_LAST_ACK] = last_ack;
 }
 

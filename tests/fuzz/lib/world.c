@@ -716,7 +716,7 @@ void w_hostile(struct world *w, int to, unsigned which, uint8_t fix, const uint8
         p.data.buf = b;
         p.dst.port = to == SERVER ? W_PORT : p.dst.port;
         if (s) fix_up(s, &p, fix);
-        for (int i = 0; i <= !!(fix & FIX_TWICE); i++) {
+        for (int times = fix & FIX_TWICE ? 2 : 1; times; times--) {
             input(w, to, &p);
             w_settle(w);
         }

@@ -301,7 +301,8 @@ void read_control(int fd)
     ssize_t n = recvfrom(fd, line, sizeof line - 1, 0, (struct sockaddr *)&from, &from_len);
     if (n < 0)
         return;
-    line[strcspn((line[n] = 0, line), "\n")] = 0;
+    line[n] = 0;
+    line[strcspn(line, "\n")] = 0;
     run_command(line, &out);
     sendto(fd, answer, strlen(answer), MSG_DONTWAIT, (struct sockaddr *)&from, from_len);
 }
