@@ -268,6 +268,21 @@ TEST(a_removed_address_ends_its_subflow)
     lab_end(&l);
 }
 
+TEST(the_initial_address_is_removed_by_the_id_0) /* RFC 8684 3.4.2 */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct peer *p = lab_join(&l, 2);
+    struct mp_opts o = { .mp = MP_OPT_HAS(MP_REMOVE_ADDR), .remove_addr = { 1, { 0 } } };
+    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = o });
+    lab_wait(&l, MP_SEC(5));
+    /* Both subflows go to it: the one that goes last is kept, for nothing else would carry the connection. */
+    CHECK_EQ(lab_info(&l).nsubflows, 1);
+    CHECK_EQ(mpc_error(l.c), 0);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(an_address_that_went_silent_is_knocked_at_when_it_is_told_anew) /* twice a second, as at a path found silent here */
 {
     struct lab l = { 0 };

@@ -176,6 +176,54 @@ TEST(a_fast_close_from_the_peer_resets_all) /* 3.5 */
     ROW("%s", "");
 }
 
+/* The client knows our key from the SYN/ACK; no DSS of it has come yet, and perhaps no third ACK. */
+TEST(a_fast_close_before_mptcp_is_proved_ends_the_connection) /* 3.5 */
+{
+    for (int step = 0; step < 3; step++) {
+        static const char *const when[] = { "client, third ACK sent", "server, third ACK here", "server, third ACK missing" };
+        struct lab l = { 0 };
+        ROW("%s", when[step]);
+        if (step == 0) lab_client_unconfirmed(&l);
+        if (step == 1) lab_server_unconfirmed(&l);
+        if (step == 2) lab_server_syn(&l);
+        struct mp_opts o = { .mp = MP_OPT_HAS(MP_FASTCLOSE), .fastclose_key = l.key_engine };
+        lab_send(&l, P0, (struct seg){ .flags = MP_RST | MP_ACK, .seq = 1, .ack = 1, .o = o });
+        lab_expect_nothing(&l);
+        if (step < 2) {
+            CHECK_EQ(mpc_error(l.c), ECONNRESET);
+            lab_expect_counter(&l, fastclose_in, 1);
+            mpc_release(l.c, 0, l.now);
+        }
+        lab_wait(&l, MP_SEC(1));
+        CHECK_EQ(mp_stack_live(l.st), 0);
+        CHECK_EQ(l.flows, 0);
+        lab_end(&l);
+    }
+    ROW("%s", "");
+}
+
+/* 3.3.3: both ends close at once, and each DATA_FIN goes another way. */
+TEST(data_fins_that_cross_on_different_subflows)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct peer *p = lab_join(&l, 2);
+    mpc_shutdown(l.c, l.now);
+    lab_forget(&l); /* ours is on its way over both */
+    data_fin_in(&l, p, 1);
+    CHECK(mpc_eof(l.c));
+    const struct got *g = lab_said(&l, NULL, MP_ACK, MP_OPT_HAS(MP_DSS));
+    CHECK_EQ(g->o.dss.data_ack, l.idsn_peer + 2);
+    CHECK(!(l.events & MP_EV_CLOSED));
+    lab_ack_mp(&l, P0, 1, 1, 1);
+    CHECK(l.events & MP_EV_CLOSED);
+    CHECK_EQ(mpc_error(l.c), 0);
+    int fins = 0;
+    for (; l.qi < l.qn; l.qi++) fins += !!(l.q[l.qi].flags & MP_FIN);
+    CHECK_EQ(fins, 2);
+    lab_end(&l);
+}
+
 TEST(a_fast_close_with_a_wrong_key_is_ignored)
 {
     struct lab l = { 0 };

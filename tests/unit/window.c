@@ -138,6 +138,33 @@ TEST(the_peers_window_is_kept)
     ROW("%s", "");
 }
 
+/* RFC 9293 3.10.7.4: a shut window takes no data, but the end behind what it took is heard. RFC 8684 3.3.3: so is a DATA_FIN. */
+TEST(an_end_is_heard_through_a_window_that_is_shut)
+{
+    for (int mp = 0; mp < 2; mp++) {
+        struct lab l = { .plain = !mp, .tune = small };
+        ROW("%s", mp ? "MPTCP" : "TCP");
+        lab_server(&l);
+        uint32_t at = 0;
+        for (; at < 65536; at += 1024) {
+            if (mp) lab_data(&l, P0, 1 + at, 1, at, 1024);
+            else lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1 + at, .ack = 1, .off = at, .len = 1024 });
+        }
+        lab_wait(&l, MP_SEC(1));
+        CHECK_EQ(l.q[l.qn - 1].k.wnd, 0);
+        lab_forget(&l);
+        if (mp) lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1 + at, .ack = 1, .o = lab_map(&l, at, 0, 0, true) });
+        else lab_send(&l, P0, (struct seg){ .flags = MP_FIN | MP_ACK, .seq = 1 + at, .ack = 1 });
+        if (mp) CHECK_EQ(lab_said(&l, P0, MP_ACK, MP_OPT_HAS(MP_DSS))->o.dss.data_ack, l.idsn_peer + 1 + at + 1);
+        else lab_expect(&l, P0, MP_ACK, 1, 1 + at + 1, 0);
+        CHECK_EQ(lab_read(&l), at);
+        CHECK(mpc_eof(l.c));
+        lab_forget(&l);
+        lab_end(&l);
+    }
+    ROW("%s", "");
+}
+
 TEST(window_scale_of_the_peer_is_applied) /* RFC 7323 2.3 */
 {
     struct lab l = { .plain = true, .peer_wscale = 3, .wnd0 = 1000 };
