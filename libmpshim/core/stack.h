@@ -127,9 +127,10 @@ enum mpc_opt { MPC_NODELAY, MPC_CORK, MPC_KEEPALIVE, MPC_KEEPIDLE_S, MPC_KEEPINT
                 MPC_STRICT /* never plain TCP: the connection fails with EPROTONOSUPPORT instead of falling back */,
                 MPC_MARK, MPC_PRIORITY /* SO_MARK, SO_PRIORITY: what the host's own rules, routes and queues go by */ };
 /* The connection leaves (or may use again) this local address, whatever the path manager wants: RFC 6897 5.3.1. 0,
- * -EADDRNOTAVAIL: no path of the host has it; -EBUSY: nothing else would carry the connection; -EOPNOTSUPP: plain TCP. */
+ * -EADDRNOTAVAIL: no path of the host has it; -EBUSY: nothing else would carry the connection; -ENOSPC: too many are left
+ * already; -EOPNOTSUPP: plain TCP. */
 int mpc_use_local(struct mpc *c, const struct mp_addr *ip, bool use, mp_time now);
-int mpc_setopt(struct mpc *c, enum mpc_opt opt, uint64_t value, mp_time now);
+int mpc_setopt(struct mpc *c, enum mpc_opt opt, uint64_t value, mp_time now); /* 0; -ENOENT: no such congestion control; -EINVAL: no such option */
 /* MPC_TOS, MPC_TTL, MPC_MARK, MPC_PRIORITY of a listener's connections to come, from their SYN/ACK on. */
 void mp_stack_listen_setopt(struct mp_stack *s, void *owner, enum mpc_opt opt, uint64_t value);
 

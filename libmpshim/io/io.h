@@ -28,7 +28,8 @@ struct io_cfg {
     void *arg;
 };
 
-struct io *io_new(struct ev_loop *loop, struct mp_stack **stack, const struct io_cfg *cfg, int *err); /* *stack is read at use */
+/* *stack is read at use. NULL with *err (errno): ENOMEM, or what rtnetlink answered. */
+struct io *io_new(struct ev_loop *loop, struct mp_stack **stack, const struct io_cfg *cfg, int *err);
 void io_free(struct io *io);
 
 /* The network part of struct mp_stack_ops; arg is the struct io. */
@@ -43,11 +44,12 @@ uint16_t io_port_get(void *io, uint8_t family, bool fresh);
 void io_port_put(void *io, uint8_t family, uint16_t port);
 void io_port_hold(void *io, uint8_t family, uint16_t port); /* a connection that was loaded uses it */
 
-/* Sends one packet of mp_stack_poll. On EAGAIN the packet is kept in the flow's socket's one-packet slot, the flow
- * reads as not writable, and mp_stack_writable() follows: nothing is lost or refused. */
+/* Sends one packet of mp_stack_poll. What the kernel does not take now (EAGAIN, ENOBUFS) waits in its socket's queue, the flow
+ * reads as not writable, and mp_stack_writable() follows. A queue that is full drops, as one on the way would (tx_drop). */
 void io_output(struct io *io, const struct mp_pkt *p);
 
-/* Receiving for listeners: SYNs (through raw sockets) and segments to this port on every suitable interface. */
+/* Receiving for listeners: SYNs (through raw sockets) and segments to this port on every suitable interface. 0 or -errno.
+ * families: 1 IPv4, 2 IPv6, 3 both. */
 int io_listen(struct io *io, uint8_t families, uint16_t port);
 void io_unlisten(struct io *io, uint8_t families, uint16_t port);
 

@@ -39,7 +39,7 @@ struct mp_cc {
     void (*on_ack)(struct mp_cc_group *g, const struct mp_cc_ack *a); /* not called in recovery */
     void (*on_loss)(struct mp_cc_group *g, mp_time now);        /* entering recovery (once per window): sets ssthresh, and cwnd = ssthresh */
     void (*on_rto)(struct mp_cc_group *g, uint64_t flight, mp_time now); /* sets ssthresh and cwnd (one segment) */
-    void (*on_idle)(struct mp_cc_group *g, mp_dur idle, mp_dur rto); /* restart after idle (RFC 9293 3.8.. / RFC 2861 decay); may be NULL */
+    void (*on_idle)(struct mp_cc_group *g, mp_dur idle, mp_dur rto); /* restart after idle (RFC 5681 4.1, RFC 2861); may be NULL */
     void (*on_undo)(struct mp_cc_group *g, mp_time now);        /* spurious loss: restore; may be NULL */
 };
 
