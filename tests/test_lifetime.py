@@ -666,6 +666,27 @@ ts = [threading.Thread(target=one, args=(i,)) for i in range(8)]
 """)
 
 
+def test_a_helper_takes_no_limits_from_its_first_program(net):
+    """It serves others too, when that program's processor time is long over. (A hard limit takes CAP_SYS_RESOURCE to lift.)"""
+    limited = ["nice", "-n", "5", "taskset", "1", "prlimit", "--cpu=3:", "--as=4000000000:", "--fsize=0:"]
+    before = set(engines(net.client))
+    p = net.client.popen([*limited, *shim("--engine=helper", "--syn-tries=9"), PYTHON, "-c", PRELUDE + "s = dial(ECHO); print(echo(s, b'up'), flush=True); sys.stdin.read()"],
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert p.stdout.readline() == "True\n"
+    pid, = set(engines(net.client)) - before
+    limits = {line[:26].strip(): line[26:].split()[:2] for line in Path(f"/proc/{pid}/limits").read_text().splitlines()}
+    assert all(limits[name] == ["unlimited"] * 2 for name in ("Max cpu time", "Max address space", "Max file size")), limits
+    assert os.getpriority(os.PRIO_PROCESS, pid) == 0 and len(os.sched_getaffinity(pid)) == os.cpu_count()
+    p.stdin.close()
+    assert p.wait(20) == 0
+
+
+def test_why_a_helper_cannot_start_is_told(net):
+    script = 'mount -t tmpfs -o ro none /run && exec "$@"'
+    done = net.client.run(["unshare", "-m", "sh", "-c", script, "sh", *shim("-v", "--engine=helper"), PYTHON, "-c", PRELUDE + "dial(ECHO)"])
+    assert "could not start: no safe place for the control socket: Read-only file system" in done.stderr
+
+
 def test_fork_before_the_first_connection(net):
     """The child has an engine of its own, and its end loses nothing."""
     for _ in range(2):

