@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import lab as lab_package
+from lab.netns import processes
 from lab.shim import MPTCP_RUN, ROOT, CurlRun, Watch, curl, engines, keepers, shim
 
 PYTHON = "/usr/bin/python3"
@@ -463,6 +464,36 @@ def test_a_listener_that_takes_no_plain_tcp_is_served_when_helper_and_keeper_die
         with contextlib.suppress(ProcessLookupError):
             os.killpg(p.pid, signal.SIGKILL)           # the daemon too
         net.server.stop(p)
+
+
+BECOMES = {"daemon": "libc.daemon(1, 1)", "setsid": "os.fork() and os._exit(0); os.setsid()",
+           "twice": "os.fork() and os._exit(0); os.setsid(); os.fork() and os._exit(0); os.dup2(os.open('/dev/null', os.O_RDWR), 0)"}
+
+
+@pytest.mark.needs("mptcpize")
+@pytest.mark.parametrize("way", BECOMES)
+def test_a_daemon_that_has_accepted_nothing_yet_is_served_when_helper_and_keeper_die_at_once(net, way):
+    """It sleeps in poll(), and its parent, which called listen(), has ended."""
+    code = f"""
+import select
+l = socket.create_server((AT, 7600)); {BECOMES[way]}
+print("ready", flush=True); p = select.poll(); p.register(l, select.POLLIN)
+while p.poll(): c, who = l.accept(); c.sendall(f"{{who[0]}} {{c.recv(100).decode()}}".encode()); c.close()
+"""
+    p = serve(net, "0.0.0.0", "--strict", code=code)
+    try:
+        p.wait(10)
+        wait_for(lambda: keepers(net.server))
+        for pid in keepers(net.server):
+            os.kill(pid, signal.SIGKILL)
+        kill_helpers(net.server)
+        wait_for(lambda: engines(net.server))
+        time.sleep(1)
+        assert call(net, FAR, b"one") == "10.10.1.2 one"
+    finally:
+        for pid in processes(net.server.ns):
+            if f"AT = '0.0.0.0'\n{code}" in Path(f"/proc/{pid}/cmdline").read_text():
+                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.needs("mptcpize")

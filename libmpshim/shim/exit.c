@@ -115,7 +115,9 @@ int w_daemon(int nochdir, int noclose)
     bool inside = !shim_is_engine && shim_hosts_inside() && !shim_is_borrowed();
     pid_t pid = inside ? fork() : 0;
     if (pid > 0) w__exit(0);
-    return pid < 0 ? -1 : REAL(daemon)(nochdir, noclose);
+    int r = pid < 0 ? -1 : REAL(daemon)(nochdir, noclose);
+    if (r == 0) shim_watch_daemon();
+    return r;
 }
 
 /* ---- exec: the engine's thread ends with the old program ---- */

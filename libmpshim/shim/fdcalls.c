@@ -79,6 +79,7 @@ static unsigned make_way(int from, int to)
 static int replaced(int from, int to, unsigned listened)
 {
     shim_unlisten(listened);
+    if (to >= 0 && to <= 2) shim_watch_daemon();
     return copied(from, to);
 }
 

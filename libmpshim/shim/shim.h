@@ -232,6 +232,7 @@ static inline bool shim_needs_helper(const struct shim_fd *f) /* a listener that
 }
 bool shim_any_filtered(void); /* there are such */
 void shim_watch(void);        /* watch.c: a thread sees to it that they have one */
+void shim_watch_daemon(void); /* a forked process does what daemons do */
 bool shim_watches(void);
 void shim_watch_stop(void);   /* for good */
 void shim_watch_in_child(void);

@@ -111,6 +111,20 @@ void shim_watch(void)
     errno = saved;
 }
 
+/* A daemon's parent called listen() and ends, and the thread with it. The child does what only daemons do, or puts something in
+ * the place of its standard streams. (Who then execs instead has the thread for that long.) */
+void shim_watch_daemon(void)
+{
+    if (SHIM_UNLIKELY(is_forked) && !shim_is_borrowed() && shim_any_filtered()) shim_watch();
+}
+
+pid_t w_setsid(void)
+{
+    pid_t r = REAL(setsid)();
+    if (r >= 0) shim_watch_daemon();
+    return r;
+}
+
 bool shim_watches(void) { return atomic_load(&runs); }
 
 void shim_watch_stop(void)
