@@ -362,8 +362,11 @@ def test_a_backup_interface_carries_only_when_needed(lab):
     with Watch(net) as seen:
         assert curl(net.client, server.url("put"), wrap=shim("--backup=eth1"), put=file).sha256 == file.sha256
     assert seen.moved(net.client, "eth1") < 400_000 and seen.mptcp(net.server, "MPJoinAckRx") >= 1
+    before, end = net.server.traffic()["eth0"][0], time.monotonic() + 20
     run = CurlRun(net.client, server.url("put"), wrap=shim("--backup=eth1"), put=file)
-    time.sleep(0.5)
+    while net.server.traffic()["eth0"][0] < before + 1_000_000:
+        assert time.monotonic() < end
+        time.sleep(0.01)
     net.link[0].blackhole()
     assert run.result().sha256 == file.sha256
 
