@@ -10,8 +10,9 @@ static void dss_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const st
     if (!o->dss.has_map || p->data.len) return;
     if (o->dss.data_fin && o->dss.len == 1) { /* bare DATA_FIN */
         mp_dsn at = o->dss.dsn64 ? o->dss.dsn : mp_expand32(c->v.rcv_nxt, (uint32_t)o->dss.dsn);
+        bool again = c->v.peer_fin; /* our ACK was lost, or is on its way */
         conn_peer_fin(c, at, now);
-        s->v.ack_now = true;
+        if (again || !c->v.fin_consumed) s->v.ack_now = true;
     }
 }
 

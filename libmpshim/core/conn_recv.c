@@ -105,12 +105,20 @@ static void ack_everywhere(struct mpc *c)
         if (sf_can_carry(s)) s->v.ack_now = true;
 }
 
+/* The owner hears of the peer's end now, and often ends its own direction at once: one segment says both. */
+static void ack_with_our_end(struct mpc *c)
+{
+    for (struct sf *s = c->sfs; s; s = s->next)
+        if (sf_can_carry(s)) sf_ack_soon(s, c->st->now);
+}
+
 static void check_fin(struct mpc *c)
 {
     if (!c->v.peer_fin || c->v.fin_consumed || c->v.rcv_nxt != c->v.peer_fin_dsn) return;
     c->v.rcv_nxt++; /* DATA_FIN takes one */
     c->v.fin_consumed = true;
-    ack_everywhere(c);
+    if (c->v.shut) ack_everywhere(c);
+    else ack_with_our_end(c);
     conn_event(c, MP_EV_READABLE);
 }
 

@@ -260,6 +260,7 @@ void sf_tick(struct sf *s, mp_time now);
 mp_time sf_deadline(const struct sf *s);
 void sf_set_state(struct sf *s, enum sf_state st, mp_time now);
 void sf_arm(struct sf *s, enum sf_timer t, mp_time at);
+void sf_ack_soon(struct sf *s, mp_time now); /* within a millisecond, on what else leaves by then */
 void sf_rtt_sample(struct sf *s, mp_dur rtt);                /* not 0 */
 mp_dur sf_rto_now(const struct sf *s);                      /* rto with backoff */
 mp_dur sf_persist_wait(const struct sf *s);                 /* until the next probe of a shut window */

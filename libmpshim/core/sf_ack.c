@@ -176,4 +176,11 @@ static bool control_due(struct sf *s)
     return s->v.nrm || s->v.prio_now || (may_tell(s) && pm_control_pending(c));
 }
 
+/* What comes with our side's next word in most cases: an answer, the end of our direction. A millisecond is long for that
+ * word, and short beside what a sender waits for an ACK (RFC 8985 7.2: 200 ms when one segment is under way). */
+void sf_ack_soon(struct sf *s, mp_time now)
+{
+    if (s->v.timer[SFT_DELACK] > now + MP_MS(1)) sf_arm(s, SFT_DELACK, now + MP_MS(1));
+}
+
 bool sf_ack_due(struct sf *s) { return s->v.ack_now || s->v.probes || control_due(s) || window_update_due(s); }

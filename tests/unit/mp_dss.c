@@ -289,6 +289,7 @@ TEST(a_data_fin_with_a_32_bit_number)
     o.dss.dsn64 = false;
     o.dss.dsn &= 0xffffffff;
     lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = o });
+    lab_wait(&l, MP_MS(1));
     struct got *g = lab_expect(&l, P0, MP_ACK, 1, 1, 0);
     CHECK_EQ(g->o.dss.data_ack, l.idsn_peer + 2);
     CHECK(mpc_eof(l.c));
@@ -302,9 +303,26 @@ TEST(a_repeated_data_fin_is_acknowledged_again)
     struct mp_opts o = lab_map(&l, 0, 0, 0, true);
     for (int i = 0; i < 3; i++) {
         lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = o });
+        if (i == 0) lab_wait(&l, MP_MS(1)); /* it might have come with our own; the others are answered at once */
         CHECK_EQ(lab_expect(&l, P0, MP_ACK, 1, 1, 0)->o.dss.data_ack, l.idsn_peer + 2);
     }
     lab_expect_counter(&l, data_fin_in, 1);
+    lab_end(&l);
+}
+
+TEST(a_data_fin_is_acknowledged_with_our_own)
+{
+    struct lab l = { 0 };
+    lab_server(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_map(&l, 0, 0, 0, true) });
+    lab_expect_nothing(&l);
+    CHECK(mpc_eof(l.c)); /* the owner knows, and ends its direction too */
+    mpc_shutdown(l.c, l.now);
+    struct got *g = lab_expect(&l, P0, MP_ACK, 1, 1, 0);
+    CHECK(g->o.dss.data_fin);
+    CHECK_EQ(g->o.dss.data_ack, l.idsn_peer + 2);
+    lab_wait(&l, MP_MS(1));
+    lab_expect_nothing(&l);
     lab_end(&l);
 }
 
