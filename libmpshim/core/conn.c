@@ -232,6 +232,11 @@ void conn_sf_gone(struct mpc *c, struct sf *s, int err, mp_time now)
     pm_sf_failed(c, s, up, now);
     conn_orphan_look(c, now);
     if (conn_nlive(c)) return;
+    /* RFC 8684 3.1: until the peer has shown by an option that it has our key nothing can be joined: as in plain TCP. */
+    if (!c->v.server && c->v.fb == FB_UNCONFIRMED) {
+        conn_fail(c, err ? err : ECONNRESET, now);
+        return;
+    }
     /* The peer does not know the token any more. Where a box takes options out, a reset without a reason only says that a SYN
      * without MP_JOIN came to where nobody listens. */
     bool believed = s->v.reset_reason || !pm_path_spoils(c, s);

@@ -203,6 +203,20 @@ TEST(a_fast_close_before_mptcp_is_proved_ends_the_connection) /* 3.5 */
 }
 
 /* 3.3.3: both ends close at once, and each DATA_FIN goes another way. */
+TEST(a_reset_before_mptcp_is_proved_ends_the_connection) /* 3.1: no join is possible yet; simulation seed 551381 */
+{
+    for (int aside = 0; aside < 2; aside++) {
+        struct lab l = { 0 };
+        lab_client_unconfirmed(&l);
+        if (aside) mp_stack_local_del(l.st, 1, &P0->engine.ip, l.now);
+        lab_send(&l, P0, (struct seg){ .flags = MP_RST, .seq = 1 });
+        CHECK(l.events & MP_EV_CLOSED);
+        CHECK_EQ(mpc_error(l.c), ECONNRESET);
+        lab_expect_nothing(&l);
+        lab_end(&l);
+    }
+}
+
 TEST(data_fins_that_cross_on_different_subflows)
 {
     struct lab l = { 0 };
