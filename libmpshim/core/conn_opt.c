@@ -3,10 +3,20 @@
 
 #include <errno.h>
 
+/* The peer has this data, so it was the peer that acknowledged it, in this time. The handshake may have taken longer for a
+ * third ACK that was lost, or for its option, and sent again: its own ACKs would all pass for a proxy's (made_on_the_way). */
+static void know_peer(const struct mpc *c, struct sf *s)
+{
+    if (s->v.acked_new && s->v.rtt_ack && s->v.acked_dsn <= c->v.snd_una) s->v.rtt_syn = mp_min(s->v.rtt_syn, s->v.rtt_ack);
+}
+
 static void dss_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now)
 {
     if (c->v.fb == FB_UNCONFIRMED) conn_fallback(c, s, FB_DSS_SEEN, MP_WHY_MULTIPATH, now);
-    if (o->dss.has_ack && !c->v.tx_plain) conn_data_ack(c, s, o->dss.data_ack, o->dss.ack64, now);
+    if (o->dss.has_ack && !c->v.tx_plain) {
+        conn_data_ack(c, s, o->dss.data_ack, o->dss.ack64, now);
+        know_peer(c, s);
+    }
     if (!o->dss.has_map || p->data.len) return;
     if (o->dss.data_fin && o->dss.len == 1) { /* bare DATA_FIN */
         mp_dsn at = o->dss.dsn64 ? o->dss.dsn : mp_expand32(c->v.rcv_nxt, (uint32_t)o->dss.dsn);

@@ -218,6 +218,7 @@ struct sf {
         struct mp_cc_state cc;
         /* MPTCP */
         mp_dur rtt_syn, rtt_ack; /* of the handshake; of the latest ACK, if data sent once drew it (else 0) */
+        mp_dsn acked_dsn;       /* end of the data that drew the latest ACK */
         bool stale;
         bool draining;          /* what waited behind a hole is being delivered */
         uint64_t unmapped_until; /* bytes without a mapping are taken until so many were received */
@@ -225,7 +226,7 @@ struct sf {
         bool withheld;          /* routing lets nothing of it out: withheld.c */
         bool join_done;         /* join: fourth ACK seen (or passive: HMAC verified) */
         mp_time doubted;        /* when a checksum was first found wrong, and another path waited for (doubt.c); 0: never */
-        bool ack_seen;          /* passive join: an ACK came that is not the third one */
+        bool ack_seen;          /* passive: an ACK came that is not the third one */
         bool fully;             /* may carry data at connection level */
         bool send_capable_ack;  /* client: put MP_CAPABLE into the next pure ACK */
         uint32_t nonce_local, nonce_remote;
@@ -279,6 +280,7 @@ void sf_input(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, mp_time n
 struct sf_seg *sf_seg_add(struct sf *s, mp_ssn start, mp_ssn end);
 void sf_seg_drop(struct sf *s, struct sf_seg *g);
 struct sf_seg *sf_seg_split(struct sf *s, struct sf_seg *g, mp_ssn at); /* g keeps the front; returns the back or NULL */
+void sf_time_synack(struct sf *s, mp_time now);
 void sf_on_ack(struct sf *s, mp_ssn ack, const struct mp_opts *o, mp_time now);
 void sf_on_rto(struct sf *s, mp_time now);
 void sf_on_probe_timer(struct sf *s, mp_time now);

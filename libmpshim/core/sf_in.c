@@ -26,7 +26,9 @@ static void answer_misfit(struct sf *s, uint32_t seglen, mp_time now)
 
 /* ---- opening ---- */
 
-/* 0: sent twice, it may have a time-out in it, ours or of a lost SYN/ACK. */
+/* 0: sent twice, it may have a time-out in it, ours or of a lost SYN/ACK. Of a joining client's third ACK it may have the
+ * client's, and who sent an ACK before it (a proxy, or the client, whose option was lost) is not known: too long, it is
+ * mended by the first data (conn_opt.c). */
 static mp_dur handshake_time(const struct sf *s, mp_time now)
 {
     const struct sf_seg *synack = s->v.passive && !s->v.initial ? s->seg_head : NULL; /* the ACK of it is not counted yet */
@@ -185,10 +187,7 @@ static bool join_third_ack(struct sf *s, const struct mp_opts *o, mp_time now)
 {
     struct mpc *c = s->c;
     uint8_t h[32];
-    if (!(o->mp & MP_OPT_HAS(MP_JOIN)) || o->join.form != MP_JOIN_ACK) { /* wait for its retransmission */
-        s->v.ack_seen = true;
-        return false;
-    }
+    if (!(o->mp & MP_OPT_HAS(MP_JOIN)) || o->join.form != MP_JOIN_ACK) return false; /* wait for its retransmission */
     conn_join_hmac(c, false, s->v.nonce_local, s->v.nonce_remote, h);
     if (!mp_equal_ct(h, o->join.hmac, 20)) {
         st_count(s->st, MP_E_join_hmac_bad, 1, c);
@@ -202,7 +201,11 @@ static bool join_third_ack(struct sf *s, const struct mp_opts *o, mp_time now)
 
 static bool syn_rcvd_ack(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_ssn ssn, mp_time now)
 {
-    if (s->v.passive && !(s->v.initial ? initial_third_ack(s, p, o, ssn, now) : join_third_ack(s, o, now))) return false;
+    if (s->v.passive && !(s->v.initial ? initial_third_ack(s, p, o, ssn, now) : join_third_ack(s, o, now))) {
+        if (!s->v.ack_seen) sf_time_synack(s, now);
+        s->v.ack_seen = true;
+        return false;
+    }
     s->v.join_done = true;
     s->v.fully = true;
     s->v.backoff = 0;

@@ -177,6 +177,13 @@ static void rack_update(struct sf *s, const struct sf_seg *g, struct ack_facts *
     if (g->end > s->v.fack) s->v.fack = g->end;
 }
 
+/* The first ACK of a SYN/ACK times it, used otherwise or not: the third ACK that is may have been sent again. */
+void sf_time_synack(struct sf *s, mp_time now)
+{
+    const struct sf_seg *synack = s->seg_head;
+    if (synack && synack->syn && synack->sent_count == 1) sf_rtt_sample(s, mp_max(now - synack->sent, 1)); /* Karn's rule */
+}
+
 static void seg_delivered(struct sf *s, struct sf_seg *g, struct ack_facts *f, mp_time now)
 {
     if (g->sacked) return;
@@ -186,10 +193,12 @@ static void seg_delivered(struct sf *s, struct sf_seg *g, struct ack_facts *f, m
     if (g->mtu_probe) pmtu_passed(s);
     g->mtu_probe = false;
     if (!g->lost) s->v.pipe -= mp_min(s->v.pipe, seg_bytes(g));
-    if (g->sent_count == 1) f->rtt = mp_max(now - g->sent, 1); /* 0: none */
-    if (g->sent > f->latest) {
+    bool timed = g->syn && s->v.ack_seen;
+    if (g->sent_count == 1 && !timed) f->rtt = mp_max(now - g->sent, 1); /* 0: none */
+    if (g->sent > f->latest && !timed) {
         f->latest = g->sent;
         f->again = g->sent_count > 1;
+        s->v.acked_dsn = g->dsn + g->len;
     }
     rack_update(s, g, f, now);
 }

@@ -43,6 +43,24 @@ TEST(a_syn_ack_that_was_repeated_times_nothing) /* RFC 6298 3, Karn */
     lab_end(&l);
 }
 
+TEST(the_first_ack_times_the_syn_ack_not_the_one_that_opens)
+{
+    for (int once = 0; once < 2; once++) {
+        struct lab l = { .no_ts = true };
+        lab_server_syn(&l); /* answered one LAB_RTT ago */
+        if (!once) lab_wait(&l, MP_SEC(1)); /* and again: it times nothing */
+        lab_forget(&l);
+        lab_data(&l, P0, 1001, 1, 1000, 1000); /* overtook the first */
+        CHECK(!(l.events & MP_EV_ACCEPT));
+        lab_wait(&l, MP_MS(300));
+        lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 1000, .o = lab_capable_data(&l, 1000) });
+        CHECK(l.events & MP_EV_ACCEPT);
+        CHECK_EQ(lab_sf(&l, 0).srtt, once ? LAB_RTT : 0);
+        lab_forget(&l);
+        lab_end(&l);
+    }
+}
+
 TEST(the_same_syn_ack_goes_out_after_1_2_4_seconds)
 {
     struct lab l = { 0 };

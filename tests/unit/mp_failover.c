@@ -464,6 +464,56 @@ TEST(a_proxy_at_a_servers_door_does_not_end_a_join) /* its ACKs come in no time 
     lab_end(&l);
 }
 
+/* A join whose third ACK came a second late: it was lost, or its option was, and the client sent it again. */
+static struct peer *joined_late(struct lab *l, bool first_seen)
+{
+    lab_server(l);
+    struct mp_local m = lab_local(2);
+    mp_stack_local_add(l->st, &m, l->now);
+    struct peer *p = lab_syn(l, 2, 5002, lab_join_syn(l));
+    lab_expect_options(lab_expect(l, p, MP_SYN | MP_ACK, 0, 1, 0), MP_JOIN);
+    lab_wait(l, LAB_RTT);
+    if (first_seen) lab_ack(l, p, 1, 1);
+    lab_wait(l, MP_MS(900)); /* before our SYN/ACK is repeated */
+    lab_send(l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_join_ack(l, p) });
+    CHECK_EQ(lab_info(l).nsubflows, 2);
+    lab_forget(l);
+    return p;
+}
+
+TEST(the_first_ack_times_a_join_not_the_one_that_opens_it)
+{
+    struct lab l = { 0 };
+    joined_late(&l, true);
+    CHECK_EQ(lab_sf(&l, 1).srtt, LAB_RTT);
+    lab_end(&l);
+}
+
+static void by_turns(struct mp_settings *set) { set->scheduler = "roundrobin"; }
+
+TEST(a_third_ack_sent_again_does_not_make_a_proxy_of_its_sender) /* made_on_the_way */
+{
+    for (int first_seen = 0; first_seen < 2; first_seen++) {
+        struct lab l = { .tune = by_turns };
+        struct peer *p = joined_late(&l, first_seen);
+        uint32_t seen = 1;
+        for (int i = 0; i < 20 && lab_info(&l).nsubflows == 2; i++) {
+            lab_write(&l, 20000);
+            lab_wait(&l, LAB_RTT);
+            if (top(&l, P0) > 1) lab_ack_mp(&l, P0, 1, top(&l, P0), whole(&l, 3));
+            if (top(&l, p) == seen) continue;
+            bool first = seen == 1;
+            seen = top(&l, p);
+            if (first) lab_ack_mp(&l, p, 1, seen, whole(&l, 3));
+            else lab_ack(&l, p, 1, seen); /* from now on a box takes its options out */
+        }
+        CHECK_EQ(lab_info(&l).nsubflows, 1);
+        CHECK_EQ(lab_said(&l, p, MP_RST, MP_OPT_HAS(MP_TCPRST))->o.tcprst.reason, MP_RST_MIDDLEBOX);
+        lab_forget(&l);
+        lab_end(&l);
+    }
+}
+
 TEST(what_only_a_proxy_acknowledged_is_kept_and_sent_again) /* RFC 8684 3.3.6 */
 {
     struct lab l = { 0 };

@@ -40,6 +40,22 @@ TEST(a_syn_is_sent_again_with_doubled_waiting)
 
 TEST(an_unanswered_connection_ends_with_etimedout)
 {
+TEST(a_syn_that_was_repeated_times_only_by_its_timestamp) /* RFC 6298 3, Karn */
+{
+    for (int ts = 0; ts < 2; ts++) {
+        struct lab l = { .plain = true, .no_ts = !ts };
+        lab_connect(&l);
+        lab_wait(&l, MP_SEC(1));
+        lab_expect(&l, P0, MP_SYN, 0, 0, 0);
+        lab_expect(&l, P0, MP_SYN, 0, 0, 0);
+        lab_wait(&l, LAB_RTT);
+        lab_synack(&l, P0, (struct mp_opts){ 0 });
+        lab_expect(&l, P0, MP_ACK, 1, 1, 0);
+        CHECK_EQ(lab_sf(&l, 0).srtt, ts ? LAB_RTT : 0);
+        lab_end(&l);
+    }
+}
+
     struct lab l = { .plain = true };
     lab_connect(&l);
     lab_wait(&l, MP_SEC(300));
