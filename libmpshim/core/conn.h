@@ -112,6 +112,7 @@ struct mpc {
         uint64_t tx_plain_off;         /* dsn - ssn when tx_plain */
         bool infinite_pending;         /* next data carries the infinite mapping */
         int race_if[8], nrace;         /* interfaces that the first SYN was sent over */
+        bool race_fresh;               /* and from another port */
         int race_err;                  /* errno of an attempt of the first SYN that ended while others go on */
         bool shut;                     /* owner said: no more data */
         bool fin_sent, fin_acked;      /* DATA_FIN at snd_end */
@@ -280,6 +281,7 @@ void race_look(struct mpc *c, mp_time now);             /* there may be another 
 void race_hurry(struct mpc *c, mp_time now);            /* its path is gone: the next at once */
 void race_tick(struct mpc *c, mp_time now);
 void race_over(struct mpc *c, struct sf *s, mp_time now); /* s has an answer: the connection's first subflow; NULL: given up */
+void race_without_option(struct mpc *c, mp_time now);  /* the SYN goes without MP_CAPABLE */
 bool race_goes_on(struct mpc *c, const struct sf *s, int err, mp_time now);
 bool race_is_lost(const struct sf *s);
 

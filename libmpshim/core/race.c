@@ -3,7 +3,10 @@
  *
  * All attempts are one connection: the same key and, in version 1, nothing in a SYN that names it. They are `initial`
  * until one has an answer. The others stay, mute, for a while: a late SYN/ACK is answered with a reset, so that the
- * peer keeps no half-open connection. */
+ * peer keeps no half-open connection.
+ *
+ * Where SYNs with MP_CAPABLE stay unanswered and one without does too, another one goes from a port of its own: the peer may
+ * have the first, and repeats its answer with the option (Linux does), which a box on the way back drops each time. */
 #include "core/stack_int.h"
 
 #include <errno.h>
@@ -57,6 +60,20 @@ static bool ask_next(struct mpc *c, mp_time now)
     return false;
 }
 
+static bool ask_from_another_port(struct mpc *c, mp_time now)
+{
+    int err;
+    if (c->v.race_fresh || c->v.why != MP_WHY_SYN_DROPPED) return false;
+    c->v.race_fresh = true;
+    struct sf *s = st_sf_open(c, c->v.race_if[0], &c->v.local.ip, &c->v.remote, now, &err);
+    if (!s) return false;
+    s->v.initial = true;
+    st_count(c->st, MP_E_syn_raced, 1, c);
+    sf_connect(s, now);
+    conn_touch(c);
+    return true;
+}
+
 void race_start(struct mpc *c, int ifindex, mp_time now)
 {
     c->v.race_if[c->v.nrace++] = ifindex;
@@ -76,7 +93,12 @@ void race_hurry(struct mpc *c, mp_time now)
 
 void race_tick(struct mpc *c, mp_time now)
 {
-    if (racing(c)) ask_next(c, now);
+    if (racing(c) && !ask_next(c, now) && c->v.timer[CT_RACE] == MP_NEVER) ask_from_another_port(c, now);
+}
+
+void race_without_option(struct mpc *c, mp_time now)
+{
+    if (c->st->set.syn_race_ms) c->v.timer[CT_RACE] = now + MP_MS(c->st->set.syn_race_ms);
 }
 
 /* s answered (NULL: the connection is given up). */

@@ -153,6 +153,7 @@ static bool emit_syn(struct sf *s, struct mp_pkt *out, mp_time now)
     if (s->v.initial && !answer && conn_mp(c) && !c->v.strict && s->v.syn_tries >= (int)s->st->set.syn_mp_tries) {
         st_count(s->st, MP_E_syn_no_option, 1, c);
         conn_fallback(c, s, FB_SYN_WITHOUT_OPTION, MP_WHY_SYN_DROPPED, now);
+        race_without_option(c, now);
     }
     if (!s->v.initial)
         syn_join(s, &o);

@@ -416,7 +416,7 @@ TEST(after_two_silent_syns_one_without_the_option)
     lab_expect_options(lab_expect(&l, P0, MP_SYN, 0, 0, 0), MP_CAPABLE);
     lab_wait(&l, MP_SEC(1));
     lab_expect_options(lab_expect(&l, P0, MP_SYN, 0, 0, 0), MP_CAPABLE);
-    lab_wait(&l, MP_SEC(2));
+    lab_wait(&l, MP_MS(1100));
     lab_expect_no_options(lab_expect(&l, P0, MP_SYN, 0, 0, 0));
     lab_synack(&l, P0, (struct mp_opts){ 0 });
     lab_expect_no_options(lab_expect(&l, P0, MP_ACK, 1, 1, 0));

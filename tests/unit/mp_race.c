@@ -195,6 +195,33 @@ TEST(a_metered_path_is_asked_last)
     lab_end(&l);
 }
 
+/* A box on the way back drops what bears MP_CAPABLE; the peer has our first SYN and goes on answering that. */
+TEST(a_syn_without_the_option_goes_from_another_port_too)
+{
+    struct lab l = { .plain = true };
+    lab_connect(&l);
+    lab_wait(&l, MP_MS(2100));
+    lab_forget(&l);
+    lab_wait(&l, RACE);
+    struct got *g = lab_expect(&l, P1, MP_SYN, 0, 0, 0);
+    lab_expect_no_options(g);
+    CHECK_EQ(g->k.ifindex, 1);
+    CHECK(lab_at(&g->k.src.ip, 1, 1) && g->k.src.port != P0->engine.port);
+    lab_wait(&l, LAB_RTT);
+    lab_synack(&l, P1, (struct mp_opts){ 0 });
+    lab_expect_no_options(lab_expect(&l, P1, MP_ACK, 1, 1, 0));
+    CHECK(l.events & MP_EV_CONNECTED);
+    CHECK(local_is(&l, P1));
+    CHECK_EQ(lab_info(&l).why, MP_WHY_SYN_DROPPED);
+    l.plain = false;
+    lab_synack(&l, P0, lab_capable(&l, 1)); /* the box lets one through: the peer need not wait any longer */
+    lab_expect(&l, P0, MP_RST | MP_ACK, 1, 1, 0);
+    CHECK_EQ(mpc_error(l.c), 0);
+    lab_wait(&l, MP_SEC(10));
+    CHECK_EQ(l.flows, 1);
+    lab_end(&l);
+}
+
 TEST(all_paths_silent_is_a_time_out_and_nothing_stays)
 {
     struct lab l = { 0 };
