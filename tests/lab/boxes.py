@@ -1,16 +1,19 @@
 """The lab's box matrix: the real engine meets the kernel, or itself, through each middlebox of linkem.
 
-    PYTHONPATH=tests python3 -m lab.boxes [--write docs/box-matrix.md] [--box NAME] [--cell ID]
+    PYTHONPATH=tests python3 -m lab.boxes [--write docs/box-matrix.md] [--jobs N] [--kept FILE] [--box NAME] [--cell ID]
 
-A cell is BOX/ROLES/SENDER/TIME/IP: which ends are ours ("shim-kernel": the client), who sends, from the start or in
-mid-connection. The box sits on the first of two paths, in both directions unless its row says otherwise.
+A cell is BOX/ROLES/WAY/SENDER/TIME/IP: which ends are ours ("shim-kernel": the client), the direction that the box works
+on (up: the client's packets), who sends, from the start or in mid-connection. The box sits on the first of two paths.
+--kept: verdicts go there, one a line, and a run that was interrupted goes on; cells asked for by name are run anew.
 """
 
 import argparse
 import json
 import sys
+import threading
 import time
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from . import topology
@@ -21,13 +24,15 @@ from .traffic import make_file
 SIZE = 700_000
 STREAM = HERE / "stream.py"
 ROLES = ("shim-kernel", "kernel-shim", "shim-shim")
+WAYS = {"two-way": "", "up": ",dir=a2b", "down": ",dir=b2a"}
 SENDERS, TIMES, FAMILIES = ("server", "client"), ("start", "mid"), (4, 6)
 MARK, END = "<!-- lab -->", "<!-- /lab -->"
 
 
 @dataclass(frozen=True)
 class Box:
-    """A row. spec: linkem's boxes; may: outcomes; changes: the bytes that plain TCP delivers are its own."""
+    """A row. spec: linkem's boxes; may: outcomes; changes: the bytes that plain TCP delivers are its own; ways: directions
+    that make a difference (tests/sim/matrix.c has the same)."""
     name: str
     spec: tuple
     may: str = "bo"           # b: both paths, o: one path, p: plain TCP
@@ -36,21 +41,26 @@ class Box:
     loss: float = 0
     event: bool = False       # happens once to connections that exist
     link: int = 0
+    ways: tuple = tuple(WAYS)
+
+    def ways_of(self, sender):
+        """What changes payload leaves the other direction, with the lab's own words, alone."""
+        return ({"client": "up", "server": "down"}[sender],) if self.changes else self.ways
 
 
 def _boxes():
-    rows = [Box("none", ("delay,hold=1ns",))]
-    for name in ("strip-syn", "strip-synack", "strip-nonsyn", "strip-all", "drop-syn"):
-        rows.append(Box(name, (name,), "bop"))
-        if name != "drop-syn":
-            rows.append(Box(name + "-cut", (name + ",cut",), "bop"))
+    both, any_way = ("two-way",), tuple(WAYS)
+    rows = [Box("none", ("delay,hold=1ns",), ways=both)]
+    for name, ways in ("strip-syn", ("up",)), ("strip-synack", ("down",)), ("strip-nonsyn", any_way), ("strip-all", any_way):
+        rows += [Box(name, (name,), "bop", ways=ways), Box(name + "-cut", (name + ",cut",), "bop", ways=ways)]
     rows += [
-        Box("strip-add-addr", ("strip-add-addr",)),
+        Box("drop-syn", ("drop-syn",), "bop"),
+        Box("strip-add-addr", ("strip-add-addr",)), Box("strip-add-addr-cut", ("strip-add-addr,cut",)),
         Box("strip-join", ("strip-join",), link=1), Box("drop-join", ("drop-join",), link=1),
-        Box("answer", ("answer",), "bop"),
-        Box("nat", ("nat,{nat}",)),
-        Box("nat-rebind", ("nat-rebind,{nat}",), event=True, within=6),
-        Box("nat-expire", ("nat-expire,{nat}",), event=True, within=6),
+        Box("answer", ("answer",), "bop", ways=both),
+        Box("nat", ("nat,{nat}",), ways=both),
+        Box("nat-rebind", ("nat-rebind,{nat}",), event=True, within=6, ways=both),
+        Box("nat-expire", ("nat-expire,{nat}",), event=True, within=6, ways=both),
         Box("seq", ("seq",), loss=0.005, within=6), Box("seq-no-sack", ("seq-no-sack",), loss=0.005, within=6),
         Box("split", ("split",)), Box("split-first", ("split-first",)),
         Box("merge", ("mss,size=700", "merge,size=1400,hold=2ms")),
@@ -63,7 +73,7 @@ def _boxes():
         Box("proxy", ("proxy",), "bop"),
         Box("holes", ("holes",), loss=0.005, within=6), Box("ack-unseen", ("ack-unseen",), loss=0.005),
         Box("clamp", ("clamp,size=16000",)), Box("mss", ("mss,size=700",)),
-        Box("strip-ts", ("strip-ts",)), Box("strip-sack-ok", ("strip-sack-ok",), loss=0.005), Box("strip-sack", ("strip-sack",), loss=0.005),
+        Box("strip-ts", ("strip-ts",)), Box("strip-ts-cut", ("strip-ts,cut",)), Box("strip-sack-ok", ("strip-sack-ok",), loss=0.005), Box("strip-sack", ("strip-sack",), loss=0.005),
         Box("strip-wscale", ("strip-wscale",), within=8),
         Box("opt-order", ("opt-order",)), Box("opt-dup", ("opt-dup",)),
         Box("dup", ("dup,nth=3,hold=3ms",)), Box("delay", ("delay,hold=200ms",), within=10),
@@ -85,17 +95,23 @@ _TOO_LONG = "the kernel's infinite mapping makes its segment longer than the MTU
 class Cell:
     box: Box
     roles: str
+    way: str
     sender: str
     when: str
     family: int
 
     def __str__(self):
-        return f"{self.box.name}/{self.roles}/{self.sender}/{self.when}/v{self.family}"
+        return f"{self.box.name}/{self.roles}/{self.way}/{self.sender}/{self.when}/v{self.family}"
+
+    @property
+    def meets_data(self):
+        """The box works on what is sent, not only on what acknowledges it."""
+        return len(self.box.ways) == 1 or self.way in ("two-way", {"client": "up", "server": "down"}[self.sender])
 
 
 def cell_of(text):
-    name, roles, sender, when, family = text.split("/")
-    return Cell(BOXES[name], roles, sender, when, int(family[1:]))
+    name, roles, way, sender, when, family = text.split("/")
+    return Cell(BOXES[name], roles, way, sender, when, int(family[1:]))
 
 
 @dataclass
@@ -143,12 +159,10 @@ class Arena:
         self.cells += 1                      # a NAT that starts anew does not give out the ports of connections just closed
         nat = f"nat={'10.10.1.9' if cell.family == 4 else 'fd00:10:1::9'},first={self.cells * 16 % 16000}"
         link.set(loss=box.loss)
-        # What changes payload leaves the other direction, with the lab's own words, alone.
-        way = {"server": ",dir=b2a", "client": ",dir=a2b"}[cell.sender] if box.changes else ""
         # What makes room for a box, an MSS clamp, works from the start.
         helpers = box.spec[:-1]
         tail = "".join(f",{key}={value}" for key, value in after.items())
-        link.hook(*helpers, box.spec[-1].replace("{nat}", nat) + tail + way)
+        link.hook(*helpers, box.spec[-1].replace("{nat}", nat) + tail + WAYS[cell.way])
         return link
 
     def _told_by_server(self, before):
@@ -203,7 +217,7 @@ class Arena:
             return Verdict("failed", seconds, f"{outcome}: later than {box.within} s; {told[-300:]}")
         if outcome[0] not in box.may:
             return Verdict("failed", seconds, f"became {outcome}: {reason}")
-        if not acted and cell.when == "start" and not box.loss and box.name != "corrupt":
+        if not acted and cell.meets_data and cell.when == "start" and not box.loss and box.name != "corrupt":
             return Verdict("failed", seconds, "the box never acted")
         return Verdict(outcome, seconds, reason, not whole)
 
@@ -220,22 +234,23 @@ def known(cell):
 
 
 def moderate_cells():
-    """Each box with the kernel as server and as client, who sends and when by turns; some with both ends ours, some IPv6."""
+    """Each box with the kernel as server and as client, who sends, when and which way by turns; some with both ends ours, some IPv6."""
     for i, box in enumerate(BOXES.values()):
-        turn = SENDERS[i % 2], TIMES[i // 2 % 2]
-        yield Cell(box, "shim-kernel", *turn, 4)
-        yield Cell(box, "kernel-shim", SENDERS[(i + 1) % 2], TIMES[i // 2 % 2], 4)
-        if i % 4 == 0:
-            yield Cell(box, "shim-shim", *turn, 6)
+        when = TIMES[i // 2 % 2]
+        for roles, sender, family in ("shim-kernel", SENDERS[i % 2], 4), ("kernel-shim", SENDERS[(i + 1) % 2], 4), ("shim-shim", SENDERS[i % 2], 6):
+            ways = box.ways_of(sender)
+            if roles != "shim-shim" or i % 4 == 0:
+                yield Cell(box, roles, ways[(i // 4 + (roles == "kernel-shim")) % len(ways)], sender, when, family)
 
 
 def all_cells():
     for box in BOXES.values():
         for roles in ROLES:
             for sender in SENDERS:
-                for when in TIMES:
-                    yield Cell(box, roles, sender, when, 4)
-                yield Cell(box, roles, sender, "start", 6)
+                for way in box.ways_of(sender):
+                    for when in TIMES:
+                        for family in FAMILIES:
+                            yield Cell(box, roles, way, sender, when, family)
 
 
 # -- the table
@@ -249,6 +264,10 @@ def summary(results):
             f"{count['failed']} failed" + (f" ({faults} of them known)" if faults else ""))
 
 
+def counts(verdicts):
+    return ", ".join(str(sum(v.outcome == name for v in verdicts)) for name in ("both", "one", "plain", "failed"))
+
+
 def table(results):
     lines = ["| box | " + " | ".join(f"{roles}: both, one, plain, failed | s" for roles in ROLES) + " | reasons |",
              "|---|" + "---|---|" * len(ROLES) + "---|"]
@@ -258,12 +277,26 @@ def table(results):
             mine = [v for cell, v in results.items() if cell.box is box and cell.roles == roles]
             if not mine:
                 break
-            row.append(", ".join(str(sum(v.outcome == name for v in mine)) for name in ("both", "one", "plain", "failed")))
+            row.append(counts(mine))
             row.append(f"{max(v.seconds for v in mine):.2f}")
             reasons += [v.why.split(" over eth")[0] for v in mine if v.why and v.outcome == "plain"]
             reasons += [f"failed: {known(cell)}" for cell, v in results.items() if v in mine and v.outcome == "failed" and known(cell)]
         else:
             lines.append(f"| `{box.name}` | " + " | ".join(row) + " | " + "; ".join(sorted(set(reasons))) + " |")
+    return lines
+
+
+def by_direction(results):
+    lines = ["| direction, time, IP version | " + " | ".join(f"{roles}: both, one, plain, failed" for roles in ROLES) + " |",
+             "|---|" + "---|" * len(ROLES)]
+    for way in WAYS:
+        for when in TIMES:
+            for family in FAMILIES:
+                row = []
+                for roles in ROLES:
+                    mine = [v for c, v in results.items() if (c.way, c.when, c.family, c.roles) == (way, when, family, roles)]
+                    row.append(counts(mine))
+                lines.append(f"| {way}, {when}, IPv{family} | " + " | ".join(row) + " |")
     return lines
 
 
@@ -274,25 +307,61 @@ def write(path, results):
         text = text[:text.index(MARK)] + text[text.index(END) + len(END):].lstrip("\n")
     part = [MARK, "", "## In the lab", "",
             "Written by `make matrix-lab` (`tests/lab/boxes.py`): the real engine over emulated links, against the kernel's MPTCP as server and",
-            f"as client, and against itself. The same boxes on the first of two paths of 20 Mbit/s, 20 ms, {SIZE / 1e6} MB either way, from the start",
-            "(IPv4 and IPv6) and in mid-connection (IPv4); ALG and coalescing boxes sit behind an MSS clamp, to have room.",
-            "Numbers are cells, s the slowest one's seconds.", "", summary(results), "", *table(results), "", END, ""]
+            "as client, and against itself. The same boxes on the first of two paths of 20 Mbit/s, 20 ms × the direction that they work on (two",
+            f"ways, up: the client's packets, down) × who sends {SIZE / 1e6} MB × from the start or from mid-connection × IPv4/IPv6; what changes payload",
+            "works on the sender's; ALG and coalescing boxes sit behind an MSS clamp, to have room. Numbers are cells, s the slowest one's seconds.",
+            "", summary(results), "", *by_direction(results), "", *table(results), "", END, ""]
     Path(path).write_text(text.rstrip("\n") + "\n\n" + "\n".join(part))
+
+
+def run_all(cells, jobs, tell):
+    """In as many labs side by side; a cell mostly waits."""
+    todo, lock = iter(cells), threading.Lock()
+
+    def work(_):
+        with Arena() as arena:
+            while True:
+                with lock:
+                    cell = next(todo, None)
+                if cell is None:
+                    return
+                verdict = arena.run(cell)
+                with lock:
+                    tell(cell, verdict)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(work, range(jobs)))
+
+
+def read_kept(path):
+    lines = path.read_text().splitlines() if path and path.exists() else []
+    known_cells = {str(cell): cell for cell in all_cells()}
+    rows = [json.loads(line) for line in lines]
+    return {known_cells[row.pop("cell")]: Verdict(**row) for row in rows if row["cell"] in known_cells}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--kept", type=Path)
     parser.add_argument("--box", action="append")
     parser.add_argument("--cell", action="append")
     options = parser.parse_args()
-    cells = [cell_of(text) for text in options.cell or ()] or [c for c in all_cells() if not options.box or c.box.name in options.box]
-    results = {}
-    with Arena() as arena:
-        for cell in cells:
-            v = results[cell] = arena.run(cell)
-            if v.outcome == "failed" or options.box or options.cell:
-                print(f"{str(cell):44} {v.outcome:7} {v.seconds:6.3f} s  {v.why}", flush=True)
+    named = [cell_of(text) for text in options.cell or ()] + [c for c in all_cells() if c.box.name in (options.box or ())]
+    results = read_kept(options.kept)
+    cells = named or [c for c in all_cells() if c not in results]
+
+    def tell(cell, v):
+        results[cell] = v
+        if options.kept:
+            with options.kept.open("a") as file:
+                print(json.dumps({"cell": str(cell), **asdict(v)}), file=file)
+        if v.outcome == "failed" or named:
+            print(f"{str(cell):52} {v.outcome:7} {v.seconds:6.3f} s  {v.why}", flush=True)
+
+    run_all(cells, options.jobs, tell)
+    results = {cell: results[cell] for cell in all_cells() if cell in results}
     print("matrix-lab:", summary(results))
     if options.write:
         write(options.write, results)
