@@ -128,6 +128,7 @@ struct mpc {
         bool peer_twice;               /* the peer's do: it sent data twice on its first subflow */
         bool mp_fail_pending; mp_dsn mp_fail_dsn;
         bool mp_fail_told;             /* MP_FAIL was sent; again while the peer goes on with mappings */
+        int mp_fail_more;              /* or on so many more ACKs, as its mappings do not come through */
         bool closing;                  /* subflow FINs are on their way */
         uint64_t rcvbuf, sndbuf;       /* limits, bytes */
         uint64_t rcv_space;            /* the window offered now, <= rcvbuf: conn_window.c */
@@ -280,8 +281,8 @@ void race_start(struct mpc *c, int ifindex, mp_time now); /* a SYN is out: other
 void race_look(struct mpc *c, mp_time now);             /* there may be another path to ask */
 void race_hurry(struct mpc *c, mp_time now);            /* its path is gone: the next at once */
 void race_tick(struct mpc *c, mp_time now);
-void race_over(struct mpc *c, struct sf *s, mp_time now); /* s has an answer: the connection's first subflow; NULL: given up */
 void race_without_option(struct mpc *c, mp_time now);  /* the SYN goes without MP_CAPABLE */
+void race_over(struct mpc *c, struct sf *s, mp_time now); /* s has an answer: the connection's first subflow; NULL: given up */
 bool race_goes_on(struct mpc *c, const struct sf *s, int err, mp_time now);
 bool race_is_lost(const struct sf *s);
 

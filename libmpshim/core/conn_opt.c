@@ -98,6 +98,7 @@ static bool deaf(const struct mpc *c, const struct mp_opts *o)
 bool conn_options_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now)
 {
     c->v.mp_fail_pending |= !conn_mp(c) && deaf(c, o);
+    if (!conn_mp(c) && o->mp) c->v.mp_fail_more = 0; /* its options come through: they tell whether it has heard */
     if (!conn_mp(c)) return true;
     int bare = s->v.bare_acks;
     if (stripped(c, s, p, o, now) && !conn_join_open(c)) {

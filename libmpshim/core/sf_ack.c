@@ -63,7 +63,9 @@ static bool fits(const struct mp_opts *o) { return mp_opts_len(o, MP_ACK) <= 40;
 static void add_pending_fail(struct sf *s, struct mp_opts *o)
 {
     struct mpc *c = s->c;
-    if (!c->v.mp_fail_pending || c->v.fb != FB_PLAIN || !c->v.offered) return;
+    bool more = c->v.mp_fail_more && s->v.last_ack_sent != s->v.rcv_nxt;
+    if (!(c->v.mp_fail_pending || more) || c->v.fb != FB_PLAIN || !c->v.offered) return;
+    if (!c->v.mp_fail_pending) c->v.mp_fail_more--;
     o->mp |= MP_OPT_HAS(MP_FAIL);
     o->fail_dsn = c->v.mp_fail_dsn;
     c->v.mp_fail_pending = false;

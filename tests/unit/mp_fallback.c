@@ -148,7 +148,31 @@ TEST(unconfirmed_ack_of_data_without_data_ack)
     lab_ack(&l, P0, 1, 101);
     CHECK_EQ(lab_info(&l).why, MP_WHY_PENDING); /* a proxy's, perhaps */
     lab_wait(&l, lab_sf(&l, 0).rto);
+    CHECK_EQ(fails_sent(&l), 1);
     plain_works_and_is_told(&l, MP_WHY_NO_OPTION_ACK, 101, 1);
+}
+
+/* Options die on the way to us only, and all has been said: no infinite mapping will tell a server that knows us to speak MPTCP
+ * (Linux has our MP_CAPABLE with data) and would repeat what no DATA_ACK answers, as new bytes of plain TCP. */
+TEST(unconfirmed_ack_of_all_data_without_data_ack)
+{
+    struct lab l = { 0 };
+    lab_client_unconfirmed(&l);
+    lab_write(&l, 100);
+    lab_expect(&l, P0, MP_ACK, 1, 1, 100);
+    lab_wait(&l, LAB_RTT);
+    lab_ack(&l, P0, 1, 101);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 101, .off = 0, .len = 100 });
+    CHECK_EQ(fails_sent(&l), 1);
+    int again = 0;
+    for (uint32_t at = 100; at < 600; at += 100) { /* the first may be lost, and an answer does not come through */
+        lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1 + at, .ack = 101, .off = at, .len = 100 });
+        again += fails_sent(&l);
+    }
+    CHECK_EQ(again, 2);
+    CHECK_EQ(lab_read(&l), 600);
+    CHECK_EQ(lab_info(&l).why, MP_WHY_NO_OPTION_ACK);
+    lab_end(&l);
 }
 
 TEST(unconfirmed_acks_of_data_without_data_ack_one_after_the_other) /* the timer is not waited for */
