@@ -153,7 +153,7 @@ fallback-table: ## the table of fallbacks, state by event: writes docs/fallback.
 soak: $(B)/tests/sim_property ## SEEDS more random simulations (2000), resumed where the last run ended; totals go to docs/soak.md
 	@tools/soak.sh
 
-matrix-lab: ## the same boxes in the lab, against the kernel as client and server: ten minutes; writes docs/box-matrix.md too
+matrix-lab: ## the same boxes in the lab, against the kernel as client and server: half an hour, less with ARGS="--jobs 2"; writes docs/box-matrix.md too
 	@tools/bootstrap.sh --tests
 	@$(MAKE) --no-print-directory -j$(JOBS) all $(B)/tests/linkem
 	@PYTHONPATH=tests $(PYTHON) -m lab.boxes --write docs/box-matrix.md $(ARGS)
