@@ -675,7 +675,8 @@ def test_a_helper_leaves_nothing_behind(lab, tmp_path):
             client.connect(str(files[0]))
             run(net, "print(echo(dial(ECHO), b'x'))", how)
             assert len(engines(net.client)) == 1 and all(file.exists() for file in files)
-        wait_for(lambda: not any(file.exists() for file in files), 30)
+        # What an engine inside has handed over in TIME_WAIT already is so for 60 s, as that engine was told.
+        wait_for(lambda: not any(file.exists() for file in files), 60 + 3 + 20)
         wait_for(lambda: not engines(net.client))
 
 

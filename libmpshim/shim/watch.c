@@ -8,6 +8,7 @@
  * working directory of its own (setns() to a mount namespace wants those unshared), ends at exec, and is not in a forked
  * child until that accepts. Of its process's rights it has no more than the first thread. */
 #include <linux/capability.h>
+#include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -24,6 +25,7 @@ static atomic_bool runs;
 static bool never;     /* the program is to be alone */
 static bool is_forked; /* from a process that has a thread of its own, perhaps */
 static _Atomic int stop_fd = -1; /* a socket: shut down, it wakes the thread for its end */
+static _Atomic int is_apart;     /* the thread has a working directory of its own: a futex */
 static ino_t stop_ino;           /* of it: another file under this number is not ours */
 
 /* A process may give up rights for one thread only (capset(2)): the first one's count. */
@@ -56,6 +58,8 @@ static void give_way(void)
 static void *watch(void *none)
 {
     syscall(SYS_unshare, CLONE_FS);
+    atomic_store(&is_apart, 1);
+    syscall(SYS_futex, &is_apart, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
     syscall(SYS_prctl, PR_SET_NAME, "mpshim-watch", 0, 0, 0);
     while (sleep_well() && !shim_is_restricted && shim_any_filtered()) {
         follow_rights();
@@ -77,7 +81,9 @@ static bool start(void)
     pthread_attr_setstacksize(&attr, STACK_BYTES);
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &program);
+    atomic_store(&is_apart, 0);
     bool ok = pthread_create(&t, &attr, watch, NULL) == 0;
+    while (ok && !atomic_load(&is_apart)) syscall(SYS_futex, &is_apart, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0); /* setns() may be next */
     pthread_sigmask(SIG_SETMASK, &program, NULL);
     pthread_attr_destroy(&attr);
     return ok;
