@@ -137,8 +137,9 @@ print(share(20)); print(err(a.setsockopt, 1, 68, 0)); g = share(60); print(sum(g
 
 
 def test_ipv4_and_v6only_on_one_port(same):
+    # One that nobody had: a port that is free for IPv4 may be in TIME_WAIT for IPv6.
     same("""
-l = listen(); p = l.getsockname()[1]; m = socket.socket(socket.AF_INET6); print(err(m.bind, ("::", p))); m = socket.socket(socket.AF_INET6); m.setsockopt(41, socket.IPV6_V6ONLY, 1); m.bind(("::", p)); m.listen()
+p = 7890; l = listen(port=p); m = socket.socket(socket.AF_INET6); print(err(m.bind, ("::", p))); m = socket.socket(socket.AF_INET6); m.setsockopt(1, 2, 1); m.setsockopt(41, socket.IPV6_V6ONLY, 1); m.bind(("::", p)); m.listen()
 call(l); s, a = l.accept(); s.sendall(b"4"); print(a[0], s.recv(1)); call(m, to=NEAR6); s, a = m.accept(); s.sendall(b"6"); print(a[0], s.recv(1), s.getsockname()[0]); call(m, to=NEAR); l.settimeout(5); print(l.accept()[1][0])
 """)
 
