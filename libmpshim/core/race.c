@@ -40,38 +40,38 @@ static const struct mp_local *candidate(struct mpc *c, bool *wait, mp_time now)
     return *wait ? NULL : backup;
 }
 
-static bool ask_next(struct mpc *c, mp_time now)
-{
-    bool wait = false;
-    const struct mp_local *l;
-    while ((l = candidate(c, &wait, now))) {
-        int err;
-        struct sf *s = st_sf_open(c, l->ifindex, &l->ip, &c->v.remote, now, &err);
-        c->v.race_if[c->v.nrace++] = l->ifindex;
-        if (!s) continue;
-        s->v.initial = true;
-        st_count(c->st, MP_E_syn_raced, 1, c);
-        sf_connect(s, now);
-        c->v.timer[CT_RACE] = now + MP_MS(c->st->set.syn_race_ms);
-        conn_touch(c);
-        return true;
-    }
-    if (wait) c->v.timer[CT_RACE] = c->v.opened + BACKUP_AFTER;
-    return false;
-}
-
-static bool ask_from_another_port(struct mpc *c, mp_time now)
+static bool ask(struct mpc *c, int ifindex, const struct mp_addr *from, mp_time now)
 {
     int err;
-    if (c->v.race_fresh || c->v.why != MP_WHY_SYN_DROPPED) return false;
-    c->v.race_fresh = true;
-    struct sf *s = st_sf_open(c, c->v.race_if[0], &c->v.local.ip, &c->v.remote, now, &err);
+    struct sf *s = st_sf_open(c, ifindex, from, &c->v.remote, now, &err);
     if (!s) return false;
     s->v.initial = true;
     st_count(c->st, MP_E_syn_raced, 1, c);
     sf_connect(s, now);
     conn_touch(c);
     return true;
+}
+
+static bool ask_next(struct mpc *c, mp_time now)
+{
+    bool wait = false;
+    const struct mp_local *l;
+    while ((l = candidate(c, &wait, now))) {
+        bool is_out = ask(c, l->ifindex, &l->ip, now);
+        c->v.race_if[c->v.nrace++] = l->ifindex;
+        if (!is_out) continue;
+        c->v.timer[CT_RACE] = now + MP_MS(c->st->set.syn_race_ms);
+        return true;
+    }
+    if (wait) c->v.timer[CT_RACE] = c->v.opened + BACKUP_AFTER;
+    return false;
+}
+
+static void ask_from_another_port(struct mpc *c, mp_time now)
+{
+    if (c->v.race_fresh || c->v.why != MP_WHY_SYN_DROPPED) return;
+    c->v.race_fresh = true;
+    ask(c, c->v.race_if[0], &c->v.local.ip, now);
 }
 
 void race_start(struct mpc *c, int ifindex, mp_time now)
