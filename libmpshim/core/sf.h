@@ -1,7 +1,7 @@
 /* core/sf.h: one TCP subflow (RFC 9293) of a connection. Inside core/ only.
  *
- * Files: sf.c life and timers, sf_in.c a segment in, sf_loss.c scoreboard and loss, sf_recovery.c what follows a loss,
- * sf_ecn.c ECN, sf_out.c segments out, of which sf_data.c those with data and sf_ack.c pure ACKs.
+ * Files: sf.c life and timers, sf_in.c a segment in (sf_in.h: and the files that it hands it to), sf_loss.c scoreboard and loss,
+ * sf_recovery.c what follows a loss, sf_ecn.c ECN, sf_out.c segments out, of which sf_data.c those with data and sf_ack.c pure ACKs.
  * Sequence numbers are mp_ssn (base.h): expanded, relative to the initial one, compared with "<". */
 #ifndef MP_SF_H
 #define MP_SF_H
@@ -274,7 +274,7 @@ uint32_t sf_wire_window(struct sf *s);                      /* unscaled field fo
 uint32_t sf_ts_now(mp_time now);
 
 /* ---- segment in (sf_in.c) ---- */
-void sf_input(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, mp_time now);
+void sf_input(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, mp_time now); /* any; p's data stays the caller's, flags and seq may change */
 
 /* ---- scoreboard (sf_loss.c) ---- */
 struct sf_seg *sf_seg_add(struct sf *s, mp_ssn start, mp_ssn end);

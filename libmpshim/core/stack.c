@@ -90,7 +90,7 @@ bool mp_stack_poll(struct mp_stack *st, struct mp_pkt *out, mp_time now)
         *out = st->stray[--st->nstray];
         struct sf *s = st_find(st, &out->src, &out->dst);
         if (s && s->v.state != SF_SYN_SENT) continue; /* somebody's by now */
-        if (s) return out->flow = s->flow, st->counter[MP_E_pkt_out]++, true; /* sf_in.c syn_sent_in */
+        if (s) return out->flow = s->flow, st->counter[MP_E_pkt_out]++, true; /* sf_in_open.c in_syn_sent */
         out->flow = st->stray_flow = st->ops.flow_open(st->arg, out->ifindex, &out->src, &out->dst, true);
         if (out->flow) return st->counter[MP_E_pkt_out]++, true;
     }
