@@ -308,7 +308,7 @@ static void keepalive_tick(struct sf *s, mp_time now)
     }
     if (s->v.keep_probes >= (int)(c->v.keepcnt ? c->v.keepcnt : 9)) {
         sf_abort(s, MP_RST_UNSPECIFIED, true, now);
-        if (conn_nlive(c) <= 1) conn_fail(c, ETIMEDOUT, now);
+        if (!conn_nsync(c)) conn_fail(c, ETIMEDOUT, now); /* each of the others asks its own path */
         return;
     }
     s->v.keep_probes++;

@@ -87,13 +87,18 @@ TEST(cork_holds_until_it_is_pulled)
     lab_end(&l);
 }
 
-static void keepalive(struct lab *l)
+static void keepalive_on(struct lab *l)
 {
-    lab_client(l);
     mpc_setopt(l->c, MPC_KEEPIDLE_S, 10, l->now);
     mpc_setopt(l->c, MPC_KEEPINTVL_S, 2, l->now);
     mpc_setopt(l->c, MPC_KEEPCNT, 3, l->now);
     mpc_setopt(l->c, MPC_KEEPALIVE, 1, l->now);
+}
+
+static void keepalive(struct lab *l)
+{
+    lab_client(l);
+    keepalive_on(l);
 }
 
 TEST(keepalive_probes_below_the_window_after_the_idle_time) /* RFC 9293 3.8.4 */
@@ -155,6 +160,30 @@ TEST(keepalive_on_mptcp_keeps_every_subflow)
     bool on[2] = { 0 };
     for (; l.qi < l.qn; l.qi++) on[l.q[l.qi].p - l.p] |= l.q[l.qi].seq == 0;
     CHECK(on[0] && on[1]);
+    lab_end(&l);
+}
+
+TEST(keepalive_that_ends_one_path_leaves_the_connection_to_the_others)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    lab_join(&l, 2);
+    keepalive_on(&l);
+    for (int i = 0; i < 30; i++) { /* the second path answers, the first is dead */
+        lab_wait(&l, MP_SEC(1));
+        for (; l.qi < l.qn; l.qi++)
+            if (l.q[l.qi].p == P1 && l.q[l.qi].seq == 0) lab_ack_mp(&l, P1, 1, 1, 0);
+    }
+    CHECK_EQ(mpc_error(l.c), 0);
+    CHECK(!mpc_eof(l.c));
+    CHECK_EQ(lab_sf(&l, 0).local.ip.b[2], 2); /* what is left */
+    lab_write(&l, 500);
+    CHECK_EQ(lab_next_data(&l, P1)->len, 500);
+    lab_ack_mp(&l, P1, 1, 501, 500);
+    lab_forget(&l);
+    lab_wait(&l, MP_SEC(20)); /* now that one is dead as well */
+    CHECK_EQ(mpc_error(l.c), ETIMEDOUT);
+    lab_forget(&l);
     lab_end(&l);
 }
 
