@@ -105,20 +105,28 @@ static struct mp_opts recover(const struct mp_opts *o, unsigned mss, const struc
     return s;
 }
 
-/* A segment of nobody: the third ACK to a cookie? Then the connection is made as if the SYN had just come; the caller
- * goes on with the segment. */
-struct sf *cookie_accept(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opts *o, mp_time now)
+/* Does this ACK bring a cookie back? *k is that one. */
+static bool answers_cookie(struct mp_stack *st, const struct mp_pkt *p, unsigned mss, struct cookie *k, mp_time now)
 {
     bool late = !st->cookies_at || now - st->cookies_at > (MAX_AGE + 1) * TICK;
-    if (late || (p->flags & (MP_SYN | MP_ACK | MP_RST)) != MP_ACK) return NULL;
+    if (late || (p->flags & (MP_SYN | MP_ACK | MP_RST)) != MP_ACK) return false;
     uint32_t isn = p->ack - 1;
     uint64_t tick = now / TICK, age = (tick - (isn >> 29)) % TICKS;
-    unsigned mss = isn >> MAC_BITS & 3;
-    if (age > MAX_AGE || age > tick) return NULL;
-    struct cookie k = make(st, &p->dst, &p->src, p->seq - 1, tick - age, mss);
-    if (k.isn != isn) {
-        st_count(st, MP_E_cookie_bad, 1, NULL);
-        return NULL;
+    if (age > MAX_AGE || age > tick) return false;
+    *k = make(st, &p->dst, &p->src, p->seq - 1, tick - age, mss);
+    if (k->isn == isn) return true;
+    st_count(st, MP_E_cookie_bad, 1, NULL);
+    return false;
+}
+
+bool cookie_input(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opts *o, struct sf **s, mp_time now)
+{
+    unsigned mss = (p->ack - 1) >> MAC_BITS & 3;
+    struct cookie k;
+    if (!answers_cookie(st, p, mss, &k, now)) return false;
+    if (mem_is_full(st)) { /* its data, or a keepalive, comes again; a reset would tell the program that nobody listens */
+        st_count(st, MP_E_memory_refused, 1, NULL);
+        return true;
     }
     struct mp_opts syn_opts = recover(o, mss, &k);
     struct mp_pkt syn = *p;
@@ -127,11 +135,11 @@ struct sf *cookie_accept(struct mp_stack *st, const struct mp_pkt *p, const stru
     if (o->has_ts && o->ts_ecr & 1u << (TS_BITS - 1)) syn.flags |= MP_ECE | MP_CWR;
     syn.tos = 0;
     syn.len = syn.data.len = 0;
-    struct sf *s = st_passive_open(st, &syn, &syn_opts, &k.key, now);
-    if (!s) return NULL;
-    s->v.iss = isn;
-    s->v.snd_nxt = 1;
-    s->v.rcv_adv = 1 + 65535;
-    st_count(st, MP_E_cookie_in, 1, s->c);
-    return s;
+    *s = st_passive_open(st, &syn, &syn_opts, &k.key, now);
+    if (!*s) return false; /* nobody listens any more */
+    (*s)->v.iss = k.isn;
+    (*s)->v.snd_nxt = 1;
+    (*s)->v.rcv_adv = 1 + 65535;
+    st_count(st, MP_E_cookie_in, 1, (*s)->c);
+    return true;
 }

@@ -2,9 +2,9 @@
  *
  * Counted is what a peer or a program can make grow: send queues in whole chunks, what was received and is not read, what
  * waits out of order or for its checksum, with the overhead of each piece. When the total passes half of mem_mb, windows
- * and send queues shrink to a share of what is left; at the limit SYNs are dropped, and of what arrives only that is taken
- * which the stream waits for, on top of the limit if little is unread. So no connection can starve another for ever:
- * what is taken can be read, and frees what waited behind it.
+ * and send queues shrink to a share of what is left. At the limit no connection is opened, by a SYN or by a third ACK, and of
+ * what arrives only that is taken which the stream waits for, on top of the limit if little is unread. So no connection can
+ * starve another for ever: what is taken can be read, and frees what waited behind it.
  *
  * What is out of order on its subflow is dropped as if it had been lost, and on the only one also what is in order. With
  * several subflows that is always acknowledged (behind it on the same subflow may be what the stream waits for) and

@@ -83,8 +83,7 @@ void mp_stack_input(struct mp_stack *st, struct mp_pkt *p, mp_time now)
         follow_time_wait(st, s, p, &o, now);
         return;
     }
-    if (!s && half_input(st, p, &o, &s, now) && !s) return;
-    if (!s) s = cookie_accept(st, p, &o, now);
+    if (!s && (half_input(st, p, &o, &s, now) || cookie_input(st, p, &o, &s, now)) && !s) return;
     if (s) {
         struct mpc *c = s->c;
         conn_dsn_in(c, &o);
@@ -106,7 +105,7 @@ void mp_stack_input_unowned(struct mp_stack *st, struct mp_pkt *p, mp_time now)
     struct sf *s = NULL;
     if ((!st->cookies_at && !st->nhalf) || st_find(st, &p->dst, &p->src) || mp_opts_parse(&o, p->opt, p->optlen, p->flags) < 0) return;
     st->now = now;
-    if (!half_input(st, p, &o, &s, now)) s = cookie_accept(st, p, &o, now);
+    if (!half_input(st, p, &o, &s, now)) cookie_input(st, p, &o, &s, now);
     if (!s) return;
     st->counter[MP_E_pkt_in]++;
     conn_dsn_in(s->c, &o);

@@ -97,7 +97,8 @@ struct sf *st_passive_open(struct mp_stack *st, const struct mp_pkt *p, const st
 
 /* ---- cookie.c ---- */
 void cookie_answer(struct mp_stack *st, const struct listener *l, const struct mp_pkt *p, const struct mp_opts *o, mp_time now);
-struct sf *cookie_accept(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opts *o, mp_time now);
+/* A segment of nobody: true: the third ACK to a cookie, *s (if memory allows) made as if the SYN had just come, and the segment is for it. */
+bool cookie_input(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opts *o, struct sf **s, mp_time now);
 
 /* ---- isn.c ---- */
 uint32_t isn_new(struct mp_stack *st, const struct mp_endpoint *local, const struct mp_endpoint *remote, mp_time now);
