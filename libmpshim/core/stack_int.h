@@ -28,7 +28,7 @@ struct mp_stack {
     struct sf *hash[ST_HASH];
     struct mpc *tokens[ST_HASH];
     struct listener *listeners;
-    struct mp_local local[ST_MAX_LOCAL];
+    struct mp_local local[ST_MAX_LOCAL]; /* by interface, then family */
     int nlocal;
     struct mpc *all;
     struct mpc *ready, **ready_tail;

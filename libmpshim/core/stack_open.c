@@ -6,14 +6,27 @@
 
 /* ---- local addresses ---- */
 
+static bool is_before(const struct mp_local *a, const struct mp_local *b)
+{
+    return a->ifindex != b->ifindex ? a->ifindex < b->ifindex : a->ip.family < b->ip.family;
+}
+
+/* Room for l where it belongs, -1: none. Whose turn is first, of several paths to join or to race over, must not depend on
+ * which link was down last: a connection that is loaded into another stack finds the addresses in the order of that one. */
+static int local_place(struct mp_stack *st, const struct mp_local *l)
+{
+    int i = st->nlocal;
+    if (i == ST_MAX_LOCAL) return -1;
+    for (; i > 0 && is_before(l, &st->local[i - 1]); i--) st->local[i] = st->local[i - 1];
+    st->nlocal++;
+    return i;
+}
+
 void mp_stack_local_add(struct mp_stack *st, const struct mp_local *l, mp_time now)
 {
     int i = 0;
     while (i < st->nlocal && !(st->local[i].ifindex == l->ifindex && mp_addr_eq(&st->local[i].ip, &l->ip))) i++;
-    if (i == st->nlocal) {
-        if (st->nlocal == ST_MAX_LOCAL) return;
-        st->nlocal++;
-    }
+    if (i == st->nlocal && (i = local_place(st, l)) < 0) return;
     st->local[i] = *l;
     st->now = now;
     for (struct mpc *c = st->all; c; c = c->next) {

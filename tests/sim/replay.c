@@ -67,6 +67,24 @@ TEST(equal_deadlines_keep_their_order)
     save_load(sc, 1, at, 2);
 }
 
+/* A link that was down when the others came up is the last to be told of; which path is joined first does not show it. */
+TEST(paths_keep_their_order)
+{
+    static const mp_time at[] = {MP_MS(600)};
+    struct sim_scen sc = *sim_table_find("two-paths-download");
+    sc.npaths = 3;
+    sc.path[2] = sc.path[1];
+    sc.path[2].client_iface = 2;
+    sc.path[1].server_iface = sc.path[2].server_iface = 0; /* one address of the server: two joins at the same moment */
+    sc.path_used = 1;
+    sc.nconn = 4;
+    sc.conn_gap = MP_MS(250); /* the last two begin afterwards */
+    sc.within = MP_SEC(60);
+    sc.change[sc.nchanges++] = (struct sim_change){MP_MS(100), 1, SIM_CH_CLIENT_LINK, 0};
+    sc.change[sc.nchanges++] = (struct sim_change){MP_MS(200), 1, SIM_CH_CLIENT_LINK, 1};
+    save_load(sc, 1, at, 1);
+}
+
 TEST(other_seeds_give_other_runs)
 {
     const struct sim_scen *sc = sim_table_find("loss-1-percent-lia");

@@ -33,6 +33,20 @@ TEST(a_second_address_joins_once_mptcp_is_confirmed)
     lab_end(&l);
 }
 
+TEST(interfaces_join_in_their_order_whichever_was_told_of_first)
+{
+    struct lab l = { 0 };
+    struct mp_local m[] = { lab_local(4), lab_local(2), lab_local(3) };
+    lab_stack(&l);
+    for (int i = 0; i < 3; i++) mp_stack_local_add(l.st, &m[i], l.now);
+    mp_stack_local_del(l.st, 2, &m[1].ip, l.now);
+    mp_stack_local_add(l.st, &m[1], l.now);
+    lab_client_unconfirmed(&l);
+    lab_ack_mp(&l, P0, 1, 1, 0);
+    for (int i = 2; i <= 4; i++) CHECK_EQ(lab_expect(&l, &l.p[i - 1], MP_SYN, 0, 0, 0)->k.ifindex, i);
+    lab_end(&l);
+}
+
 TEST(a_join_in_four_steps)
 {
     struct lab l = { 0 };
