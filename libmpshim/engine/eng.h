@@ -2,7 +2,8 @@
  *
  * engine.c   settings, start, end       loop.c      the loop, the pump, the slow round
  * hosts.c    a thread, or a process     check.c     mptcp-run --check
- * ctl.c      control messages           carriers.c  all carriers: table, queue
+ * ctl.c      control connections        carriers.c  all carriers: table, queue
+ * ctl_ops.c  what programs ask for      ctl_move.c  what engines ask of each other (both: ctl_conn.h)
  * carrier.c  one carrier's life         relay.c     its bytes
  * carrier_open.c its beginning          carrier_meet.c it and the program's socket find each other
  * carrier_ask.c questions about it
@@ -171,7 +172,7 @@ struct diag_sock { int state; uint32_t inode; /* 0: no process holds it */ uid_t
 /* The kernel's socket with this local and remote address; a listener answers for any remote. 0, -ENOENT, -errno. */
 int eng_diag_find(struct engine *e, const struct mp_endpoint *local, const struct mp_endpoint *remote, struct diag_sock *out);
 
-/* ---- ctl.c ---- */
+/* ---- ctl.c, ctl_move.c ---- */
 int eng_ctl_start(struct engine *e);
 void eng_ctl_stop(struct engine *e);
 struct ctl_client { uint64_t id; int fd, log_fd, verbose; uid_t uid; bool elder; }; /* a control connection; log_fd -1: none */

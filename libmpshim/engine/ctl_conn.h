@@ -1,0 +1,51 @@
+/* engine/ctl_conn.h: what the files that serve the control protocol (ctl.h) share. ctl.c connections and messages, ctl_ops.c what
+ * programs ask for, ctl_move.c what engines ask of each other.
+ *
+ * An operation gets its connection and a message; it takes the descriptors that it keeps (ctl_take_fd), the others are closed
+ * after it. A reply socket that is closed without an answer says no. */
+#ifndef ENG_CTL_CONN_H
+#define ENG_CTL_CONN_H
+
+#include "engine/eng.h"
+
+struct ctl_conn {
+    struct engine *e;
+    struct ctl_conn *next;
+    ev_io io;
+    int fd;             /* owned */
+    int log_fd;         /* this client's messages; -1: the engine's own; owned */
+    int verbose;
+    uid_t uid;
+    uint64_t id;        /* never reused: carriers outlive their client */
+    bool elder;         /* a helper whose place we have, or who has ours: no client */
+    struct move_in *in; /* an engine's sockets on their way to us; owned */
+    ev_timer last;      /* the client has gone; its log waits for the last lines */
+    mp_time until;
+};
+
+struct ctl_msg { /* one message; descriptors are owned until taken (-1) */
+    struct ctl_req q;
+    char text[4096];    /* behind the request, ended by a zero */
+    size_t len;
+    int fd[CTL_FDS], nfd;
+};
+
+/* ---- ctl.c ---- */
+int ctl_take_fd(struct ctl_msg *m, int i);                    /* the i-th, the caller's now; -1: there is none */
+void ctl_answer(int fd, const struct ctl_rep *rep);           /* owns fd; -1: nobody asked */
+void ctl_answer_bytes(int fd, const void *p, size_t n);       /* likewise */
+struct ctl_rep ctl_reply_to(const struct ctl_req *q);         /* result 0 */
+int ctl_conn_new(struct engine *e, int fd);                   /* at the head of e->conns. Owns fd if 0; else -ENOMEM */
+
+/* ---- ctl_ops.c ---- */
+void ctl_dispatch(struct ctl_conn *k, struct ctl_msg *m);     /* does what it asks for; of a later version: nothing */
+
+/* ---- ctl_move.c: CTL_HANDOVER, CTL_REPLACE, ... ---- */
+void ctl_do_handover(struct ctl_conn *k, struct ctl_msg *m);
+void ctl_do_replace(struct ctl_conn *k, struct ctl_msg *m);
+void ctl_do_place(struct ctl_conn *k, struct ctl_msg *m);
+void ctl_do_move_sockets(struct ctl_conn *k, struct ctl_msg *m);
+void ctl_do_move(struct ctl_conn *k, struct ctl_msg *m);
+void ctl_do_move_go(struct ctl_conn *k);
+
+#endif
