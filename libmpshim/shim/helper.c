@@ -1,31 +1,22 @@
-/* The helper (mpshim-engine): finding it and starting it, without the program noticing.
- *
- * A child with no exit signal makes a grandchild, which becomes mpshim-engine, and ends. It raises no SIGCHLD and plain
- * wait() does not see it (it takes __WCLONE); exec would give it back its signal, hence two of them. Both share the
- * program's memory, as vfork does, so that a large program pays nothing; they make system calls only. mpshim-engine
- * says on --ready-fd when it serves. */
+/* The helper (mpshim-engine): finding the one that serves programs with our settings, started if need be, and opening a
+ * connection to it. */
 #include <arpa/inet.h>
-#include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
-#include <sched.h>
-#include <signal.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <sys/xattr.h>
+#include <time.h>
 
 #include "engine/asksock.h"
 #include "engine/ctlpath.h"
-#include "shim/shim.h"
+#include "shim/host.h"
 
-#define READY_TIMEOUT_MS 3000
-#define STACK_BYTES 65536
+static long retry_at;      /* s, monotonic: when a helper that could not be had may be tried again */
+static const char *failed; /* why it could not be had */
 
 /* ---- connecting ---- */
 
@@ -63,124 +54,7 @@ int shim_identity_connect(const union ctl_addr *identity)
     return connect_at(&a, offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
 }
 
-/* ---- starting ---- */
-
-struct start {
-    char *const *argv;
-    char *const *envp;
-    int ready; /* becomes descriptor 3 */
-    int null;
-    char *stack; /* the grandchild's; the child's is above it */
-    sigset_t mask;
-    int err;
-};
-
-/* In the grandchild, on its own stack and in the program's memory: system calls only. */
-static int grandchild(void *arg)
-{
-    struct start *s = arg;
-    for (int sig = 1; sig < 32; sig++) { /* handlers must not run here; exec would reset them anyway */
-        struct sigaction a;
-        if (sigaction(sig, NULL, &a) == 0 && a.sa_handler != SIG_IGN && a.sa_handler != SIG_DFL) {
-            a.sa_handler = SIG_DFL, a.sa_flags = 0;
-            sigaction(sig, &a, NULL);
-        }
-    }
-    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &s->mask, NULL, 8);
-    syscall(SYS_setsid);
-    syscall(SYS_dup3, s->ready, 3, 0);
-    for (int fd = 0; fd < 3; fd++) syscall(SYS_dup3, s->null, fd, 0);
-    syscall(SYS_close_range, 4, UINT_MAX, 0);
-    syscall(SYS_execve, s->argv[0], s->argv, s->envp);
-    s->err = errno;
-    syscall(SYS_exit, 127);
-    return 0;
-}
-
-static int child(void *arg)
-{
-    struct start *s = arg;
-    if (clone(grandchild, s->stack + STACK_BYTES, CLONE_VM | CLONE_VFORK, s) < 0) s->err = errno;
-    syscall(SYS_exit, 0);
-    return 0;
-}
-
-/* Descriptors above the ones that the child makes, so that its dup3() calls hit none of them. */
-static int above(int fd)
-{
-    int r = fd < 0 ? fd : REAL(fcntl)(fd, F_DUPFD_CLOEXEC, (void *)8L);
-    if (fd >= 0) syscall(SYS_close, fd);
-    return r;
-}
-
-static int run_child(struct start *s)
-{
-    s->stack = mmap(NULL, 2 * STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
-    if (s->stack == MAP_FAILED) return -ENOMEM;
-    sigset_t all, program;
-    sigfillset(&all);
-    sigprocmask(SIG_BLOCK, &all, &program); /* a handler must not run in a child that shares our memory */
-    sigemptyset(&s->mask);
-    int pid = clone(child, s->stack + 2 * STACK_BYTES, CLONE_VM | CLONE_VFORK, s);
-    int r = pid < 0 ? -errno : 0;
-    while (pid > 0 && syscall(SYS_wait4, pid, NULL, __WCLONE, NULL) < 0 && errno == EINTR) {}
-    sigprocmask(SIG_SETMASK, &program, NULL);
-    munmap(s->stack, 2 * STACK_BYTES);
-    return r ? r : -s->err;
-}
-
-/* The program's environment without LD_PRELOAD: the helper must not load us. In pages of its own, for a signal that ends the
- * process may have interrupted malloc(). */
-static char **environment(size_t *size)
-{
-    extern char **environ;
-    size_t n = 0, j = 0;
-    while (environ && environ[n]) n++;
-    *size = (n + 1) * sizeof *environ;
-    char **e = mmap(NULL, *size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (e == MAP_FAILED) return NULL;
-    for (size_t i = 0; i < n; i++)
-        if (strncmp(environ[i], "LD_PRELOAD=", 11)) e[j++] = environ[i];
-    return e;
-}
-
-static char failure[128]; /* what the helper said; written under the lock of host.c */
-
-/* A byte '1': it serves. Words: why it cannot. End of file: it died. */
-static int await_ready(int fd)
-{
-    struct timespec left = {READY_TIMEOUT_MS / 1000, 0};
-    struct pollfd p = {.fd = fd, .events = POLLIN};
-    char said[96];
-    long r;
-    do r = shim_neg(syscall(SYS_ppoll, &p, 1, &left, NULL, 0));
-    while (r == -EINTR);
-    if (r == 0) return -ETIMEDOUT;
-    long n = r > 0 ? syscall(SYS_read, fd, said, sizeof said) : 0;
-    if (n > 0 && said[0] == '1') return 0;
-    snprintf(failure, sizeof failure, "mpshim-engine could not start%s%.*s", n > 0 ? ": " : "", n > 0 ? (int)n : 0, said);
-    return -ECHILD;
-}
-
-static int launch(const char *program, const char *path, bool replace)
-{
-    char *argv[] = {(char *)program, "--ctl", (char *)path, "--ready-fd", "3", replace ? "--replace" : NULL, NULL};
-    size_t size;
-    char **envp = environment(&size);
-    int ready[2];
-    if (!envp || syscall(SYS_pipe2, ready, O_CLOEXEC) < 0) {
-        if (envp) munmap(envp, size);
-        return -EMFILE;
-    }
-    struct start s = {.argv = argv, .envp = envp, .ready = above(ready[1]), .null = above((int)shim_neg(syscall(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR | O_CLOEXEC)))};
-    int r = s.ready < 0 || s.null < 0 ? -EMFILE : run_child(&s);
-    if (s.ready >= 0) syscall(SYS_close, s.ready);
-    if (s.null >= 0) syscall(SYS_close, s.null);
-    munmap(envp, size);
-    if (r == 0) r = await_ready(ready[0]);
-    syscall(SYS_close, ready[0]);
-    return r;
-}
+/* ---- where it is ---- */
 
 /* Without privilege of our own, a helper can only serve if its file has some; asking costs less than a start. */
 static bool has_privilege_of_its_own(const char *program)
@@ -229,25 +103,109 @@ static int control_path(char *path, size_t n)
     return r;
 }
 
-int shim_helper_replace(void)
+/* Ours takes the place of one of another version. 0 or -errno. */
+static int replace_helper(void)
 {
     char path[PATH_MAX], program[PATH_MAX];
-    return control_path(path, sizeof path) || !find_program(program) ? -ENOENT : launch(program, path, true);
+    return control_path(path, sizeof path) || !find_program(program) ? -ENOENT : shim_helper_launch(program, path, true);
 }
 
-int shim_helper_connect(bool start, const char **detail)
+/* fd or -errno, *why for people. */
+static int connect_helper(bool start, const char **why)
 {
     char path[PATH_MAX], program[PATH_MAX];
     int r = control_path(path, sizeof path);
-    if (r < 0) return *detail = "no safe place for the helper's control socket", r;
+    if (r < 0) return *why = "no safe place for the helper's control socket", r;
     int fd = connect_to(path);
     if (fd >= 0 || !start) return fd;
     if (!find_program(program))
-        return *detail = shim_is_uprooted ? SHIM_UPROOTED : "mpshim-engine is not beside libmpshim.so", -ENOENT;
+        return *why = shim_is_uprooted ? SHIM_UPROOTED : "mpshim-engine is not beside libmpshim.so", -ENOENT;
     if (!shim_is_privileged() && !has_privilege_of_its_own(program))
-        return *detail = "no privilege for raw sockets (CAP_NET_RAW), and mpshim-engine has none either", -EPERM;
-    r = launch(program, path, false);
+        return *why = "no privilege for raw sockets (CAP_NET_RAW), and mpshim-engine has none either", -EPERM;
+    r = shim_helper_launch(program, path, false);
     fd = connect_to(path); /* also if another process was faster */
-    if (fd < 0) *detail = r == -ETIMEDOUT ? "mpshim-engine does not get ready" : r == -ECHILD ? failure : "mpshim-engine could not be started";
+    if (fd < 0) *why = r == -ETIMEDOUT ? "mpshim-engine does not get ready" : r == -ECHILD ? shim_helper_said : "mpshim-engine could not be started";
     return fd;
+}
+
+static void look_for_helper(void *p)
+{
+    const char *why;
+    *(int *)p = connect_helper(false, &why);
+}
+
+bool shim_helper_runs(void)
+{
+    int fd = -1;
+    shim_on_stack(look_for_helper, &fd);
+    if (fd >= 0) shim_sys_close(fd);
+    return fd >= 0;
+}
+
+/* ---- opening ---- */
+
+/* "name=value" lines behind the request, and our log for the lines about our connections. */
+static int hello(int fd, int log)
+{
+    struct { struct ctl_req q; char text[4096]; } m;
+    struct ctl_rep rep = {0};
+    shim_req_init(&m.q, CTL_HELLO);
+    size_t n = 0;
+    m.text[0] = 0;
+    for (const char *const *s = shim_conf.settings; s && *s && n < sizeof m.text; s++)
+        n += (size_t)snprintf(m.text + n, sizeof m.text - n, "%s\n", *s);
+    if (n >= sizeof m.text) return -E2BIG;
+    m.q.value = (uint64_t)shim_conf.verbose;
+    int r = shim_ask(fd, &m, sizeof m.q + n, log, &rep, sizeof rep, 5000);
+    return r ? r : rep.result;
+}
+
+struct opening { bool start; int log; const char **why; int fd; };
+
+/* A helper may end, for want of work, just as it is found; then the next one is asked. */
+static int helper_open_here(bool start, int log, const char **why)
+{
+    int fd = -1, r = -EPIPE;
+    for (int tries = 0; tries < 3 && (shim_means_gone(r) || r == -EPROTO); tries++) {
+        if (r == -EPROTO && (!start || replace_helper())) break;
+        fd = connect_helper(start, why);
+        if (fd < 0) return fd;
+        r = hello(fd, log);
+        if (r == 0) return fd;
+        shim_sys_close(fd);
+    }
+    *why = r == -EPROTO ? "the running mpshim-engine has another version" : "mpshim-engine does not answer";
+    return r;
+}
+
+static void helper_open_there(void *p)
+{
+    struct opening *o = p;
+    o->fd = helper_open_here(o->start, o->log, o->why);
+}
+
+int shim_helper_open(bool start, int log, const char **why)
+{
+    struct opening o = {.start = start, .log = log, .why = why};
+    shim_on_stack(helper_open_there, &o);
+    return o.fd;
+}
+
+void shim_helper_retry(void) { failed = NULL; }
+
+static long now_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec;
+}
+
+bool shim_have_helper(bool start, const char **why)
+{
+    if (shim_host_alive(SHIM_HOST_HELPER)) return true;
+    if (start && failed && now_s() < retry_at) return *why = failed, false;
+    int fd = shim_helper_open(start, shim_log_fd, why);
+    if (fd >= 0) return shim_host_set(SHIM_HOST_HELPER, fd), true;
+    if (start) failed = *why, retry_at = now_s() + 10;
+    return false;
 }

@@ -159,7 +159,7 @@ int shim_own_sorted(int *v, int max);    /* all, ascending */
 /* Runs work(arg) on a large stack, in this thread: for what must work on a small one and needs more than some KB (stack.c). */
 void shim_on_stack(void (*work)(void *), void *arg);
 
-/* ---- hosts and requests (host.c) ---- */
+/* ---- hosts and requests (host.c, control.c, inside.c) ---- */
 
 /* An engine for a new connection or listener, started if need be; -1 and *why if the kernel must carry it. */
 int shim_host_for_connect(bool marked, enum ctl_why *why, const char **detail); /* marked: it has an SO_MARK */
@@ -186,6 +186,7 @@ bool shim_host_fits(int host, int fd); /* this socket is of the engine's network
 void shim_inside_lost(void);  /* forgets it */
 bool shim_hosts_inside(void); /* an engine's thread runs in this very process */
 bool shim_host_possible(void); /* an engine runs or can be started */
+bool shim_is_privileged(void); /* CAP_NET_RAW is effective */
 bool shim_hand_over(void);    /* all that it carries goes to the helper, started if need be; false: it stays */
 void shim_helper_retry(void); /* the next question for a helper tries to start one, however lately that failed */
 bool shim_helper_runs(void);  /* there is one already */
@@ -193,16 +194,14 @@ const char *shim_why_text(enum ctl_why why);
 
 void shim_watch_forks(void);
 
-/* helper.c: a connection to the user's helper, started if `start`; fd or -errno, *detail for people. */
-int shim_helper_connect(bool start, const char **detail);
-int shim_helper_replace(void); /* ours takes the place of one of another version; 0 or -errno */
+/* ---- the helper, and what lies beside libmpshim.so (helper.c, beside.c) ---- */
+
 bool shim_helper_possible(void); /* it may be started by this user */
 int shim_identity_connect(const union ctl_addr *identity); /* to the engine whose identity this is (engine/asksock.h); fd or -errno */
-/* host.c: the path of a file beside libmpshim.so, be it there or not. false: unknown, or the root directory is another now, where
+/* The path of a file beside libmpshim.so, be it there or not. false: unknown, or the root directory is another now, where
  * anybody may have put something under that name. */
 bool shim_beside(char path[PATH_MAX], const char *name);
 void *shim_open_library(const char *path); /* dlopen() of one of ours */
-bool shim_is_privileged(void); /* CAP_NET_RAW is effective */
 
 /* ---- addresses (truth.c) ---- */
 
