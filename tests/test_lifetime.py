@@ -777,6 +777,18 @@ print(echo(dial(ECHO), b"back"), echo(s, b"on"))
 """)
 
 
+def test_strict_in_another_network_namespace(net):
+    """No engine carries anything there: with --strict nothing may go out by the kernel either."""
+    code = """
+import errno
+assert libc.unshare(0x40000000) == 0
+print(errno.errorcode[socket.socket().connect_ex((FAR, ECHO))])
+try: socket.create_server(("0.0.0.0", 7999))
+except OSError as e: print(errno.errorcode[e.errno])
+"""
+    assert run(net, code, "--strict") == "EPROTONOSUPPORT\n" * 2
+
+
 def test_a_user_namespace_of_its_own(net):
     """The kernel refuses it to a process with threads, as an engine inside would be one."""
     same(net, """

@@ -120,6 +120,13 @@ def test_the_library_heeds_its_section_and_the_environment_more(home):
     assert verdict(home, "--engine=never") == ""
 
 
+def test_strict_refuses_where_a_section_wants_no_engine(home):
+    write(home, "[python3*]\nverbose = 1\nengine = never\n")
+    assert "192.0.2.7:443: kernel TCP: no engine is to run (engine=never)" in verdict(home)
+    write(home, "[python3*]\nverbose = 1\nengine = never\nstrict = on\n")
+    assert "192.0.2.7:443: refused (strict): no engine is to run (engine=never)" in verdict(home)
+
+
 def test_a_long_list(home):
     """A list over a hundred lines is handed on whole and once; what goes beyond the room for lists is told and left out."""
     code = "import os; print(os.environ['MPSHIM_CONF'])"
@@ -313,6 +320,19 @@ def test_strict_refuses_a_peer_without_mptcp(lab, engine):
     assert net.client.run([*wrap, PYTHON, "-c", code]).stdout == "EPROTONOSUPPORT\n"
     excluded = curl(net.client, plain.url(file.name), wrap=[*wrap, "--exclude=:8000"])
     assert excluded.sha256 == file.sha256 and "kernel TCP: excluded" in excluded.told
+
+
+@pytest_needs_lab
+def test_strict_refuses_what_a_rule_by_source_address_routes_apart(lab):
+    """Such a connection stays on the kernel's way; that is no wish of the user's to have it carried without MPTCP."""
+    net, file = lab.two_path(direct=True, families="v4"), make_file(1000)
+    server = net.server.spawn_http(file.root)
+    net.client.ip("rule", "add", "from", net.client.address(), "lookup", "5")
+    net.client.ip("route", "add", "default", "dev", "eth1", "table", "5")
+    got = curl(net.client, server.url(file.name), wrap=shim("-v"), check=False, timeout=5)
+    assert "kernel TCP: routed apart" in got.told
+    got = curl(net.client, server.url(file.name), wrap=shim("-v", "--strict"), check=False, timeout=5)
+    assert got.status == 7 and "refused (strict): routed apart" in got.told
 
 
 @pytest_needs_lab

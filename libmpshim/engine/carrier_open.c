@@ -52,7 +52,7 @@ static int eligible(struct engine *e, const struct mp_endpoint *remote, uint32_t
         *why = CTL_BOUND;
         return -EOPNOTSUPP;
     }
-    *why = kind == IO_ROUTE_LOCAL ? CTL_LOCAL_ROUTE : kind == IO_ROUTE_OTHER ? CTL_EXCLUDED : CTL_OK;
+    *why = kind == IO_ROUTE_LOCAL ? CTL_LOCAL_ROUTE : kind == IO_ROUTE_OTHER ? CTL_ROUTED_APART : CTL_OK;
     return *why == CTL_OK ? 0 : -EOPNOTSUPP;
 }
 

@@ -70,7 +70,9 @@ enum ctl_op {
     X(REMEMBERED_PLAIN, "the peer is known not to speak MPTCP") \
     X(BOUND, "bound by the program to one address, port, device or way") \
     X(RESOURCE, "out of descriptors, ports or memory") \
-    X(BAD_REQUEST, "the engine did not understand")
+    X(BAD_REQUEST, "the engine did not understand") \
+    X(ROUTED_APART, "routed apart: by a rule for its source address, or to no single host") \
+    X(NO_ENGINE_WANTED, "no engine is to run (engine=never)")
 enum ctl_why {
 #define X(name, text) CTL_##name,
     CTL_WHYS(X)

@@ -166,7 +166,7 @@ static int ask_some_host(int fd, int family, const union ctl_addr *remote, struc
     for (int tries = 0; tries < 2 && r == -EPIPE; tries++) {
         *host = shim_host_for_connect(get_int(fd, SOL_SOCKET, SO_MARK) != 0, &why, detail);
         if (*host < 0) return (int)why;
-        if (!shim_host_fits(*host, fd)) return *detail = SHIM_OTHER_NETWORK, CTL_EXCLUDED;
+        if (!shim_host_fits(*host, fd)) return *detail = SHIM_OTHER_NETWORK, CTL_NO_ENGINE;
         r = ask(fd, *host, family, remote, rep);
     }
     if (r) return r == -EMFILE || r == -ENFILE ? CTL_RESOURCE : CTL_NO_ENGINE;

@@ -96,7 +96,7 @@ static int pick_for_listen(const char **why)
 static int host_for(int (*choose)(const char **), enum ctl_why *why, const char **detail)
 {
     *why = CTL_NO_ENGINE, *detail = NULL;
-    if (shim_conf.engine == SHIM_NEVER) return *why = CTL_EXCLUDED, -1;
+    if (shim_conf.engine == SHIM_NEVER) return *why = CTL_NO_ENGINE_WANTED, -1;
     if (shim_is_restricted) return *detail = "the program has restricted itself (seccomp)", -1;
     struct quiet quiet;
     quiet_begin(&quiet);

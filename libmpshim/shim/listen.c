@@ -241,7 +241,7 @@ int shim_listen(int fd, int backlog)
     if (f && f->kind == SHIM_LISTENER && f->cookie == shim_cookie(fd)) return again(fd, f, backlog);
     if ((f && f->kind == SHIM_KERNEL && f->cookie == shim_cookie(fd)) || !is_eligible(fd)) return kernel_listen(fd, backlog);
     int host = shim_host_for_listen(&why, &detail);
-    if (host >= 0 && !shim_host_fits(host, fd)) host = -1, why = CTL_EXCLUDED, detail = SHIM_OTHER_NETWORK;
+    if (host >= 0 && !shim_host_fits(host, fd)) host = -1, why = CTL_NO_ENGINE, detail = SHIM_OTHER_NETWORK;
     if (host >= 0) return listen_by_engine(fd, backlog, host);
     if (shim_is_refused(why)) {
         if (local_name(fd, &v.local)) told(&v, (int)why, detail);
