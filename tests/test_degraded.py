@@ -173,6 +173,25 @@ def test_check_heeds_settings(net):
     assert done.returncode == 1 and "eth1: not used: excluded by the user" in done.stdout
 
 
+def test_check_names_interfaces_that_are_not_here(net):
+    done = net.client.run(shim("--check", "--interfaces=ethO,wwan0", "--backup=wwan0"), check=False)
+    assert done.returncode == 1 and "ethO: named by --interfaces, not here" in done.stdout and "wwan0: named by --backup" in done.stdout
+    done = net.client.run(shim("--strict", "--interfaces=ethO", "true"), check=False)
+    assert done.returncode == 125 and "MISSING 0 paths (--interfaces=ethO)" in done.stderr
+
+
+def test_a_list_of_interfaces_may_have_blanks(net):
+    """As people write lists, in a file above all."""
+    done = net.client.run(shim("--check", "--interfaces=eth0, eth1"), check=False)
+    assert done.returncode == 0 and "2 paths" in done.stdout
+    assert net.client.run(shim("--check", "--interfaces= -eth1 ,-lo"), check=False).returncode == 1
+
+
+def test_check_of_a_host_without_ipv4(lab):
+    status, said = check(lab.two_path(direct=True, families="v6"))
+    assert status == 0 and "ip -6 route add default via GATEWAY dev eth1" in said and "rp_filter" not in said, said
+
+
 def test_check_names_gateways(lab):
     _, said = check(lab.two_routers())
     assert said.count("default route via 10.") == 2

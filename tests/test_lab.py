@@ -425,3 +425,10 @@ def test_labs_do_not_meet(lab):
     for thread in threads:
         thread.join()
     assert all(net.server.nstat()["MPTcpExtMPCapableSYNRX"] == 1 for net in nets)
+
+
+def test_the_prompt_has_this_trees_programs(tmp_path):
+    script = "for name in mptcp-run mptcp-stat server link; do command -v $name || echo none; done"
+    done = subprocess.run([HERE.parent / "lab.sh", "--direct", "sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    said = done.stdout.splitlines()
+    assert said[:2] == [str(HERE.parent.parent / name) for name in ("mptcp-run", "mptcp-stat")] and "none" not in said

@@ -79,12 +79,24 @@ def test_another_file_or_none(home, tmp_path):
     other.write_text("cc = cubic  ; a comment\n# another\n")
     assert settings(home, f"--config={other}")[0]["cc"][0] == "cubic"
     assert settings(home, "--config=none", system="cc = cubic\n")[0]["cc"] == ("lia", "default")
-    assert "No such file" in settings(home, "--config=/nowhere")[1]
+    for wrong, why in ("/nowhere", "No such file"), (tmp_path, "Is a directory"): # it may say what must not be carried
+        done = run(home, f"--config={wrong}", "echo", "started", status=2)
+        assert why in done.stderr and not done.stdout
 
 
 def test_a_file_that_cannot_be_read_is_told(home):
     (home / ".config/mpshim.conf").mkdir(parents=True)
     assert "mpshim.conf: Is a directory" in settings(home)[1]
+
+
+def test_a_log_that_cannot_be_opened_is_told(home):
+    done = run(home, "-v", "--log=/nowhere/log", "echo", "started", status=2)
+    assert done.stderr == "mptcp-run: --log=/nowhere/log: No such file or directory\n" and not done.stdout
+    done = run(home, "-v", "echo", "started", env={"MPSHIM_LOG": "/nowhere/log"})
+    assert done.stderr == "mptcp-run: MPSHIM_LOG=/nowhere/log: No such file or directory\n" and done.stdout == "started\n"
+    assert run(home, "--log=/nowhere/log", "echo", "started").stderr == ""
+    run(home, "-v", f"--log={home}/log", "true")
+    assert (home / "log").exists()
 
 
 def test_switches(home):

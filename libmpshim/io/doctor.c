@@ -52,7 +52,7 @@ static const char *ip_text(const struct mp_addr *a, char buf[INET6_ADDRSTRLEN])
 
 /* ---- privileges and the kernel ---- */
 
-#define RUN_AS_ROOT "run as root, or give the helper what it needs: setcap cap_net_raw,cap_net_admin+ep mpshim-engine"
+#define RUN_AS_ROOT "run as root, or give the helper, which is beside libmpshim.so, what it needs: setcap cap_net_raw,cap_net_admin+ep mpshim-engine"
 
 static bool may_open_packet(int *err)
 {
@@ -245,11 +245,38 @@ static bool check_link(struct report *r, struct io *io, const struct rtnl_link *
     add_routes(&t, io, l);
     filter = io_rp_filter(io, l);
     if (families & 1) add(&t, "; rp_filter %s", filter >= 0 && filter <= 2 ? rp[filter] : "unknown");
-    snprintf(remedy, sizeof remedy, "ip route add default via GATEWAY dev %s metric 200, if it leads to the Internet", l->name);
+    snprintf(remedy, sizeof remedy, "ip %sroute add default via GATEWAY dev %s metric 200, if it leads to the Internet", families & 1 ? "" : "-6 ", l->name);
     line(r, true, d4 || d6 ? NULL : remedy, "%s: a path: %s; mtu %u%s", l->name, t.b, l->mtu,
          rtnl_link_is_tunnel(l) ? "; a tunnel: used alone, where routes lead into it" : "");
     check_rp_filter(r, io, l);
     return true;
+}
+
+static const struct rtnl_link *link_of(struct io *io, const struct rtnl_name *w)
+{
+    const struct rtnl_link *l;
+
+    for (int i = 0; (l = rtnl_link_at(io->rtnl, i)); i++)
+        if (strlen(l->name) == (size_t)w->len && !memcmp(l->name, w->name, (size_t)w->len)) return l;
+    return NULL;
+}
+
+/* It may come, as a modem does; or it is a slip of the pen, and then nothing else would tell. */
+static void check_names(struct report *r, struct io *io, const char *setting, const char *list)
+{
+    struct rtnl_name w;
+
+    while (rtnl_next_name(&list, &w))
+        if (!link_of(io, &w)) line(r, true, "nothing to do if it is to come later; else see ip link", "%.*s: named by --%s, not here", w.len, w.name, setting);
+}
+
+static void check_count(struct report *r, const struct io *io, int paths)
+{
+    char among[128] = "";
+
+    if (io->cfg.interfaces && *io->cfg.interfaces) snprintf(among, sizeof among, " (--interfaces=%s)", io->cfg.interfaces);
+    line(r, paths > 1, paths > 1 ? NULL : paths ? "bring a second interface up, with an address and a route to the peer"
+         : "bring interfaces up, each with an address and a route to the peer", "%d path%s%s", paths, paths == 1 ? "" : "s", paths > 1 ? "" : among);
 }
 
 static void check_links(struct report *r, struct io *io)
@@ -261,8 +288,9 @@ static void check_links(struct report *r, struct io *io)
         if (l->flags & IFF_LOOPBACK) check_loopback(r, l);
     for (int i = 0; (l = rtnl_link_at(io->rtnl, i)); i++)
         if (!(l->flags & IFF_LOOPBACK)) paths += check_link(r, io, l);
-    line(r, paths > 1, paths > 1 ? NULL : "bring a second interface up, with an address and a route to the peer",
-         "%d path%s", paths, paths == 1 ? "" : "s");
+    check_names(r, io, "interfaces", io->cfg.interfaces);
+    check_names(r, io, "backup", io->cfg.backup);
+    check_count(r, io, paths);
 }
 
 static void check_vpn(struct report *r, struct io *io)

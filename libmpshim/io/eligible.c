@@ -19,18 +19,28 @@ static bool is_one_of(const char *word, const char *const *v)
     return false;
 }
 
-/* Is `name` (with a leading '-' if `minus`) in the comma list? *others: the list has entries without '-'. */
+bool rtnl_next_name(const char **list, struct rtnl_name *w)
+{
+    const char *at = *list;
+
+    while (at && (*at == ',' || *at == ' ' || *at == '\t')) at++; /* a list in a file has blanks for people */
+    if (!at || !*at) return false;
+    w->minus = *at == '-';
+    w->name = at + w->minus;
+    w->len = (int)strcspn(w->name, ", \t");
+    *list = w->name + w->len;
+    return true;
+}
+
+/* Is `name` (with a leading '-' if `minus`) in the list? *others: the list has entries without '-'. */
 static bool in_list(const char *list, const char *name, bool minus, bool *others)
 {
-    size_t n = strlen(name);
+    struct rtnl_name w;
     bool found = false;
 
-    for (const char *at = list; at && *at; at += strcspn(at, ","), at += *at == ',') {
-        bool is_minus = *at == '-';
-        const char *word = at + is_minus;
-
-        if (!is_minus && others) *others = true;
-        if (is_minus == minus && !strncmp(word, name, n) && (word[n] == ',' || !word[n])) found = true;
+    while (rtnl_next_name(&list, &w)) {
+        if (!w.minus && others) *others = true;
+        found |= w.minus == minus && (size_t)w.len == strlen(name) && !memcmp(w.name, name, (size_t)w.len);
     }
     return found;
 }

@@ -285,6 +285,8 @@ int rtnl_request(struct rtnl *r, struct nlmsghdr *nlh, int (*cb)(const struct nl
 /* ---- eligible.c ---- */
 bool rtnl_link_is_up(const struct rtnl_link *l);
 bool rtnl_link_is_tunnel(const struct rtnl_link *l);
+struct rtnl_name { const char *name; int len; bool minus; };
+bool rtnl_next_name(const char **list, struct rtnl_name *w); /* of a comma list of interfaces, "-NAME" without the minus; *list: from there on */
 bool rtnl_is_named(const struct io *io, const struct rtnl_link *l); /* by the user, to be used */
 bool rtnl_is_backup(const struct io *io, const struct rtnl_link *l); /* by the user, for when no other works */
 /* May this interface be a path? NULL: yes, else why not (static text). */

@@ -1,5 +1,6 @@
 /* mptcp-run: runs a program with its TCP connections over several paths. Sets the environment, then exec. */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -85,7 +86,7 @@ static void options(int argc, char **argv, struct options *o)
 /* Files, then the environment, then flags: the later counts more. */
 static void settle(struct options *o, const char *command)
 {
-    run_files(o->config, command);
+    if (!run_files(o->config, command)) exit(EXIT_USAGE); /* what it says may be what must not be carried, or --strict */
     run_environment();
     for (int i = 0; i < o->nflags; i++) {
         char env[64];
@@ -94,6 +95,17 @@ static void settle(struct options *o, const char *command)
         snprintf(env, sizeof env, "MPSHIM_%s", o->flag[i].s->env);
         setenv(env, o->flag[i].value, 1);
     }
+}
+
+/* The lines of -v would be lost, and nobody told. */
+static void look_at_log(void)
+{
+    const struct setting *s = run_find("log", 3);
+    int fd = s->value && *s->value && strcmp(run_value("verbose"), "0") ? open(s->value, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600) : 0;
+    if (fd > 0) close(fd);
+    if (fd >= 0) return;
+    fprintf(stderr, "mptcp-run: %s=%s: %s\n", s->origin, s->value, strerror(errno));
+    if (*s->origin == '-') exit(EXIT_USAGE);
 }
 
 static void refuse(const char *about, const char *why)
@@ -134,6 +146,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "mptcp-run: no command (see mptcp-run --help)\n");
         return EXIT_USAGE;
     }
+    look_at_log();
     before_start(*command);
     execvp(*command, command);
     int err = errno;

@@ -12,7 +12,7 @@ from .wire import build
 def parse():
     parser = argparse.ArgumentParser(
         prog="tests/lab.sh", description="Two hosts, two paths; runs a command in the client, or a prompt.",
-        epilog="At the prompt: server CMD... runs in the server, link set 0 both loss=0.01 changes a link, "
+        epilog="At the prompt: mptcp-run and mptcp-stat are this tree's; server CMD... runs in the server, link set 0 both loss=0.01 changes a link, "
                "link stats, link help. The server serves HTTP on port 8000 (kernel MPTCP).")
     parser.add_argument("-t", "--topology", choices=["two_path", "two_routers"], default="two_path")
     for key, value in DEFAULT_LINK.items():
@@ -54,7 +54,7 @@ def greet(lab, server):
     for host in (lab.client, lab.server):
         for interface in host.interfaces:
             print(f"  {host.role:7} {interface.name:5} {interface.v4} {interface.v6}")
-    print(f"  server CMD..., link help|stats|set|hook; {server.url('size/1000000')}")
+    print(f"  mptcp-run CMD..., server CMD..., link help|stats|set|hook; {server.url('size/1000000')}")
 
 
 def main():
@@ -62,8 +62,8 @@ def main():
     build()
     with build_lab(options) as lab:
         server = lab.server.spawn_http(os.path.abspath(options.root))
-        env = {"PATH": write_helpers(lab) + ":" + os.environ["PATH"], "PS1": "client# ",
-               "PYTHONPATH": os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}
+        tests = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        env = {"PATH": ":".join([write_helpers(lab), os.path.dirname(tests), os.environ["PATH"]]), "PS1": "client# ", "PYTHONPATH": tests}
         if not options.command:
             greet(lab, server)
         if options.pcap:

@@ -103,7 +103,8 @@ static int on_setting(void *arg, const char *section, const char *name, const ch
     return 1;
 }
 
-static void read_file(struct reading *r, const char *path, bool must_exist)
+/* false: it cannot be read, though it must or though it is there. */
+static bool read_file(struct reading *r, const char *path, bool must_exist)
 {
     r->path = path;
     r->line = 0;
@@ -111,13 +112,15 @@ static void read_file(struct reading *r, const char *path, bool must_exist)
     if (!r->file) {
         bool is_there = errno != ENOENT && errno != ENOTDIR && (errno != EACCES || access(path, F_OK) == 0); /* sudo -u keeps HOME */
         if (must_exist || is_there) run_warn(strerror(errno), path);
-        return;
+        return !must_exist && !is_there;
     }
     int bad = ini_parse_stream(one_line, r, on_setting, r);
-    if (ferror(r->file)) run_warn(strerror(errno), path);
+    bool failed = ferror(r->file);
+    if (failed) run_warn(strerror(errno), path);
     else if (bad > 0) fprintf(stderr, "mptcp-run: %s:%d: neither \"name = value\" nor [program]\n", r->path, bad);
     fclose(r->file);
     enter(r, "");
+    return !failed;
 }
 
 static bool user_file(char *path, size_t n)
@@ -127,8 +130,9 @@ static bool user_file(char *path, size_t n)
     return home && *home && snprintf(path, n, "%s/.config/mpshim.conf", home) < (int)n;
 }
 
-void run_files(const char *instead, const char *program)
+bool run_files(const char *instead, const char *program)
 {
+    bool read = true;
     static struct reading r;
     char path[4096];
     const char *slash = strrchr(program, '/');
@@ -137,8 +141,9 @@ void run_files(const char *instead, const char *program)
         read_file(&r, MPSHIM_SYSCONFDIR "/mpshim.conf", false);
         if (user_file(path, sizeof path)) read_file(&r, path, false);
     } else if (strcmp(instead, "none")) {
-        read_file(&r, instead, true);
+        read = read_file(&r, instead, true);
     }
     if (r.n) setenv("MPSHIM_CONF", r.text, 1);
     else unsetenv("MPSHIM_CONF");
+    return read;
 }

@@ -46,11 +46,11 @@ void run_usage(void)
 
 void run_print_settings(void)
 {
-    printf("%-14s %-16s %s\n", "setting", "value", "from");
+    printf("%-16s %-16s %s\n", "setting", "value", "from");
     for (size_t i = 0; i < run_nsettings; i++) {
         char def[64];
         const struct setting *s = &run_settings[i];
-        printf("%-14s %-16s %s\n", s->name, s->value ? s->value : run_default(s, def), s->origin ? s->origin : "default");
+        printf("%-16s %-16s %s\n", s->name, s->value ? s->value : run_default(s, def), s->origin ? s->origin : "default");
     }
 }
 

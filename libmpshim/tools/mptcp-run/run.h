@@ -36,8 +36,8 @@ void run_environment(void);                                 /* takes MPSHIM_*; w
 
 /* ---- files.c ---- */
 /* Reads the system's file and the user's (or `instead` of both; "none": neither), for this program and all others it may
- * start: MPSHIM_CONF tells each process. */
-void run_files(const char *instead, const char *program);
+ * start: MPSHIM_CONF tells each process. false: `instead` cannot be read. */
+bool run_files(const char *instead, const char *program);
 
 /* ---- target.c ---- */
 enum run_reach { RUN_REACHED, RUN_MAYBE, RUN_NOT, RUN_FOREIGN /* nor may it be tried: another C library or machine */ };
