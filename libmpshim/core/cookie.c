@@ -80,8 +80,8 @@ void cookie_answer(struct mp_stack *st, const struct listener *l, const struct m
                                              .csum_req = o->capable.csum_req || st->set.checksum,
                                              .no_join_initial = o->capable.version && st->set.no_join_initial };
     }
-    r->optlen = (uint8_t)mp_opts_len(&a, r->flags);
-    mp_opts_emit(r->opt, &a, r->flags);
+    r->optlen = (uint8_t)mp_opts_len(&a);
+    mp_opts_emit(r->opt, &a);
     st_count(st, MP_E_cookie_out, 1, NULL);
 }
 

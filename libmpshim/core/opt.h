@@ -91,8 +91,8 @@ struct mp_opts {
  * *o then untouched. */
 int mp_opts_parse(struct mp_opts *o, const uint8_t *p, size_t n, uint8_t flags);
 /* Bytes the set takes in a header, padding included (a multiple of 4); may exceed 40: the caller leaves out. */
-size_t mp_opts_len(const struct mp_opts *o, uint8_t flags);
+size_t mp_opts_len(const struct mp_opts *o);
 /* Writes exactly mp_opts_len() bytes, which must be <= 40. */
-void mp_opts_emit(uint8_t *p, const struct mp_opts *o, uint8_t flags);
+void mp_opts_emit(uint8_t *p, const struct mp_opts *o);
 
 #endif

@@ -57,7 +57,7 @@ static void hand_back_add_addr(struct mpc *c, struct mp_opts *o)
             if (c->v.announce[i].at.ip.family && c->v.announce[i].id == o->add_addr.addr_id) c->v.announce[i].pending = true;
 }
 
-static bool fits(const struct mp_opts *o) { return mp_opts_len(o, MP_ACK) <= 40; }
+static bool fits(const struct mp_opts *o) { return mp_opts_len(o) <= 40; }
 
 /* Plain TCP's: at most the MP_FAIL that ends MPTCP. */
 static void add_pending_fail(struct sf *s, struct mp_opts *o)
@@ -135,7 +135,7 @@ static void ack_options(struct sf *s, struct mp_opts *o, mp_time now)
         add_join_ack(s, o); /* with nothing beside it */
         return;
     } else add_control(s, o);
-    out_sack(s, o, MP_ACK, 40);
+    out_sack(s, o, 40);
 }
 
 bool sf_emit_ack(struct sf *s, struct mp_pkt *out, mp_time now)

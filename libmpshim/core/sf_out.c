@@ -33,8 +33,8 @@ void out_timestamps(struct sf *s, struct mp_opts *o, mp_time now)
 void out_finish(struct sf *s, struct mp_pkt *out, struct mp_opts *o, mp_time now)
 {
     conn_dsn_out(s->c, o);
-    out->optlen = (uint8_t)mp_opts_len(o, out->flags);
-    mp_opts_emit(out->opt, o, out->flags);
+    out->optlen = (uint8_t)mp_opts_len(o);
+    mp_opts_emit(out->opt, o);
     s->v.last_sent = now;
     if (out->flags & MP_ACK) {
         s->v.ack_now = false;
@@ -45,9 +45,7 @@ void out_finish(struct sf *s, struct mp_pkt *out, struct mp_opts *o, mp_time now
     }
 }
 
-static bool fits_in(const struct mp_opts *o, uint8_t flags, uint32_t room) { return mp_opts_len(o, flags) <= room; }
-
-static void push_sack(struct sf *s, struct mp_opts *o, mp_ssn l, mp_ssn r, uint8_t flags, uint32_t room)
+static void push_sack(struct sf *s, struct mp_opts *o, mp_ssn l, mp_ssn r, uint32_t room)
 {
     if (o->nsack == MP_MAX_SACK) return;
     uint32_t left = s->v.irs + (uint32_t)l, right = s->v.irs + (uint32_t)r;
@@ -55,22 +53,22 @@ static void push_sack(struct sf *s, struct mp_opts *o, mp_ssn l, mp_ssn r, uint8
         if (o->sack[i].left == left) return;
     o->sack[o->nsack].left = left;
     o->sack[o->nsack++].right = right;
-    if (!fits_in(o, flags, room)) o->nsack--;
+    if (mp_opts_len(o) > room) o->nsack--;
 }
 
 /* RFC 2018 4: the most recent first; RFC 2883: a duplicate before all. Filled into `room` bytes of options. */
-void out_sack(struct sf *s, struct mp_opts *o, uint8_t flags, uint32_t room)
+void out_sack(struct sf *s, struct mp_opts *o, uint32_t room)
 {
     uint64_t l, r;
     if (room > 40) room = 40;
     if (!s->v.sack_on) return;
-    if (s->v.dsack) push_sack(s, o, s->v.dsack_l, s->v.dsack_r, flags, room);
+    if (s->v.dsack) push_sack(s, o, s->v.dsack_l, s->v.dsack_r, room);
     if (!s->ooo.n) return;
     for (int i = 0; i < 3; i++)
-        if (s->v.sack_recent[i] > s->v.rcv_nxt && mp_rangemap_run(&s->ooo, s->v.sack_recent[i], &l, &r)) push_sack(s, o, l, r, flags, room);
+        if (s->v.sack_recent[i] > s->v.rcv_nxt && mp_rangemap_run(&s->ooo, s->v.sack_recent[i], &l, &r)) push_sack(s, o, l, r, room);
     mp_ssn at = s->v.rcv_nxt;
     while (o->nsack < MP_MAX_SACK && mp_rangemap_run(&s->ooo, at, &l, &r)) {
-        push_sack(s, o, l, r, flags, room);
+        push_sack(s, o, l, r, room);
         at = r;
     }
 }

@@ -34,8 +34,8 @@ void st_stray_rst(struct mp_stack *st, const struct mp_pkt *p, int reason)
     }
     if (reason >= 0) {
         struct mp_opts o = { .mp = MP_OPT_HAS(MP_TCPRST), .tcprst = { .reason = (uint8_t)reason } };
-        r->optlen = (uint8_t)mp_opts_len(&o, r->flags);
-        mp_opts_emit(r->opt, &o, r->flags);
+        r->optlen = (uint8_t)mp_opts_len(&o);
+        mp_opts_emit(r->opt, &o);
     }
 }
 

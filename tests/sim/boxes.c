@@ -50,8 +50,8 @@ static struct mp_pkt head(int dir, uint8_t flags, uint32_t seq, uint32_t ack, co
     struct mp_endpoint client = {sim_addr("10.0.0.2"), 1234}, server = {sim_addr("10.0.0.1"), 80};
     struct mp_pkt h = {.src = dir ? server : client, .dst = dir ? client : server, .flags = flags, .seq = seq, .ack = ack};
     if (o) {
-        h.optlen = (uint8_t)mp_opts_len(o, flags);
-        mp_opts_emit(h.opt, o, flags);
+        h.optlen = (uint8_t)mp_opts_len(o);
+        mp_opts_emit(h.opt, o);
     }
     return h;
 }

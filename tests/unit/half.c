@@ -156,8 +156,8 @@ TEST(a_burst_of_syns_is_answered_to_the_last)
     for (int i = 0; i < 200; i++) { /* all before the first answer is taken */
         struct mp_opts o = lab_syn_options(&l, (struct mp_opts){ 0 });
         struct mp_pkt k = { .src = lab_ep(1, 2, (uint16_t)(5001 + i)), .dst = lab_ep(1, 1, 80), .ifindex = 1, .flags = MP_SYN, .wnd = 65535 };
-        k.optlen = (uint8_t)mp_opts_len(&o, k.flags);
-        mp_opts_emit(k.opt, &o, k.flags);
+        k.optlen = (uint8_t)mp_opts_len(&o);
+        mp_opts_emit(k.opt, &o);
         mp_stack_input(l.st, &k, l.now);
     }
     lab_wait(&l, MP_MS(100));

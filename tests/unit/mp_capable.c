@@ -377,8 +377,8 @@ TEST(a_reserved_subtype_beside_a_known_option_changes_nothing)
         lab_client(&l);
         struct mp_opts o = lab_map(&l, 0, 1, 100, false);
         uint8_t b[40] = { 30, 4, (uint8_t)(t << 4), 0 };
-        size_t n = mp_opts_len(&o, MP_ACK);
-        mp_opts_emit(b + 4, &o, MP_ACK);
+        size_t n = mp_opts_len(&o);
+        mp_opts_emit(b + 4, &o);
         lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100, .raw = b, .nraw = (uint8_t)(4 + n) });
         CHECK_EQ(lab_read(&l), 100);
         CHECK(lab_info(&l).multipath);
@@ -396,8 +396,8 @@ TEST(the_reserved_bits_of_a_dss_are_ignored) /* RFC 8684 3.3: flags beyond F, m,
         lab_client(&l);
         struct mp_opts o = lab_map(&l, 0, 1, 100, false);
         uint8_t b[40];
-        size_t n = mp_opts_len(&o, MP_ACK);
-        mp_opts_emit(b, &o, MP_ACK);
+        size_t n = mp_opts_len(&o);
+        mp_opts_emit(b, &o);
         size_t at = 0;
         while (b[at] != 30) at += b[at] == 1 ? 1 : b[at + 1];
         b[at + 3] |= (uint8_t)(1 << bit);

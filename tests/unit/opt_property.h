@@ -26,11 +26,11 @@ static inline const char *opt_property(const uint8_t *p, size_t n, uint8_t flags
     if (o.nsack > MP_MAX_SACK || o.wscale > 14 || o.remove_addr.n > sizeof o.remove_addr.id) return "field out of range";
 
     /* What was understood can be written and is understood as the same. */
-    size_t len = mp_opts_len(&o, flags);
+    size_t len = mp_opts_len(&o);
 
     if (len % 4 || len > sizeof out) return "length";
     memset(out, 0xee, sizeof out);
-    mp_opts_emit(out, &o, flags);
+    mp_opts_emit(out, &o);
     for (size_t i = len; i < sizeof out; i++)
         if (out[i] != 0xee) return "written past mp_opts_len";
     if (mp_opts_parse(&again, out, len, flags)) return "own output not parsed";

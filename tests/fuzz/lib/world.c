@@ -685,9 +685,9 @@ static void fix_options(const struct mpc *c, const struct sf *s, struct mp_pkt *
     if (fix & FIX_DSN) fix_dsn(c, s, p, &o);
     if (fix & FIX_KEY) fix_keys(c, s, p, &o);
     if (fix & FIX_CSUM) fix_csum(c, p, &o);
-    size_t n = mp_opts_len(&o, p->flags);
+    size_t n = mp_opts_len(&o);
     if (n > sizeof p->opt) return;
-    mp_opts_emit(p->opt, &o, p->flags);
+    mp_opts_emit(p->opt, &o);
     p->optlen = (uint8_t)n;
 }
 
