@@ -134,7 +134,7 @@ void sf_accept_syn(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o
     take_syn_options(s, p, o, now);
     ecn_syn_in(s, p);
     s->v.snd_una = s->v.snd_nxt = 0;
-    s->v.quick_acks = 16;
+    s->v.quick_acks = SF_QUICK_ACKS;
     sf_set_state(s, SF_SYN_RCVD, now);
 }
 
@@ -142,7 +142,7 @@ void sf_synack_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o,
 {
     take_syn_options(s, p, o, now);
     ecn_synack_in(s, p);
-    s->v.quick_acks = 16;
+    s->v.quick_acks = SF_QUICK_ACKS;
     s->v.snd_wl1 = 0;
     s->v.snd_wl2 = 1;
 }

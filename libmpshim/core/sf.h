@@ -15,6 +15,7 @@ struct mpc;
 struct mp_stack;
 
 enum { WSCALE = 8 }; /* of our windows, RFC 7323 2: 65535 << 8 = 16 MB */
+enum { SF_QUICK_ACKS = 16 }; /* segments acknowledged one by one, at the start and after a hole: as many as Linux does */
 
 enum sf_state { /* RFC 9293 3.3.2 */
     SF_CLOSED, SF_SYN_SENT, SF_SYN_RCVD, SF_ESTABLISHED, SF_FIN_WAIT_1, SF_FIN_WAIT_2,
@@ -155,7 +156,7 @@ struct sf {
         uint32_t ts_recent; mp_time ts_recent_at;
         mp_ssn last_ack_sent;
         bool ack_now; uint32_t ack_bytes; /* bytes since the last ACK sent */
-        int quick_acks;
+        int quick_acks;       /* so many segments more are each acknowledged at once */
         mp_ssn sack_recent[3];/* start points of the most recent out-of-order arrivals */
         bool dsack; mp_ssn dsack_l, dsack_r;
         uint32_t map_head, nmap, map_cap;

@@ -18,6 +18,14 @@ void in_duplicate(struct sf *s, mp_ssn ssn, uint32_t len)
     s->v.dsack_r = ssn + len;
 }
 
+/* At once, and so the next ones: the peer has lost something, its window is small now, and it waits for each ACK: held back
+ * for 40 ms, that of an odd segment is two round trips in which it sends nothing. */
+static void ack_quickly(struct sf *s)
+{
+    s->v.ack_now = true;
+    s->v.quick_acks = SF_QUICK_ACKS;
+}
+
 static bool deliver(struct sf *s, struct mp_slice *d, mp_time now)
 {
     mp_ssn at = s->v.rcv_nxt;
@@ -46,10 +54,10 @@ static void keep_ooo(struct sf *s, mp_ssn ssn, struct mp_slice *d)
     conn_cut_joined(s->c, s, ssn, d);
     if (mp_rangemap_insert(&s->ooo, ssn, d, 0) < 0) st_count(s->st, MP_E_no_memory, 1, s->c);
     note_ooo(s, ssn);
-    s->v.ack_now = true; /* RFC 5681 4.2 */
+    ack_quickly(s); /* RFC 5681 4.2 */
 }
 
-/* RFC 9293 3.8.6.3: at least every second full segment; quickly at the start, where the sender's window is small. */
+/* RFC 9293 3.8.6.3: at least every second full segment; quickly at the start and after a hole, where the sender's window is small. */
 static void ack_in_time(struct sf *s, mp_time now)
 {
     if (s->v.quick_acks > 0) {
@@ -91,7 +99,7 @@ static bool take(struct sf *s, struct mp_pkt *p, mp_ssn ssn, mp_time now)
     bool filled = s->ooo.n > 0;
     if (!deliver(s, &d, now)) return false;
     if (filled) {
-        s->v.ack_now = true;
+        ack_quickly(s);
         if (!drain_ooo(s, now)) return false;
     }
     ack_in_time(s, now);

@@ -99,6 +99,29 @@ TEST(a_hole_is_told_at_once_with_sack) /* RFC 5681 4.2, RFC 2018 4 */
     lab_end(&l);
 }
 
+TEST(after_a_hole_each_segment_is_acknowledged_at_once) /* RFC 5681 4.2; the sender's window is small */
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    uint32_t seq = settle(&l);
+    data(&l, seq + 1000, 1000);
+    lab_expect(&l, P0, MP_ACK, 1, seq, 0);
+    data(&l, seq, 1000); /* filled */
+    seq += 2000;
+    lab_expect(&l, P0, MP_ACK, 1, seq, 0);
+    for (int i = 1; i < 16; i++, seq += 100) {
+        data(&l, seq, 100);
+        lab_expect(&l, P0, MP_ACK, 1, seq + 100, 0);
+    }
+    data(&l, seq, 100); /* and then as before */
+    lab_expect_nothing(&l);
+    lab_wait(&l, MP_SEC(1));
+    lab_expect(&l, P0, MP_ACK, 1, seq + 100, 0);
+    lab_read(&l);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(without_sack_a_hole_is_told_by_the_ack_alone)
 {
     struct lab l = { .plain = true, .no_sack = true };
