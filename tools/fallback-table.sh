@@ -10,7 +10,7 @@ that follows, or by a letter why it cannot be reached. Whatever the table says, 
 that sent data twice, cannot become plain TCP: its subflow is reset instead.
 
 `tests/unit/mp_fallback.c` reaches each cell by packets, and sees that the core asks the table for no other; what cannot be
-reached would reset the subflow and count `fallback_strange`, which no simulated run may do (`libmpshim/sim/scen.c`).
+reached would reset the subflow and count `fallback_strange`, which no simulated run may do (`libmpshim/sim/scen_check.c`).
 
 | event | OFFERED | UNCONFIRMED | CONFIRMED | PLAIN |
 |---|---|---|---|---|

@@ -1,9 +1,9 @@
-/* core/opt_bits.h: the numbers on the wire that opt_parse.c and opt_emit.c share. */
+/* core/opt_bits.h: options by their numbers on the wire, for opt_parse.c, opt_emit.c and the simulator's boxes. */
 #ifndef MP_OPT_BITS_H
 #define MP_OPT_BITS_H
 
 enum { /* kinds, IANA */
-    K_EOL = 0, K_NOP = 1, K_MSS = 2, K_WSCALE = 3, K_SACK_OK = 4, K_SACK = 5, K_TS = 8, K_MPTCP = 30
+    OPT_EOL = 0, OPT_NOP = 1, OPT_MSS = 2, OPT_WSCALE = 3, OPT_SACK_OK = 4, OPT_SACK = 5, OPT_TS = 8, OPT_MPTCP = 30
 };
 enum { /* flag bits of MPTCP options */
     CAP_A = 0x80, CAP_B = 0x40, CAP_C = 0x20, CAP_H = 0x01,                       /* RFC 8684 3.1 */

@@ -35,16 +35,16 @@ static void out_bytes(struct out *w, const uint8_t *b, size_t n)
 }
 static void out_nops(struct out *w, int n)
 {
-    while (n-- > 0) out8(w, K_NOP);
+    while (n-- > 0) out8(w, OPT_NOP);
 }
 /* Linux ends each MPTCP option on a multiple of 4, with NOPs after it. */
 static void out_pad(struct out *w)
 {
-    while (w->n % 4) out8(w, K_NOP);
+    while (w->n % 4) out8(w, OPT_NOP);
 }
 static void out_head(struct out *w, enum mp_subtype subtype, size_t len, bool low_bit)
 {
-    out8(w, K_MPTCP);
+    out8(w, OPT_MPTCP);
     out8(w, (uint8_t)len);
     out8(w, (uint8_t)(subtype << 4 | low_bit));
 }
@@ -56,25 +56,25 @@ static void out_tcp(struct out *w, const struct mp_opts *o)
     bool sack_ok_with_ts = o->sack_ok && o->has_ts;
 
     if (o->has_mss) {
-        out16(w, K_MSS << 8 | 4);
+        out16(w, OPT_MSS << 8 | 4);
         out16(w, o->mss);
     }
     if (o->sack_ok && !sack_ok_with_ts) out_nops(w, 2);
-    if (o->sack_ok) out16(w, K_SACK_OK << 8 | 2);
+    if (o->sack_ok) out16(w, OPT_SACK_OK << 8 | 2);
     if (o->has_ts) {
         if (!sack_ok_with_ts) out_nops(w, 2);
-        out16(w, K_TS << 8 | 10);
+        out16(w, OPT_TS << 8 | 10);
         out32(w, o->ts_val);
         out32(w, o->ts_ecr);
     }
     if (o->has_wscale) {
         out_nops(w, 1);
-        out16(w, K_WSCALE << 8 | 3);
+        out16(w, OPT_WSCALE << 8 | 3);
         out8(w, o->wscale);
     }
     if (o->nsack) {
         out_nops(w, 2);
-        out16(w, (uint16_t)(K_SACK << 8 | (2 + 8 * o->nsack)));
+        out16(w, (uint16_t)(OPT_SACK << 8 | (2 + 8 * o->nsack)));
         for (int i = 0; i < o->nsack; i++) {
             out32(w, o->sack[i].left);
             out32(w, o->sack[i].right);
@@ -86,7 +86,7 @@ static void out_capable(struct out *w, const struct mp_opt_capable *c)
 {
     size_t len = 4 + 8u * c->nkeys + (c->has_data_len ? 2 : 0) + (c->has_csum ? 2 : 0);
 
-    out8(w, K_MPTCP);
+    out8(w, OPT_MPTCP);
     out8(w, (uint8_t)len);
     out8(w, (uint8_t)(MP_CAPABLE << 4 | (c->version & 15)));
     out8(w, (uint8_t)((c->csum_req ? CAP_A : 0) | (c->bflag ? CAP_B : 0) | (c->no_join_initial ? CAP_C : 0) |
@@ -145,7 +145,7 @@ static void out_add_addr(struct out *w, const struct mp_opt_add_addr *a)
 {
     size_t ip = a->ip.family == 4 ? 4 : 16;
 
-    out8(w, K_MPTCP);
+    out8(w, OPT_MPTCP);
     out8(w, (uint8_t)(4 + ip + (a->port ? 2 : 0) + (a->echo || a->v0 ? 0 : 8)));
     out8(w, (uint8_t)(MP_ADD_ADDR << 4 | (a->v0 ? (ip == 4 ? 4 : 6) : a->echo)));
     out8(w, a->addr_id);

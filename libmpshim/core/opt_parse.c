@@ -219,12 +219,12 @@ static bool parse_mptcp(struct mp_opts *o, const uint8_t *p, size_t n, uint8_t f
 static bool parse_one(struct mp_opts *o, const uint8_t *p, size_t n, uint8_t flags)
 {
     switch (p[0]) {
-    case K_MSS:     return parse_mss(o, p, n, flags);
-    case K_WSCALE:  return parse_wscale(o, p, n, flags);
-    case K_SACK_OK: return parse_sack_ok(o, n, flags);
-    case K_SACK:    return parse_sack(o, p, n, flags);
-    case K_TS:      return parse_ts(o, p, n);
-    case K_MPTCP:   return parse_mptcp(o, p, n, flags);
+    case OPT_MSS:     return parse_mss(o, p, n, flags);
+    case OPT_WSCALE:  return parse_wscale(o, p, n, flags);
+    case OPT_SACK_OK: return parse_sack_ok(o, n, flags);
+    case OPT_SACK:    return parse_sack(o, p, n, flags);
+    case OPT_TS:      return parse_ts(o, p, n);
+    case OPT_MPTCP:   return parse_mptcp(o, p, n, flags);
     }
     return true; /* RFC 9293 3.2: unknown kinds are passed over */
 }
@@ -234,8 +234,8 @@ static bool list_is_whole(const uint8_t *p, size_t n)
 {
     size_t i = 0;
 
-    while (i < n && p[i] != K_EOL) {
-        if (p[i] == K_NOP) {
+    while (i < n && p[i] != OPT_EOL) {
+        if (p[i] == OPT_NOP) {
             i++;
             continue;
         }
@@ -251,8 +251,8 @@ int mp_opts_parse(struct mp_opts *o, const uint8_t *p, size_t n, uint8_t flags)
 
     if (!list_is_whole(p, n)) return -EBADMSG;
     memset(o, 0, sizeof *o);
-    while (i < n && p[i] != K_EOL) {
-        if (p[i] == K_NOP) {
+    while (i < n && p[i] != OPT_EOL) {
+        if (p[i] == OPT_NOP) {
             i++;
             continue;
         }

@@ -5,9 +5,8 @@
 #include <stdlib.h>
 
 #include "core/opt.h"
+#include "core/opt_bits.h"
 #include "sim/box.h"
-
-enum { OPT_EOL = 0, OPT_NOP = 1, OPT_MSS = 2, OPT_WSCALE = 3, OPT_SACK_OK = 4, OPT_SACK = 5, OPT_TS = 8, OPT_MPTCP = 30 };
 
 /* Data that a proxy has acknowledged and must bring to the receiver, or holds until a gap before it is filled. */
 struct sim_box_copy {
