@@ -2,7 +2,7 @@
  *
  * io.c life, flow.c flows, traffic.c segments in and out by the raw or the fast path, listen.c ports that programs listen
  * on, sock.c one socket's queues, raw.c and packet.c the two kinds of socket, hdr.c headers, filter.c cBPF, dropall.c the
- * filter of what only holds a port, rtnl.c and route.c rtnetlink, eligible.c what may be a path, guard.c local ports, move.c
+ * filter of what only holds a port, rtnl*.c (rtnl.h) and route.c rtnetlink, eligible.c what may be a path, guard.c local ports, move.c
  * another engine's sockets, host.c facts about this host, doctor.c --check. */
 #ifndef IO_INTERNAL_H
 #define IO_INTERNAL_H
@@ -251,7 +251,7 @@ struct io_sock *io_packet_rx(struct io *io, int ifindex);
 int io_packet_output(struct io *io, struct io_flow *f, const struct mp_pkt *p);
 void io_packet_read(struct io_sock *s);
 
-/* ---- rtnl.c: links, addresses, events ---- */
+/* ---- rtnl.c, rtnl_links.c, rtnl_hops.c, rtnl_paths.c: links, addresses, neighbours, events ---- */
 struct rtnl_link {
     int ifindex;
     char name[IFNAMSIZ];
