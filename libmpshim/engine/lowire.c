@@ -159,35 +159,22 @@ int eng_lo_is_up(struct engine *e)
     return ifr.ifr_flags & IFF_UP ? 0 : -ENETDOWN;
 }
 
-int eng_lo_open(struct engine *e)
+static int open_side(struct engine *e, bool v6, int *lo, ev_io *io, int *icmp)
 {
-    int fd = watch_open(e, false);
+    int fd = watch_open(e, v6);
     if (fd < 0)
         return fd;
-    e->lo4 = fd;
-    watch_start(e, &e->lo4_io, fd);
-    fd = raw_socket(AF_INET, IPPROTO_ICMP);
+    *lo = fd;
+    watch_start(e, io, fd);
+    fd = v6 ? raw_socket(AF_INET6, IPPROTO_ICMPV6) : raw_socket(AF_INET, IPPROTO_ICMP);
     if (fd < 0)
         return fd;
-    e->icmp4 = fd; /* only sends: what it would receive is dropped */
+    *icmp = fd; /* only sends: what it would receive is dropped */
     return io_attach_drop_all(fd);
 }
 
-int eng_lo_need6(struct engine *e)
-{
-    if (e->lo6 >= 0)
-        return 0;
-    int fd = watch_open(e, true);
-    if (fd < 0)
-        return fd;
-    e->lo6 = fd;
-    watch_start(e, &e->lo6_io, fd);
-    fd = raw_socket(AF_INET6, IPPROTO_ICMPV6);
-    if (fd < 0)
-        return fd;
-    e->icmp6 = fd;
-    return io_attach_drop_all(fd);
-}
+int eng_lo_open(struct engine *e) { return open_side(e, false, &e->lo4, &e->lo4_io, &e->icmp4); }
+int eng_lo_need6(struct engine *e) { return e->lo6 >= 0 ? 0 : open_side(e, true, &e->lo6, &e->lo6_io, &e->icmp6); }
 
 static void shut(int *fd)
 {

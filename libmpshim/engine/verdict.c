@@ -87,43 +87,54 @@ static void add_kind(struct text *t, const struct mpc_info *i)
     }
 }
 
-void eng_verdict_open(struct engine *e, uint64_t client, struct mpc *m)
-{
+struct subject {
+    int log;
     struct mpc_info i;
     struct mpc_path_info p[PATHS_MAX];
-    struct text t = { .n = 0 };
+    int n; /* of p: those used */
+    struct text t;
+};
+
+/* false: nobody listens. */
+static bool take_subject(struct subject *s, struct engine *e, uint64_t client, struct mpc *m)
+{
+    s->log = eng_ctl_log(e, client, 1);
+    if (s->log < 0)
+        return false;
+    mpc_get_info(m, &s->i);
+    s->n = used_paths(m, &s->i.local.ip, s->p);
+    s->t.b[s->t.n = 0] = 0;
+    return true;
+}
+
+void eng_verdict_open(struct engine *e, uint64_t client, struct mpc *m)
+{
+    struct subject s;
     char ep[64];
-    int log = eng_ctl_log(e, client, 1);
-    if (log < 0)
+    if (!take_subject(&s, e, client, m))
         return;
-    mpc_get_info(m, &i);
-    add_kind(&t, &i);
-    add_paths(&t, p, used_paths(m, &i.local.ip, p));
-    eng_log(log, "mptcp-run: %s: %s %s", eng_ep_text(&i.remote, ep), i.server ? "accepted," : "connected,", t.b);
+    add_kind(&s.t, &s.i);
+    add_paths(&s.t, s.p, s.n);
+    eng_log(s.log, "mptcp-run: %s: %s %s", eng_ep_text(&s.i.remote, ep), s.i.server ? "accepted," : "connected,", s.t.b);
 }
 
 void eng_verdict_end(struct engine *e, uint64_t client, struct mpc *m, int err)
 {
-    struct mpc_info i;
-    struct mpc_path_info p[PATHS_MAX];
-    struct text t = { .n = 0 };
+    struct subject s;
     char ep[64];
-    int log = eng_ctl_log(e, client, 1);
-    if (log < 0)
+    if (!take_subject(&s, e, client, m))
         return;
-    mpc_get_info(m, &i);
-    int n = used_paths(m, &i.local.ip, p);
-    if (i.established) {
-        add_kind(&t, &i);
-        add_paths(&t, p, n);
-        add_sums(&t, p, n, true, add_sums(&t, p, n, false, ": "));
+    if (s.i.established) {
+        add_kind(&s.t, &s.i);
+        add_paths(&s.t, s.p, s.n);
+        add_sums(&s.t, s.p, s.n, true, add_sums(&s.t, s.p, s.n, false, ": "));
     }
     if (err) {
-        add(&t, i.established ? "; ended by: " : "failed: ");
-        add(&t, err == EPROTONOSUPPORT ? "strict, and it would be plain TCP: " : strerror(err));
-        add(&t, err == EPROTONOSUPPORT ? mp_plain_why_text(i.why) : "");
+        add(&s.t, s.i.established ? "; ended by: " : "failed: ");
+        add(&s.t, err == EPROTONOSUPPORT ? "strict, and it would be plain TCP: " : strerror(err));
+        add(&s.t, err == EPROTONOSUPPORT ? mp_plain_why_text(s.i.why) : "");
     }
-    eng_log(log, "mptcp-run: %s: %s", eng_ep_text(&i.remote, ep), t.b);
+    eng_log(s.log, "mptcp-run: %s: %s", eng_ep_text(&s.i.remote, ep), s.t.b);
 }
 
 /* ---- peers without MPTCP ---- */
