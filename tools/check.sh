@@ -80,7 +80,7 @@ check_programs()
     plain=$(programs build sim unit) sanitized=
     if grep -q '^HAVE_ASAN = 1' build/config.mk; then
         sanitized=$(programs build/asan sim unit)
-        step "build, sanitized" "$MAKE" --no-print-directory -j"$JOBS" ASAN=1 $sanitized $(programs build/asan fuzz)
+        step "build, sanitized" "$MAKE" --no-print-directory -j"$JOBS" ASAN=1 $sanitized $(programs build/asan fuzz) build/asan/mpshim-engine
     else
         echo "no sanitizers here: that part is left out"
     fi
