@@ -9,7 +9,7 @@ static void note_ooo(struct sf *s, mp_ssn at)
     s->v.sack_recent[0] = at;
 }
 
-/* All of it is old: told by D-SACK (RFC 2883). */
+/* All of it was here before, in order or behind a hole: told by D-SACK (RFC 2883 4.1, 4.2). */
 void in_duplicate(struct sf *s, mp_ssn ssn, uint32_t len)
 {
     st_count(s->st, MP_E_dup_data, len, s->c);
@@ -52,7 +52,9 @@ static void keep_ooo(struct sf *s, mp_ssn ssn, struct mp_slice *d)
 {
     st_count(s->st, MP_E_ooo_subflow, 1, s->c);
     conn_cut_joined(s->c, s, ssn, d);
-    if (mp_rangemap_insert(&s->ooo, ssn, d, 0) < 0) st_count(s->st, MP_E_no_memory, 1, s->c);
+    int64_t kept = mp_rangemap_insert(&s->ooo, ssn, d, 0);
+    if (kept < 0) st_count(s->st, MP_E_no_memory, 1, s->c);
+    if (!kept && d->len) in_duplicate(s, ssn, d->len);
     note_ooo(s, ssn);
     ack_quickly(s); /* RFC 5681 4.2 */
 }

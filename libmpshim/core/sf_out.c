@@ -49,7 +49,7 @@ static void push_sack(struct sf *s, struct mp_opts *o, mp_ssn l, mp_ssn r, uint3
 {
     if (o->nsack == MP_MAX_SACK) return;
     uint32_t left = s->v.irs + (uint32_t)l, right = s->v.irs + (uint32_t)r;
-    for (int i = 0; i < o->nsack; i++)
+    for (int i = s->v.dsack; i < o->nsack; i++) /* the D-SACK lies within one of them: RFC 2883 4 */
         if (o->sack[i].left == left) return;
     o->sack[o->nsack].left = left;
     o->sack[o->nsack++].right = right;

@@ -99,6 +99,33 @@ TEST(a_hole_is_told_at_once_with_sack) /* RFC 5681 4.2, RFC 2018 4 */
     lab_end(&l);
 }
 
+TEST(a_segment_received_twice_behind_a_hole_is_told_by_dsack) /* RFC 2883 4.2: and the block that it lies in */
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    uint32_t seq = settle(&l);
+    data(&l, seq + 1000, 1000);
+    CHECK_EQ(lab_expect(&l, P0, MP_ACK, 1, seq, 0)->o.nsack, 1);
+    for (uint32_t more = 0; more <= 1000; more += 1000) { /* alone, then with another behind it */
+        if (more) data(&l, seq + 2000, 1000);
+        lab_forget(&l);
+        data(&l, seq + 1000, 1000);
+        struct got *g = lab_expect(&l, P0, MP_ACK, 1, seq, 0);
+        CHECK_EQ(g->o.nsack, 2);
+        CHECK_EQ(g->o.sack[0].left - P0->iss, seq + 1000);
+        CHECK_EQ(g->o.sack[0].right - P0->iss, seq + 2000);
+        CHECK_EQ(g->o.sack[1].left - P0->iss, seq + 1000);
+        CHECK_EQ(g->o.sack[1].right - P0->iss, seq + 2000 + more);
+    }
+    lab_expect_counter(&l, dup_data, 2000);
+    data(&l, seq + 2500, 1000); /* half of it is new: told as a block only */
+    CHECK_EQ(lab_expect(&l, P0, MP_ACK, 1, seq, 0)->o.nsack, 1);
+    data(&l, seq, 1000);
+    CHECK_EQ(lab_expect(&l, P0, MP_ACK, 1, seq + 3500, 0)->o.nsack, 0);
+    CHECK_EQ(lab_read(&l), 3500);
+    lab_end(&l);
+}
+
 TEST(after_a_hole_each_segment_is_acknowledged_at_once) /* RFC 5681 4.2; the sender's window is small */
 {
     struct lab l = { .plain = true };
