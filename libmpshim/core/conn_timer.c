@@ -26,6 +26,20 @@ static mp_dur slowest_rto(const struct mpc *c)
     return r ? r : MP_SEC(1);
 }
 
+static mp_dur fin_patience(const struct mpc *c, int tries)
+{
+    return mp_min(slowest_rto(c) << mp_min((uint64_t)tries, conn_single(c) ? 4 : 8), MP_SEC(60));
+}
+
+/* Of the only subflow the peer has all, answers what we ask it, with DATA_ACKs, and four DATA_FINs have not come through: a box
+ * takes the options out on the way to it, and it goes on waiting for our data. A plain FIN ends the stream. */
+static bool data_fin_stuck(const struct mpc *c, mp_time now)
+{
+    bool asked = c->v.data_rexmits > 6 && c->v.data_rexmits % 2; /* the last turn was a segment that any TCP answers */
+    return asked && c->v.fb == FB_CONFIRMED && conn_single(c) && sf_can_carry(c->sfs) && c->v.snd_una == c->v.snd_end &&
+           now - c->v.data_ack_heard < fin_patience(c, c->v.data_rexmits - 1);
+}
+
 static void data_fin_tick(struct mpc *c, mp_time now)
 {
     if (!c->v.fin_sent || c->v.fin_acked || c->v.tx_plain) return;
@@ -38,13 +52,17 @@ static void data_fin_tick(struct mpc *c, mp_time now)
         conn_fail(c, ETIMEDOUT, now);
         return;
     }
+    if (data_fin_stuck(c, now)) {
+        conn_fallback(c, c->sfs, FB_DATA_FIN_STUCK, MP_WHY_NO_OPTION_ACK, now);
+        return;
+    }
     /* A path that strips options and a peer that went on as plain TCP leave a bare DATA_FIN unanswered for ever:
      * every other time, and after such an answer each time, a segment that any TCP answers, to see whether that has options. */
     if ((c->v.fb == FB_UNCONFIRMED || conn_single(c)) && (c->v.data_rexmits % 2 == 0 || (c->sfs && c->sfs->v.bare_acks))) {
         for (struct sf *s = c->sfs; s; s = s->next) s->v.probes = 1;
     } else
         conn_send_data_fin(c);
-    c->v.timer[CT_DATA_FIN] = now + mp_min(slowest_rto(c) << mp_min((uint64_t)c->v.data_rexmits, conn_single(c) ? 4 : 8), MP_SEC(60));
+    c->v.timer[CT_DATA_FIN] = now + fin_patience(c, c->v.data_rexmits);
 }
 
 /* Is the byte at dsn, or the rest of its mapping, still on its way? With checksums the peer cannot take the one before

@@ -1,11 +1,12 @@
 /* FINs: the peer's arrives (RFC 9293 3.10.7.4 eighth), ours is acknowledged, and what comes in TIME-WAIT. */
 #include "core/sf_in.h"
 
-/* A FIN that bears no option, on the only subflow, before our DATA_FIN was acknowledged: no MPTCP host sends that. */
+/* A FIN that bears no option, on the only subflow, while a DATA_FIN of either side is missing or unacknowledged: no MPTCP host
+ * sends that. */
 static bool fin_means_fallback(const struct sf *s)
 {
     const struct mpc *c = s->c;
-    if (!conn_mp(c) || !s->v.initial || c->v.closing || c->v.fin_acked) return false;
+    if (!conn_mp(c) || !s->v.initial || c->v.closing || (c->v.fin_acked && c->v.peer_fin)) return false;
     return c->v.fb == FB_UNCONFIRMED || (s->v.fin_bare && conn_single(c));
 }
 

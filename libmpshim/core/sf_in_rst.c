@@ -13,15 +13,17 @@ void in_reset_reason(struct sf *s, const struct mp_opts *o)
 
 /* The SYN/ACK of a join is answered by a host that has no such subflow, for it gave the join up before: the reset has no ACK.
  * Or the only one by a host that fell back meanwhile: Linux refuses the join then, by a reset without the option (RFC 8684 3.6)
- * that one who still speaks MPTCP gives it. Neither ever held two subflows, and we may fall back as well. An ACK before it may
- * have been the third one, its option lost on the way. (A host without such a subflow may have had it, and no third ACK of it
+ * that one who still speaks MPTCP gives it; or by one who found no MP_JOIN in it that he could take, and says so (reason 1). None
+ * of them ever held two subflows, and we may fall back as well. An ACK before it may have been the third one, its option lost on
+ * the way. (A host without such a subflow may have had it, and no third ACK of it
  * came here: then neither end has sent data over it, and one who had two subflows resets what falls back.) */
 static bool join_never_was(const struct sf *s, const struct mp_pkt *p, const struct mp_opts *o)
 {
     if (s->v.state != SF_SYN_RCVD || s->v.initial || !s->seg_head) return false;
     bool once = s->seg_head->sent_count == 1;
     if (!(p->flags & MP_ACK)) return once || !s->v.ack_seen;
-    return once && s->c->v.version && !o->mp && !s->v.ack_seen;
+    bool refused = !o->mp || ((o->mp & MP_OPT_HAS(MP_TCPRST)) && o->tcprst.reason == MP_RST_MPTCP);
+    return once && s->c->v.version && refused && !s->v.ack_seen;
 }
 
 /* RFC 5961 3.2: the exact next number; or the end of the last SACK block, as Linux takes it too: one who answers our challenge

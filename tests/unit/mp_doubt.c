@@ -206,6 +206,18 @@ TEST(a_join_refused_by_a_peer_without_options_does_not_hinder_the_fallback)
     plain_works_and_is_told(&l, MP_WHY_NO_OPTION_ACK, 401, 1);
 }
 
+/* The SYN/ACK came to it without MP_JOIN (RFC 8684 3.2). Reason 1 is said of nothing else before the third ACK. */
+TEST(a_join_whose_answer_lost_its_option_does_not_hinder_the_fallback)
+{
+    struct lab l = { 0 };
+    struct peer *p = join_half_open(&l);
+    struct mp_opts o = { .mp = MP_OPT_HAS(MP_TCPRST), .tcprst = { .reason = MP_RST_MPTCP } };
+    lab_send(&l, p, (struct seg){ .flags = MP_RST | MP_ACK, .seq = 1, .ack = 1, .o = o });
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100 });
+    CHECK_EQ(lab_read(&l), 100);
+    plain_works_and_is_told(&l, MP_WHY_NO_DSS, 1, 101);
+}
+
 TEST(a_join_given_up_by_the_peer_does_not_hinder_the_fallback) /* however often it was answered */
 {
     struct lab l = { 0 };

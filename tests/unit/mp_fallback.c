@@ -476,6 +476,25 @@ TEST(confirmed_fin_without_option_on_the_only_subflow)
     lab_end(&l);
 }
 
+/* The peer has taken our DATA_FIN, and has not ended its own stream: its FIN is that end. */
+TEST(confirmed_fin_without_option_after_our_data_fin)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    mpc_shutdown(l.c, l.now);
+    CHECK(lab_expect(&l, P0, MP_ACK, 1, 1, 0)->o.dss.data_fin);
+    lab_ack_mp(&l, P0, 1, 1, 1);
+    lab_send(&l, P0, (struct seg){ .flags = MP_FIN | MP_ACK, .seq = 1, .ack = 1 });
+    lab_expect_counter(&l, fallback, 1);
+    CHECK(mpc_eof(l.c));
+    lab_expect_no_options(lab_expect(&l, P0, MP_FIN | MP_ACK, 1, 2, 0));
+    lab_ack(&l, P0, 2, 2);
+    CHECK(l.events & MP_EV_CLOSED);
+    CHECK_EQ(mpc_error(l.c), 0);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(confirmed_data_without_mapping_with_others)
 {
     struct lab l = { 0 };
@@ -611,6 +630,50 @@ TEST(a_peer_whose_reader_is_slow_keeps_multipath)
     lab_wait(&l, LAB_RTT);
     lab_ack_mp(&l, P0, 1, 101, 0);
     lab_wait(&l, MP_SEC(5));
+    CHECK(lab_info(&l).multipath);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+/* Answers what is sent as a peer does to whom the options do not come through: it says again what it has. */
+static void answer_for(struct lab *l, mp_dur d, uint32_t ack, uint64_t dack)
+{
+    for (mp_time end = l->now + d; l->now < end && lab_info(l).multipath; lab_wait(l, MP_MS(100))) {
+        bool asked = lab_waiting(l) > 0;
+        lab_forget(l);
+        if (asked) lab_ack_mp(l, &l->p[0], 1, ack, dack);
+    }
+    lab_forget(l);
+}
+
+TEST(confirmed_data_fin_is_never_acknowledged_on_the_only_subflow)
+{
+    struct lab l = { 0 };
+    reaches(FB_CONFIRMED, FB_DATA_FIN_STUCK);
+    lab_client(&l);
+    lab_write(&l, 100);
+    lab_forget(&l);
+    lab_ack_mp(&l, P0, 1, 101, 100);
+    mpc_shutdown(l.c, l.now);
+    answer_for(&l, MP_SEC(3), 101, 100);
+    CHECK(lab_info(&l).multipath); /* they may only be lost */
+    answer_for(&l, MP_SEC(20), 101, 100);
+    CHECK_EQ(lab_info(&l).why, MP_WHY_NO_OPTION_ACK);
+    lab_expect_counter(&l, fail_out, 1);
+    lab_ack(&l, P0, 1, 102); /* the FIN came through */
+    CHECK(mpc_send_done(l.c));
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 102, .len = 100 });
+    CHECK_EQ(lab_read(&l), 100);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(a_peer_that_is_silent_may_have_taken_the_data_fin)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    mpc_shutdown(l.c, l.now);
+    lab_wait(&l, MP_SEC(60));
     CHECK(lab_info(&l).multipath);
     lab_forget(&l);
     lab_end(&l);
