@@ -173,6 +173,9 @@ struct mpc {
         mp_time data_ack_heard;        /* of anything */
         int barren;                    /* subflows that came up and died while data waited, and no DATA_ACK moved */
         mp_time barren_since;          /* when the first of these died */
+        int vain;                      /* client: times that nothing was left since the stream last moved, after the first */
+        mp_time vain_since;            /* when that was */
+        uint64_t vain_at;              /* snd_una + rcv_nxt then */
         mp_time timer[CT_COUNT];
     } v;
 };
@@ -324,6 +327,7 @@ void pm_remove_addr_in(struct mpc *c, uint8_t id, mp_time now);
 bool pm_path_spoils(struct mpc *c, const struct sf *s);
 void pm_tick_removed(struct sf *s, mp_time now);
 void pm_sf_failed(struct mpc *c, struct sf *s, bool was_up, mp_time now);
+void pm_vain_over(struct mpc *c, mp_time now);           /* joins have a chance again: none waits for what ended before */
 bool pm_is_barred(struct mpc *c, const struct mp_addr *ip); /* the owner has left this local address */
 uint8_t pm_local_id(struct mpc *c, const struct mp_addr *ip);
 void pm_tick_add_addr(struct mpc *c, mp_time now);

@@ -239,6 +239,7 @@ void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now)
             c->retry[i].not_before = 0;
             c->retry[i].barred = false;
         }
+    pm_vain_over(c, now);
     pm_withdraw_removal(c, pm_local_id(c, &l->ip));
     announce(c, l);
     if (!announce_waits(c)) announce_next(c, now);

@@ -208,6 +208,75 @@ TEST(a_server_takes_a_join)
     lab_end(&l);
 }
 
+/* The peer resets the only subflow; how long until the client's join, which then comes up. */
+static mp_dur until_joined_again(struct lab *l, uint32_t rcv)
+{
+    struct peer *p = &l->p[l->np - 1];
+    mp_time was = l->now;
+    lab_send(l, p, (struct seg){ .flags = MP_RST | MP_ACK, .seq = rcv, .ack = 1 });
+    while (l->now < was + MP_SEC(20) && &l->p[l->np - 1] == p) lab_wait(l, MP_MS(1));
+    mp_dur d = l->now - was;
+    struct peer *q = &l->p[l->np - 1];
+    lab_forget(l);
+    lab_synack(l, q, lab_join_synack(l, q, 0));
+    lab_ack_mp(l, q, 1, 1, l->dack);
+    lab_forget(l);
+    return d;
+}
+
+static bool about(mp_dur d, mp_dur want) { return d >= want && d <= want + MP_MS(2); }
+
+TEST(joins_in_vain_come_ever_more_seldom)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    CHECK(about(until_joined_again(&l, 1), 0)); /* nothing else is left */
+    CHECK(about(until_joined_again(&l, 1), MP_MS(200)));
+    CHECK(about(until_joined_again(&l, 1), MP_MS(400)));
+    CHECK(about(until_joined_again(&l, 1), MP_MS(800)));
+    CHECK(about(until_joined_again(&l, 1), MP_SEC(1)));
+    lab_data(&l, &l.p[l.np - 1], 1, 1, 0, 100);
+    CHECK_EQ(lab_read(&l), 100);
+    CHECK(about(until_joined_again(&l, 101), 0)); /* the last one was not in vain */
+    CHECK(about(until_joined_again(&l, 1), MP_MS(200)));
+    lab_end(&l);
+}
+
+TEST(a_link_that_comes_up_ends_the_rest_between_joins)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    for (int i = 0; i < 3; i++) until_joined_again(&l, 1);
+    struct peer *p = &l.p[l.np - 1];
+    struct mp_local m = lab_local(1);
+    lab_send(&l, p, (struct seg){ .flags = MP_RST | MP_ACK, .seq = 1, .ack = 1 });
+    lab_wait(&l, MP_MS(100));
+    lab_expect_nothing(&l);
+    mp_stack_local_del(l.st, 1, &m.ip, l.now);
+    mp_stack_local_add(l.st, &m, l.now);
+    lab_pump(&l);
+    struct peer *q = &l.p[l.np - 1];
+    CHECK(q != p);
+    lab_expect(&l, q, MP_SYN, 0, 0, 0);
+    lab_synack(&l, q, lab_join_synack(&l, q, 0));
+    lab_ack_mp(&l, q, 1, 1, 0);
+    lab_forget(&l);
+    CHECK(about(until_joined_again(&l, 1), MP_MS(200))); /* it begins anew */
+    lab_end(&l);
+}
+
+TEST(joins_that_live_for_a_while_are_not_in_vain) /* an idle connection over a NAT that forgets */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    for (int i = 0; i < 4; i++) {
+        CHECK(about(until_joined_again(&l, 1), 0));
+        lab_wait(&l, MP_SEC(15));
+        lab_forget(&l);
+    }
+    lab_end(&l);
+}
+
 TEST(a_join_to_an_address_that_the_owner_left_is_refused) /* RFC 6897 5.3.1 */
 {
     struct lab l = { 0 };
