@@ -126,6 +126,45 @@ def test_blocking_connect_and_echo(engine):
     engine.settled()
 
 
+def test_answers_come_on_the_socket_that_was_kept(engine):
+    far = ctl.pack("10.1.1.1", 7)
+    a, first = engine.ctl.keep(77, ctl.CONNECT, remote=far)
+    assert (first.op, first.result) == (ctl.CONNECT | ctl.KEPT, 0)
+    second = engine.ctl.ask_kept(a, 77, ctl.CONNECT, remote=far)
+    assert (second.op, second.result) == (ctl.CONNECT | ctl.KEPT, 0)
+    assert ctl.unpack(second.identity) not in (ctl.unpack(first.identity), None)
+    assert engine.ctl.ask_kept(a, 77, ctl.QUERY, identity=second.identity, local=ctl.pack("127.0.0.1", 9)).result == 0
+    engine.ctl.ask(ctl.DRAIN)  # its own socket, as ever
+    b, _ = engine.ctl.keep(77, ctl.CONNECT, remote=far)  # the name again: the older one ends
+    assert a.recv(1) == b""
+    assert engine.ctl.ask_kept(b, 77, ctl.CONNECT, remote=far).result == 0
+
+
+def test_a_question_for_a_socket_that_is_not_kept_is_not_acted_upon(engine):
+    a, _ = engine.ctl.keep(77, ctl.CONNECT, remote=ctl.pack("10.1.1.1", 7))
+    connects = engine.ctl.status()["total_connects"]
+    engine.ctl.tell(ctl.CONNECT, flags=ctl.F_KEPT, value=78, remote=ctl.pack("10.1.1.1", 7))
+    assert engine.ctl.status()["total_connects"] == connects
+    assert engine.ctl.ask_kept(a, 77, ctl.CONNECT, remote=ctl.pack("10.1.1.1", 7)).result == 0
+    assert engine.ctl.status()["total_connects"] == connects + 1
+
+
+def test_sockets_of_those_who_have_gone_make_room(engine):
+    held = [engine.ctl.keep(name, ctl.QUERY)[0] for name in range(16)]
+    assert engine.ctl.keep(16, ctl.QUERY)[1].op == ctl.QUERY  # no room: answered, not kept
+    held.pop(3).close()
+    last, rep = engine.ctl.keep(17, ctl.QUERY)
+    assert rep.op == ctl.QUERY | ctl.KEPT
+    assert engine.ctl.ask_kept(held[0], 0, ctl.QUERY).op == ctl.QUERY | ctl.KEPT
+    before = engine.fds()
+    other = ctl.Ctl(engine.path)
+    assert other.ask(ctl.HELLO).result == 0
+    mine, _ = other.keep(0, ctl.QUERY)  # another client's names are its own
+    assert engine.ctl.ask_kept(held[0], 0, ctl.QUERY).op == ctl.QUERY | ctl.KEPT
+    other.close()
+    assert mine.recv(1) == b"" and engine.holds(before)
+
+
 @pytest.mark.timing
 def test_connect_waits_as_long_as_the_handshake(engine):
     t = time.time()

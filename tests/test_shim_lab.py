@@ -249,6 +249,40 @@ ts = [threading.Thread(target=one, args=(i,)) for i in range(40)]
 """)
 
 
+def test_children_and_threads_ask_at_once(net):
+    """Each process has a socket of its own for answers; one thread at a time uses it."""
+    same(net, f"""
+import threading
+def some(what):
+    for i in range(20):
+        text = b"%s %d" % (what, i); s = socket.create_connection((FAR, {ECHO})); s.sendall(text); assert s.recv(99) == text; s.close()
+some(b"parent")
+children = []
+for k in range(3):
+    pid = os.fork()
+    if pid == 0: some(b"child %d" % k); os._exit(0)
+    children.append(pid)
+threads = [threading.Thread(target=some, args=(b"thread %d" % k,)) for k in range(3)]
+for t in threads: t.start()
+for t in threads: t.join()
+print([os.waitpid(pid, 0)[1] for pid in children]); some(b"parent again")
+""", timeout=60)
+
+
+def test_the_socket_for_answers_is_closed_behind_our_back(net):
+    same(net, f"""
+import ctypes; libc = ctypes.CDLL(None)
+def one(text): s = socket.create_connection((FAR, {ECHO})); s.sendall(text); print(s.recv(99), s.getpeername()); s.close()
+for text in b"first", b"second", b"third": one(text)
+socks = [fd for fd in map(int, os.listdir("/proc/self/fd")) if fd > 900]
+for fd in socks: libc.syscall(3, fd)  # close(), raw
+a, b = os.pipe(); os.write(b, b"mine")
+for fd in socks: libc.syscall(33, a, fd)  # dup2(), raw: other files have its numbers
+for text in b"fourth", b"fifth", b"sixth": one(text)
+print(os.read(a, 99))
+""")
+
+
 def test_bound_and_local_connections_stay_on_the_kernel(net):
     same(net, f"""
 l = socket.create_server(("127.0.0.1", 0)); c = socket.create_connection(l.getsockname()); print(c.getpeername() == l.getsockname())

@@ -91,6 +91,7 @@ static void conn_free(struct ctl_conn *k)
         close(k->fd);
     if (k->log_fd >= 0)
         close(k->log_fd);
+    ctl_kept_close(k);
     eng_move_drop(k->in);
     free(k);
 }

@@ -4,7 +4,12 @@
  * process and only ever written to: one message is one atomic send, so nobody needs a lock. A request that wants an
  * answer carries, by SCM_RIGHTS, one end of a fresh socketpair on which the answer comes (and which the engine then
  * closes; end of file without an answer means that the engine is gone). Fork-safe, thread-safe, and a process that
- * gives up its user keeps what it had. */
+ * gives up its user keeps what it had.
+ *
+ * Who asks often (CONNECT, QUERY, INFO) lets the engine keep its end: CTL_F_KEEP, and a name for it in value. An answer with
+ * CTL_KEPT in its op says that it did, and questions with CTL_F_KEPT and that name, over the same control connection and
+ * without a reply descriptor, are answered there. One that the engine does not know (any more: it belongs to one engine, and
+ * ends with it) is not acted upon, as nobody would hear the answer. */
 #ifndef ENG_CTL_H
 #define ENG_CTL_H
 
@@ -87,7 +92,7 @@ struct ctl_req {
     union ctl_addr local;    /* LISTEN: what it listens on; QUERY/SETOPT: the socket's own loopback address */
     union ctl_addr identity; /* QUERY/SETOPT: the socket's kernel peer */
     uint32_t flags;          /* enum ctl_flags */
-    uint32_t opt; uint64_t value; /* SETOPT; LISTEN: value is the backlog; DRAIN: value is ms */
+    uint32_t opt; uint64_t value; /* SETOPT; LISTEN: value is the backlog; DRAIN: value is ms; with CTL_F_KEEP, CTL_F_KEPT: the socket's name */
     int32_t keepidle_s, keepintvl_s, keepcnt, user_timeout_ms; /* CONNECT: as set on the socket; 0: default */
     uint32_t rcvbuf, sndbuf; /* CONNECT: bytes the program asked for; 0: not set */
     uint8_t tos, ttl;        /* CONNECT, LISTEN (for the connections to come): of packets; ttl 0: default */
@@ -96,7 +101,8 @@ struct ctl_req {
     uint8_t pad[3];
     char prog[32];           /* program's name, for people */
 };
-enum ctl_flags { CTL_F_NODELAY = 1, CTL_F_KEEPALIVE = 2, CTL_F_CORK = 4, CTL_F_V6ONLY = 8, CTL_F_REUSEPORT = 16, CTL_F_STRICT = 0x8000 };
+enum ctl_flags { CTL_F_NODELAY = 1, CTL_F_KEEPALIVE = 2, CTL_F_CORK = 4, CTL_F_V6ONLY = 8, CTL_F_REUSEPORT = 16, CTL_F_KEPT = 0x2000, CTL_F_KEEP = 0x4000, CTL_F_STRICT = 0x8000 };
+#define CTL_KEPT 0x8000 /* in an answer's op */
 
 enum ctl_state { CTL_S_NONE = 0, CTL_S_CONNECTING, CTL_S_OPEN, CTL_S_FAILED, CTL_S_CLOSED };
 struct ctl_rep {

@@ -36,7 +36,7 @@ static void do_connect(struct ctl_conn *k, struct ctl_msg *m)
         eng_to_sa(&id, AF_INET, &rep.identity);
     else
         left_to_kernel(k->e, why); /* the shim tells it at once */
-    ctl_answer(ctl_take_fd(m, 0), &rep);
+    ctl_answer_often(k, m, &rep, sizeof rep);
 }
 
 static void do_listen(struct ctl_conn *k, struct ctl_msg *m)
@@ -55,7 +55,7 @@ static void do_query(struct ctl_conn *k, struct ctl_msg *m)
 {
     struct ctl_rep rep = ctl_reply_to(&m->q);
     eng_carrier_query(k->e, &m->q, &rep);
-    ctl_answer(ctl_take_fd(m, 0), &rep);
+    ctl_answer_often(k, m, &rep, sizeof rep);
 }
 
 static void do_unlisten(struct ctl_conn *k, struct ctl_msg *m)
@@ -69,7 +69,7 @@ static void do_info(struct ctl_conn *k, struct ctl_msg *m)
 {
     struct ctl_info info = { .rep = ctl_reply_to(&m->q) };
     eng_carrier_info(k->e, &m->q, &info);
-    ctl_answer_bytes(ctl_take_fd(m, 0), &info, sizeof info);
+    ctl_answer_often(k, m, &info.rep, sizeof info);
 }
 
 static void do_setopt(struct ctl_conn *k, struct ctl_msg *m)
@@ -117,6 +117,8 @@ static void do_keep(struct ctl_conn *k, struct ctl_msg *m)
 void ctl_dispatch(struct ctl_conn *k, struct ctl_msg *m)
 {
     struct engine *e = k->e;
+    if (ctl_nobody_hears(k, &m->q))
+        return; /* of the engine that had this connection before: its end of file makes the asker ask again */
     switch (m->q.op) {
     case CTL_HELLO: do_hello(k, m); break;
     case CTL_CONNECT: do_connect(k, m); break;

@@ -1,10 +1,8 @@
 /* Control connections to the engines that serve this process, and requests over them (engine/ctl.h). Without libc's
  * cancellation points: whoever waits here may be cancelled, and others wait for what he holds. */
-#include <poll.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <time.h>
 
 #include "shim/host.h"
 
@@ -16,8 +14,10 @@ struct host {
     _Atomic int fd; /* control connection; -1: none */
     dev_t dev;      /* of fd: another file under this number is not ours */
     ino_t ino;
+    struct shim_answers answers;
 };
-static struct host hosts[SHIM_HOSTS] = {{.fd = -1}, {.fd = -1}, {.fd = -1}};
+#define NO_HOST {.fd = -1, .answers.fd = -1}
+static struct host hosts[SHIM_HOSTS] = {NO_HOST, NO_HOST, NO_HOST};
 
 /* ---- connections ---- */
 
@@ -47,6 +47,7 @@ void shim_host_lost(int host)
     int fd = atomic_exchange(&h->fd, -1);
     if (ours && !shim_is_borrowed()) shim_sys_close(fd);
     if (fd >= 0) shim_own_add(&h->fd);
+    shim_answers_end(&h->answers);
 }
 
 void shim_inside_becomes(int to)
@@ -63,6 +64,12 @@ void shim_inside_becomes(int to)
     h->dev = in->dev, h->ino = in->ino;
     atomic_store(&h->fd, atomic_exchange(&in->fd, -1));
     shim_own_add(&h->fd);
+    shim_answers_end(&in->answers);
+}
+
+void shim_answers_forked(void)
+{
+    for (int i = 0; i < SHIM_HOSTS; i++) shim_answers_leave(&hosts[i].answers);
 }
 
 /* A socket belongs to the network namespace that its maker was in, whatever the program entered since. */
@@ -99,50 +106,6 @@ void shim_req_init(struct ctl_req *q, enum ctl_op op)
     snprintf(q->prog, sizeof q->prog, "%s", program_invocation_short_name);
 }
 
-static long send_message(int ctl, const void *p, size_t n, const int *fds, int nfds)
-{
-    union { struct cmsghdr h; char b[CMSG_SPACE(2 * sizeof(int))]; } c = {0};
-    struct iovec v = {(void *)p, n};
-    struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1};
-    if (nfds > 0) {
-        m.msg_control = &c;
-        m.msg_controllen = CMSG_SPACE((size_t)nfds * sizeof(int));
-        c.h.cmsg_level = SOL_SOCKET, c.h.cmsg_type = SCM_RIGHTS, c.h.cmsg_len = CMSG_LEN((size_t)nfds * sizeof(int));
-        memcpy(CMSG_DATA(&c.h), fds, (size_t)nfds * sizeof(int));
-    }
-    long r;
-    do r = shim_neg(syscall(SYS_sendmsg, ctl, &m, MSG_NOSIGNAL));
-    while (r == -EINTR);
-    return r;
-}
-
-/* Waits for the answer on its own socket. -EPIPE: end of file, the engine went away. */
-static int await(int fd, void *rep, size_t size, int timeout_ms)
-{
-    struct timespec left = {timeout_ms / 1000, timeout_ms % 1000 * 1000000L};
-    struct pollfd p = {.fd = fd, .events = POLLIN};
-    long r;
-    do r = shim_neg(syscall(SYS_ppoll, &p, 1, &left, NULL, 0)); /* the kernel counts `left` down */
-    while (r == -EINTR);
-    if (r <= 0) return r ? (int)r : -ETIMEDOUT;
-    r = shim_neg(syscall(SYS_read, fd, rep, size));
-    if (r == (long)size) return 0;
-    return r < 0 ? (int)r : -EPIPE;
-}
-
-int shim_ask(int ctl, const void *msg, size_t n, int fd, void *rep, size_t size, int timeout_ms)
-{
-    int pair[2], fds[2], nfds = 1;
-    if (syscall(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) return -errno;
-    fds[0] = pair[1];
-    if (fd >= 0) fds[nfds++] = fd;
-    long r = send_message(ctl, msg, n, fds, nfds);
-    shim_sys_close(pair[1]);
-    if (r >= 0) r = await(pair[0], rep, size, timeout_ms);
-    shim_sys_close(pair[0]);
-    return (int)r;
-}
-
 bool shim_means_gone(long r) { return r == -EPIPE || r == -ECONNRESET || r == -ENOTCONN || r == -EBADF || r == -ENOTSOCK; }
 
 static void gone(int host)
@@ -171,7 +134,7 @@ int shim_request_into(int host, struct ctl_req *q, int fd, void *rep, size_t siz
     int saved = errno;
     memset(rep, 0, size);
     if (shim_is_restricted && host != SHIM_HOST_INSIDE) return -EPIPE;
-    int r = shim_host_alive(host) ? shim_ask(atomic_load(&hosts[host].fd), q, sizeof *q, fd, rep, size, timeout_ms) : -EPIPE;
+    int r = shim_host_alive(host) ? shim_ask_often(&hosts[host].answers, atomic_load(&hosts[host].fd), q, fd, rep, size, timeout_ms) : -EPIPE;
     if (shim_means_gone(r) && shim_host_known(host)) gone(host);
     errno = saved;
     return shim_means_gone(r) ? -EPIPE : r;
@@ -181,8 +144,8 @@ int shim_request_stranger(const struct ctl_req *q, int shown, void *rep, size_t 
 {
     int saved = errno, fd = shim_identity_connect(&q->identity);
     if (fd < 0) return errno = saved, fd;
-    long r = send_message(fd, q, sizeof *q, &shown, shown >= 0);
-    if (r >= 0) r = await(fd, rep, size, timeout_ms);
+    long r = shim_send_message(fd, q, sizeof *q, &shown, shown >= 0);
+    if (r >= 0) r = shim_await(fd, rep, size, timeout_ms);
     shim_sys_close(fd);
     errno = saved;
     return r < 0 ? (int)r : 0;
@@ -192,7 +155,7 @@ void shim_tell(int host, struct ctl_req *q)
 {
     int saved = errno;
     for (int i = 0; i < SHIM_HOSTS; i++)
-        if ((host == i || host == SHIM_HOST_ANY) && !shim_is_restricted && shim_host_alive(i)) send_message(atomic_load(&hosts[i].fd), q, sizeof *q, NULL, 0);
+        if ((host == i || host == SHIM_HOST_ANY) && !shim_is_restricted && shim_host_alive(i)) shim_send_message(atomic_load(&hosts[i].fd), q, sizeof *q, NULL, 0);
     errno = saved;
 }
 

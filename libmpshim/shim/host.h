@@ -3,7 +3,8 @@
  *
  * host.c     which of them serves     control.c       control connections, and requests over them
  * inside.c   the engine inside        helper.c        the helper, found and opened
- * beside.c   our other files          helper_start.c  mpshim-engine, started */
+ * beside.c   our other files          helper_start.c  mpshim-engine, started
+ * ask.c      questions and answers */
 #ifndef SHIM_HOST_H
 #define SHIM_HOST_H
 
@@ -29,9 +30,29 @@ void shim_host_lost(int host);        /* closes and forgets it */
 /* The control connection of the engine inside, and all that has it for its host, are another host's from now on; where that one
  * has a connection already, this one is lost. */
 void shim_inside_becomes(int to);
-/* As shim_request_into(), of any message (n bytes) over any control connection; the errors are the socket's. */
-int shim_ask(int ctl, const void *msg, size_t n, int fd, void *rep, size_t size, int timeout_ms);
+void shim_answers_forked(void);       /* in a forked child: the sockets for answers are the parent's */
 bool shim_means_gone(long r); /* this -errno says that the engine at the other end has gone */
+
+/* ---- ask.c; the errors are the socket's ---- */
+
+struct shim_answers { /* a socket on which one engine answers, kept from one question to the next */
+    _Atomic int fd;     /* -1: none */
+    _Atomic bool busy;  /* a question is on its way */
+    _Atomic bool asked; /* it has connected before */
+    ino_t ino;
+    dev_t dev;          /* both of fd: another file under this number is not ours */
+    uint64_t name;      /* by which the engine knows its end */
+    int timeout_ms;     /* what is set on fd; 0: nothing yet */
+};
+
+long shim_send_message(int ctl, const void *p, size_t n, const int *fds, int nfds); /* bytes or -errno */
+int shim_await(int fd, void *rep, size_t size, int timeout_ms); /* the answer on its own socket; -EPIPE: end of file, the engine went away */
+/* As shim_request_into(), of any message (n bytes) over any control connection. */
+int shim_ask(int ctl, const void *msg, size_t n, int fd, void *rep, size_t size, int timeout_ms);
+/* The same, with the socket that is kept if it is one of the questions that are asked often. */
+int shim_ask_often(struct shim_answers *a, int ctl, struct ctl_req *q, int fd, void *rep, size_t size, int timeout_ms);
+void shim_answers_end(struct shim_answers *a);   /* the control connection has gone */
+void shim_answers_leave(struct shim_answers *a); /* it is another process's */
 
 /* ---- inside.c; with the lock held ---- */
 

@@ -97,6 +97,7 @@ static void in_child(void)
 {
     shim_pid = getpid();
     shim_hosts_unlock();
+    shim_answers_forked();
     shim_watch_in_child();
     if (!shim_host_known(SHIM_HOST_INSIDE)) return;
     shim_is_forked = true;

@@ -150,7 +150,7 @@ static inline bool shim_is_own(int fd)
 {
     return SHIM_UNLIKELY(fd >= atomic_load_explicit(&shim_own_least, memory_order_relaxed)) && !shim_is_engine && shim_is_own_slow(fd);
 }
-#define SHIM_OWN_MAX (SHIM_HOSTS + 2) /* the hosts', the log, the watch's */
+#define SHIM_OWN_MAX (2 * SHIM_HOSTS + 2) /* the hosts' two, the log, the watch's */
 int shim_own_high(int fd);               /* moves fd to a high number, close-on-exec; the number */
 void shim_own_add(_Atomic int *slot);    /* *slot is such a descriptor or -1, for ever */
 void shim_own_dodge(int fd);             /* the program is about to take this number: go elsewhere */

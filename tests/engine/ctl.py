@@ -7,7 +7,8 @@ import struct
 
 HELLO, CONNECT, LISTEN, UNLISTEN, QUERY, SETOPT, DRAIN, STATUS, RELEASE_PORT = range(1, 10)
 NONE, CONNECTING, OPEN, FAILED, CLOSED = range(5)
-F_NODELAY, F_KEEPALIVE, F_CORK, F_V6ONLY, F_REUSEPORT = 1, 2, 4, 8, 16
+F_NODELAY, F_KEEPALIVE, F_CORK, F_V6ONLY, F_REUSEPORT, F_KEPT, F_KEEP = 1, 2, 4, 8, 16, 0x2000, 0x4000
+KEPT = 0x8000  # in an answer's op
 
 
 class Addr(C.Structure):
@@ -81,9 +82,25 @@ class Ctl:
                 self._send(op, [b.fileno(), *fds], text, **kw)
             a.settimeout(timeout)
             raw = a.recv(C.sizeof(Rep))
+        return self.answer(raw)
+
+    @staticmethod
+    def answer(raw):
         if len(raw) != C.sizeof(Rep):
             raise EOFError(f"answer of {len(raw)} bytes")
         return Rep.from_buffer_copy(raw)
+
+    def keep(self, name, op, **kw):
+        """A socket on which answers come from now on, and the first one."""
+        a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        a.settimeout(10)
+        with b:
+            self._send(op, [b.fileno()], flags=F_KEEP, value=name, **kw)
+        return a, self.answer(a.recv(C.sizeof(Rep)))
+
+    def ask_kept(self, a, name, op, **kw):
+        self._send(op, [], flags=F_KEPT, value=name, **kw)
+        return self.answer(a.recv(C.sizeof(Rep)))
 
     def status(self):
         a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

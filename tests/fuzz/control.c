@@ -158,7 +158,7 @@ static void take_reply(struct client *k, int fd)
     if (n <= 0 || k->op == CTL_STATUS) return;
     if ((size_t)n != sizeof rep) broken("an answer of the wrong size");
     memcpy(&rep, buf, sizeof rep);
-    if (rep.version != CTL_VERSION || rep.op != k->op) broken("an answer to something else");
+    if (rep.version != CTL_VERSION || (rep.op & ~CTL_KEPT) != k->op) broken("an answer to something else");
     if (rep.result > 0) broken("a positive result");
     if (k->op == CTL_CONNECT && rep.result == 0) {
         if (rep.why != CTL_OK || (rep.identity.sa.sa_family != AF_INET && rep.identity.sa.sa_family != AF_INET6)) broken("connected to no identity");
