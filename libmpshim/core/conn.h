@@ -129,6 +129,8 @@ struct mpc {
         bool mp_fail_pending; mp_dsn mp_fail_dsn;
         bool mp_fail_told;             /* MP_FAIL was sent; again while the peer goes on with mappings */
         int mp_fail_more;              /* or on so many more ACKs, as its mappings do not come through */
+        bool peer_failed;              /* it has sent MP_FAIL or an infinite mapping */
+        bool acks_go_on;               /* plain, and the peer not surely so: ACKs bear DATA_ACKs until its infinite mapping */
         bool closing;                  /* subflow FINs are on their way */
         uint64_t rcvbuf, sndbuf;       /* limits, bytes */
         uint64_t rcv_space;            /* the window offered now, <= rcvbuf: conn_window.c */

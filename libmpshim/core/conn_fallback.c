@@ -63,6 +63,7 @@ enum fb_action conn_fallback(struct mpc *c, struct sf *s, enum fb_event e, enum 
         if (step.action == FB_send_fail) {
             if (e != FB_CSUM_BAD_SINGLE) c->v.mp_fail_dsn = c->v.rcv_nxt;
             c->v.mp_fail_pending = c->v.mp_fail_told = true;
+            c->v.acks_go_on = c->v.peer_key_known;
             if (e == FB_ACK_WITHOUT_DSS || e == FB_DATA_WITHOUT_DSS_SINGLE) c->v.mp_fail_more = 2; /* the first may be lost */
         }
         c->v.infinite_pending = step.action == FB_send_fail || step.action == FB_send_infinite;

@@ -89,14 +89,26 @@ static void fail_in(struct mpc *c, struct sf *s, mp_time now)
     conn_fallback(c, s, FB_PEER_FAIL, MP_WHY_PEER_FAIL, now);
 }
 
-/* We are plain TCP and have told so by MP_FAIL, which is sent once and may be lost; the peer goes on with MPTCP. */
+/* We are plain TCP and have told so by MP_FAIL, which is sent once and may be lost; the peer goes on with MPTCP. (DATA_ACKs it
+ * sends also when it has heard: see acks_go_on.) */
 static bool deaf(const struct mpc *c, const struct mp_opts *o)
 {
-    return c->v.mp_fail_told && (o->mp & MP_OPT_HAS(MP_DSS)) && (o->dss.has_map ? o->dss.len : o->dss.has_ack);
+    return c->v.mp_fail_told && (o->mp & MP_OPT_HAS(MP_DSS)) && (o->dss.has_map ? o->dss.len : o->dss.has_ack && !c->v.peer_failed);
+}
+
+/* How far the peer's own fallback has come (RFC 8684 3.7). Linux, told by MP_FAIL, falls back with the next new data; it has no
+ * room to send or to keep any while the data before is not DATA_ACKed. So DATA_ACKs go on, with the numbers that an infinite
+ * mapping would give, until one comes. */
+static void peer_fallback(struct mpc *c, const struct mp_opts *o)
+{
+    bool infinite = (o->mp & MP_OPT_HAS(MP_DSS)) && o->dss.has_map && !o->dss.len;
+    c->v.peer_failed |= infinite || o->mp & MP_OPT_HAS(MP_FAIL);
+    c->v.acks_go_on &= !infinite;
 }
 
 bool conn_options_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now)
 {
+    peer_fallback(c, o);
     c->v.mp_fail_pending |= !conn_mp(c) && deaf(c, o);
     if (!conn_mp(c) && o->mp) c->v.mp_fail_more = 0; /* its options come through: they tell whether it has heard */
     if (!conn_mp(c)) return true;

@@ -5,6 +5,7 @@
 #include "core/stack_int.h"
 
 #include "core/crypto.h"
+#include "core/sf_out.h"
 
 #define TICK MP_SEC(64)
 enum { TICKS = 8, MAX_AGE = 2 /* ticks */ };
@@ -55,7 +56,8 @@ void cookie_answer(struct mp_stack *st, const struct listener *l, const struct m
     if (!r) return;
     struct cookie k = make(st, &p->dst, &p->src, p->seq, now / TICK, mss_index(o));
     uint32_t mtu = st->ops.mtu ? st->ops.mtu(st->arg, p->ifindex) : 0;
-    struct mp_opts a = { .has_mss = true, .mss = (uint16_t)mp_min((mtu ? mtu : 1500) - (p->dst.ip.family == 4 ? 40 : 60), 65495) };
+    uint32_t options = st_offer_ok(o) ? MSS_ROOM : 0;
+    struct mp_opts a = { .has_mss = true, .mss = (uint16_t)mp_min((mtu ? mtu : 1500) - (p->dst.ip.family == 4 ? 40 : 60) - options, 65495) };
     r->tos = l->tos;
     r->ttl = l->ttl;
     r->mark = l->mark;

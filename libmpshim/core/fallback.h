@@ -9,7 +9,7 @@ enum fb_event {
     FB_DATA_ACK_STUCK, FB_DATA_FIN_STUCK,
     FB_PEER_FAIL, FB_PEER_INFINITE, FB_EVENTS
 };
-/* send_fail: MP_FAIL at once, and the infinite mapping with the next data */
+/* send_fail: MP_FAIL at once, the infinite mapping with the next data, and DATA_ACKs until the peer's infinite mapping */
 enum fb_action { FB_none, FB_stop_options, FB_send_fail, FB_send_infinite, FB_reset_subflow };
 
 struct fb_step {

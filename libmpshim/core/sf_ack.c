@@ -59,10 +59,11 @@ static void hand_back_add_addr(struct mpc *c, struct mp_opts *o)
 
 static bool fits(const struct mp_opts *o) { return mp_opts_len(o) <= 40; }
 
-/* Plain TCP's: at most the MP_FAIL that ends MPTCP. */
+/* Plain TCP's: at most the MP_FAIL that ends MPTCP, and what a peer needs to hear of that. */
 static void add_pending_fail(struct sf *s, struct mp_opts *o)
 {
     struct mpc *c = s->c;
+    out_data_ack(c, o);
     bool more = c->v.mp_fail_more && s->v.last_ack_sent != s->v.rcv_nxt;
     if (!(c->v.mp_fail_pending || more) || c->v.fb != FB_PLAIN || !c->v.offered) return;
     if (!c->v.mp_fail_pending) c->v.mp_fail_more--;

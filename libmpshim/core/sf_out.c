@@ -75,7 +75,7 @@ void out_sack(struct sf *s, struct mp_opts *o, uint32_t room)
 
 void out_data_ack(struct mpc *c, struct mp_opts *o)
 {
-    if (!c->v.peer_key_known || c->v.rx_plain) return;
+    if (!c->v.peer_key_known || (c->v.rx_plain && !c->v.acks_go_on)) return;
     o->mp |= MP_OPT_HAS(MP_DSS);
     o->dss.has_ack = true;
     o->dss.ack64 = c->v.ack64;
@@ -85,9 +85,9 @@ void out_data_ack(struct mpc *c, struct mp_opts *o)
 
 /* ---- SYN ---- */
 
-static uint32_t syn_mss(const struct sf *s)
+static uint32_t syn_mss(const struct sf *s, bool capable)
 {
-    uint32_t m = s->v.mtu - (s->v.local.ip.family == 4 ? 40 : 60);
+    uint32_t m = s->v.mtu - (s->v.local.ip.family == 4 ? 40 : 60) - (capable ? MSS_ROOM : 0);
     if (s->c->v.max_seg && s->c->v.max_seg < m) m = s->c->v.max_seg;
     return m > 65495 ? 65495 : m;
 }
@@ -133,7 +133,7 @@ static uint8_t small_wscale(const struct mpc *c)
 static bool emit_syn(struct sf *s, struct mp_pkt *out, mp_time now)
 {
     struct mpc *c = s->c;
-    struct mp_opts o = { .has_mss = true, .mss = (uint16_t)syn_mss(s) };
+    struct mp_opts o = { .has_mss = true };
     bool answer = s->v.state == SF_SYN_RCVD;
     out_begin(s, out, 0, (uint8_t)((answer ? MP_SYN | MP_ACK : MP_SYN) | ecn_syn_flags(s)));
     out->wnd = (uint16_t)mp_min(65535, conn_rcv_edge(c) - c->v.rcv_nxt);
@@ -157,6 +157,7 @@ static bool emit_syn(struct sf *s, struct mp_pkt *out, mp_time now)
         syn_join(s, &o);
     else if (conn_mp(c))
         syn_capable(s, &o);
+    o.mss = (uint16_t)syn_mss(s, o.mp & MP_OPT_HAS(MP_CAPABLE));
     struct sf_seg *g = s->seg_head;
     if (!g) {
         g = sf_seg_add(s, 0, 1);

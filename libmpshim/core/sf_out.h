@@ -4,6 +4,11 @@
 
 #include "core/stack_int.h"
 
+/* RFC 8684 3.7: a peer that falls back sends an infinite mapping, which is as long as any DSS (28 bytes: DATA_ACK and DSN of 64
+ * bits, checksum). Linux (6.18) fills that segment as plain TCP does and adds the mapping on top: longer by this than the MSS it
+ * was told, it exceeds the MTU and is never sent. So who offers or takes MPTCP tells an MSS with room for it. */
+enum { MSS_ROOM = 28 };
+
 /* A segment: begun, options added to o (data first, what may be cut short last), then finished. */
 void out_begin(struct sf *s, struct mp_pkt *out, mp_ssn ssn, uint8_t flags);
 void out_timestamps(struct sf *s, struct mp_opts *o, mp_time now);

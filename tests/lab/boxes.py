@@ -88,8 +88,6 @@ BOXES = _boxes()
 
 # What the kernel does at its end, now and then; nothing that we send has been found to help it.
 _JOINED = "the kernel, receiving over two paths, takes what was joined to a mapped segment for the bytes that follow in the stream"
-_STALLS = "the kernel, told by MP_FAIL while it sends, falls back and sends no more; not told, it repeats data as new bytes"
-_TOO_LONG = "the kernel's infinite mapping makes its segment longer than the MTU, and it is never sent"
 
 
 @dataclass(frozen=True)
@@ -224,15 +222,11 @@ class Arena:
 
 
 def known(cell):
-    """Why this cell may fail, or None. The first two depend on the moment: behind a busy machine one in six, else seldom."""
+    """Why this cell may fail, or None. It depends on the moment: behind a busy machine one in six, else seldom."""
     ends = cell.roles.split("-")
     receiver = ends[cell.sender == "client"]
     if cell.box.name.startswith("merge-any") and receiver == "kernel" and cell.when == "mid":
         return _JOINED
-    if cell.box.name == "payload" and cell.roles == "kernel-shim" and cell.sender == "client" and cell.when == "start":
-        return _TOO_LONG
-    if cell.box.name.startswith("strip-nonsyn") and cell.roles == "shim-kernel" and (cell.way, cell.sender, cell.when) == ("down", "server", "start"):
-        return _STALLS
     return None
 
 

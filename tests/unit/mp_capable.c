@@ -13,6 +13,27 @@ TEST(a_client_offers_version_1_with_sha256)
     lab_end(&l);
 }
 
+/* Linux falls back in a segment of the full MSS with an infinite mapping on top: it must not exceed the MTU. */
+TEST(who_offers_or_takes_mptcp_leaves_room_for_an_infinite_mapping)
+{
+    struct lab l = { 0 }, m = { 0 }, n = { .plain = true };
+    lab_connect(&l);
+    CHECK_EQ(lab_expect(&l, P0, MP_SYN, 0, 0, 0)->o.mss, 1460 - 28);
+    lab_wait(&l, MP_MS(2100));
+    CHECK_EQ(lab_expect(&l, P0, MP_SYN, 0, 0, 0)->o.mss, 1460 - 28);
+    CHECK_EQ(lab_expect(&l, P0, MP_SYN, 0, 0, 0)->o.mss, 1460); /* the one without MP_CAPABLE */
+    lab_forget(&l);
+    lab_end(&l);
+    lab_listen(&m);
+    lab_syn(&m, 1, 5001, lab_offer(&m, 0));
+    CHECK_EQ(lab_expect(&m, &m.p[0], MP_SYN | MP_ACK, 0, 1, 0)->o.mss, 1460 - 28);
+    lab_end(&m);
+    lab_listen(&n);
+    lab_syn(&n, 1, 5001, (struct mp_opts){ 0 });
+    CHECK_EQ(lab_expect(&n, &n.p[0], MP_SYN | MP_ACK, 0, 1, 0)->o.mss, 1460);
+    lab_end(&n);
+}
+
 TEST(the_third_ack_carries_both_keys)
 {
     struct lab l = { 0 };

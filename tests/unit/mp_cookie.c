@@ -26,6 +26,7 @@ TEST(a_plain_connection_comes_from_its_third_ack)
     struct got *g = syn(&l, (struct mp_opts){ 0 });
     lab_expect_no_options(g);
     CHECK(g->o.has_ts && g->o.sack_ok && g->o.has_wscale && g->o.has_mss);
+    CHECK_EQ(g->o.mss, 1460);
     lab_ack(&l, P0, 1, 1);
     CHECK(l.events & MP_EV_ACCEPT);
     lab_expect_counter(&l, cookie_in, 1);

@@ -379,7 +379,7 @@ TEST(ipv6_from_end_to_end)
     struct mp_endpoint to = { { 6, { 0xfd, [15] = 2 } }, 80 }, from = { { 6, { 0xfd, [15] = 1 } }, 0 };
     l.c = mp_stack_connect(l.st, &to, &from.ip, 1, 0, &l, l.now, &err);
     struct got *g = lab_expect(&l, P0, MP_SYN, 0, 0, 0);
-    CHECK_EQ(g->o.mss, 1440);
+    CHECK_EQ(g->o.mss, 1440 - 28);
     lab_synack(&l, P0, lab_capable(&l, 1));
     lab_learn_key(&l, lab_expect(&l, P0, MP_ACK, 1, 1, 0)->o.capable.key_snd);
     lab_ack_mp(&l, P0, 1, 1, 0);

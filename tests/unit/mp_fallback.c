@@ -175,6 +175,56 @@ TEST(unconfirmed_ack_of_all_data_without_data_ack)
     lab_end(&l);
 }
 
+/* The latest ACK bears the DATA_ACK that an infinite mapping would give it. */
+static bool acks_data(struct lab *l, uint64_t bytes)
+{
+    lab_pump(l);
+    const struct got *g = &l->q[l->qn - 1];
+    l->qi = l->qn;
+    return (g->o.mp & MP_OPT_HAS(MP_DSS)) && g->o.dss.has_ack && !g->o.dss.has_map &&
+           (uint32_t)g->o.dss.data_ack == (uint32_t)(l->idsn_peer + 1 + bytes);
+}
+
+/* Linux falls back with the next new data, for which it has no room while the data before is not DATA_ACKed: a whole window of
+ * it, or its send buffer. */
+TEST(data_acks_go_on_until_the_peers_infinite_mapping)
+{
+    struct lab l = { 0 };
+    lab_client_unconfirmed(&l);
+    uint32_t at = 0;
+    for (; at < 1000; at += 100) {
+        lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1 + at, .ack = 1, .off = at, .len = 100 });
+        CHECK(acks_data(&l, at + 100));
+    }
+    CHECK_EQ(lab_info(&l).why, MP_WHY_NO_DSS);
+    struct mp_opts o = { .mp = MP_OPT_HAS(MP_FAIL), .fail_dsn = l.idsn_engine + 1 };
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1 + at, .ack = 1, .off = at, .len = 100, .o = o });
+    CHECK(acks_data(&l, at + 100)); /* it has heard, and needs room all the same */
+    at += 100;
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1 + at, .ack = 1, .off = at, .len = 100, .o = infinite(&l, at, 1 + at) });
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 101 + at, .ack = 1, .off = at + 100, .len = 100 });
+    for (uint32_t k = 100; k <= 200; k += 100) lab_expect_no_options(lab_expect(&l, P0, MP_ACK, 1, 1 + at + k, 0));
+    CHECK_EQ(lab_read(&l), at + 200);
+    lab_end(&l);
+}
+
+TEST(two_ends_that_acknowledge_data_after_a_fallback_do_not_answer_each_other)
+{
+    struct lab l = { 0 };
+    lab_client_unconfirmed(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100 });
+    CHECK_EQ(fails_sent(&l), 1);
+    struct mp_opts o = lab_dack(&l);
+    o.mp |= MP_OPT_HAS(MP_FAIL);
+    for (int i = 0; i < 3; i++) {
+        lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 101, .ack = 1, .o = o });
+        lab_expect_nothing(&l);
+        o.mp = MP_OPT_HAS(MP_DSS);
+    }
+    CHECK_EQ(lab_read(&l), 100);
+    lab_end(&l);
+}
+
 TEST(unconfirmed_acks_of_data_without_data_ack_one_after_the_other) /* the timer is not waited for */
 {
     struct lab l = { 0 };
