@@ -340,6 +340,36 @@ def test_a_server_without_connections_is_served_when_its_helper_dies(net, at, to
     assert p.stderr.read().count("(helper)") == 2
 
 
+EXECS = """
+l = socket.create_server((AT, 7600)); l.set_inheritable(True)
+os.execv(sys.executable, [sys.executable, "-c", f"import os, socket\\nl = socket.socket(fileno={l.fileno()})\\n" + SERVES])
+""".replace("SERVES", repr(SERVER.partition("l.listen(16)")[2]))
+
+
+@pytest.mark.needs("mptcpize")
+@pytest.mark.parametrize("options", [[], ["--strict"]], ids=["guard", "strict"])
+def test_a_listener_inherited_through_exec_is_served_when_its_helper_dies(net, options):
+    """Once the program has accepted a connection from it. With --strict the helper's keeper dies at the same moment."""
+    p = serve(net, "0.0.0.0", *options, code=EXECS)
+    try:
+        assert call(net, FAR, b"one") == "10.10.1.2 one"
+        if options:
+            wait_for(lambda: keepers(net.server))
+        for pid in keepers(net.server):
+            os.kill(pid, signal.SIGKILL)
+        kill_helpers(net.server)
+        if options:
+            wait_for(lambda: engines(net.server))
+            time.sleep(1)
+        else:
+            assert call(net, FAR, b"two") == "10.10.1.2 two"
+        with Watch(net) as seen:
+            assert call(net, FAR, b"three") == "10.10.1.2 three"
+        assert len(engines(net.server)) == 1 and seen.mptcp(net.client, "MPCapableSYNACKRX") == 1
+    finally:
+        net.server.stop(p)
+
+
 def test_a_listener_whose_last_holder_is_killed_refuses_at_once(net):
     """A child holds it, whose end nobody tells: the far end is refused, not accepted and reset."""
     code = """
@@ -547,6 +577,112 @@ print(os.wait()[1])
 print(libc.setns(os.open("/proc/self/ns/mnt", os.O_RDONLY), 0))
 print(libc.unshare(0x10000000), len(os.listdir("/proc/self/task")))
 """)
+
+
+# -- socket activation: the listener is there before the program
+
+ACTIVATOR = """
+import os, select, socket, sys
+l = socket.create_server((sys.argv[1], 7600), family=socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, dualstack_ipv6=":" in sys.argv[1])
+os.dup2(l.fileno(), 3); os.set_inheritable(3, True)
+print("waits", flush=True)
+while select.select([3], [], []):
+    if os.fork() == 0:
+        os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+        os.execvp(sys.argv[2], sys.argv[2:])
+    print("ended", os.wait()[1], flush=True)
+"""
+ACTIVATED = """
+import select
+l = socket.socket(fileno=3); print("begins", l.getsockopt(1, 15), flush=True)
+for i in 0, 1:
+    select.select([l], [], [])
+    s, a = l.accept(); s.sendall(a[0].encode() + b" " + s.recv(1000)); s.close()
+"""
+
+
+def activator(net, at, wrap):
+    """Who waits on a listener, starts the program under `wrap` for two connections, and waits again, as systemd does."""
+    p = net.server.popen([PYTHON, "-c", ACTIVATOR, at, *wrap, PYTHON, "-c", PRELUDE + ACTIVATED], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert p.stdout.readline() == "waits\n", p.stderr.read()
+    return p
+
+
+def call_twice(net, p, to, wrap=("mptcpize", "run")):
+    """The first one was there before the program. What they got, what the program saw, and the SYN/ACKs with MPTCP."""
+    with Watch(net) as seen:
+        got = [call(net, to, text, wrap=wrap, timeout=20) for text in (b"one", b"two")]
+        said = [p.stdout.readline() for _ in range(2)]
+    return got, said, seen.mptcp(net.client, "MPCapableSYNACKRX")
+
+
+def end(net, p):
+    net.server.stop(p)
+    for pid in processes(net.server.ns):
+        with contextlib.suppress(OSError):
+            if ACTIVATED in Path(f"/proc/{pid}/cmdline").read_text():
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.needs("mptcpize")
+@pytest.mark.parametrize("at, to, said", [("0.0.0.0", FAR, "10.10.1.2"), ("::", FAR, "::ffff:10.10.1.2"), ("::", "fd00:10:1::1", "fd00:10:1::2"), (FAR, FAR, "10.10.1.2")])
+def test_socket_activation(net, at, to, said):
+    """The kernel serves the connection that starts the program, the engine those that come while it runs."""
+    expected = [f"{said} one", f"{said} two"], ["begins 0\n", "ended 0\n"]
+    for wrap in [], shim("-v"):
+        p = activator(net, at, wrap)
+        try:
+            for _ in range(3):
+                got, told, mptcp = call_twice(net, p, to)
+                assert (got, told) == expected
+                assert mptcp == 0 if not wrap else mptcp >= 1
+                if wrap:                               # a service's helper ends with it, in one cgroup
+                    for pid in keepers(net.server):
+                        os.kill(pid, signal.SIGKILL)
+                    kill_helpers(net.server)
+        finally:
+            end(net, p)
+
+
+@pytest.mark.needs("mptcpize")
+def test_socket_activation_with_the_engine_inside(net):
+    """It ends with the program, the listener does not: the kernel serves."""
+    p = activator(net, "0.0.0.0", shim("-v", "--engine=inside"))
+    try:
+        for _ in range(2):
+            assert call_twice(net, p, FAR) == (["10.10.1.2 one", "10.10.1.2 two"], ["begins 0\n", "ended 0\n"], 0)
+    finally:
+        end(net, p)
+    assert "kernel TCP: it outlives this process" in p.stderr.read()
+
+
+@pytest.mark.needs("mptcpize", "setpriv")
+def test_socket_activation_by_another_user(net):
+    """No guard of this user's can stand beside a socket of root's, and a filter would stay on it: the kernel serves."""
+    user = ["setpriv", "--reuid=65534", "--clear-groups", "--inh-caps=+net_raw,+net_admin", "--ambient-caps=+net_raw,+net_admin"]
+    p = activator(net, "0.0.0.0", [*user, *shim("-v")])
+    try:
+        for _ in range(2):
+            assert call_twice(net, p, FAR) == (["10.10.1.2 one", "10.10.1.2 two"], ["begins 0\n", "ended 0\n"], 0)
+    finally:
+        end(net, p)
+    assert "kernel TCP: its port cannot be guarded" in p.stderr.read()
+
+
+@pytest.mark.needs("mptcpize")
+def test_socket_activation_with_strict(net):
+    """A client without MPTCP is turned away, once the program runs."""
+    p = activator(net, "0.0.0.0", shim("-v", "--strict"))
+    try:
+        assert call(net, FAR, b"one", timeout=20) == "10.10.1.2 one"
+        wait_for(lambda: engines(net.server))
+        refused = net.client.run([PYTHON, "-c", PRELUDE + f"s = socket.create_connection(({FAR!r}, 7600), 10); s.sendall(b'x'); print(s.recv(10))"], check=False)
+        assert "ConnectionRe" in refused.stderr, (refused.stdout, refused.stderr)
+        with Watch(net) as seen:
+            assert call(net, FAR, b"two", timeout=20) == "10.10.1.2 two"
+        assert seen.mptcp(net.client, "MPCapableSYNACKRX") == 1
+    finally:
+        end(net, p)
 
 
 def test_an_interface_that_comes_later_is_listened_on(lab, tmp_path):

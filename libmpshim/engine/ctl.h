@@ -77,7 +77,8 @@ enum ctl_op {
     X(RESOURCE, "out of descriptors, ports or memory") \
     X(BAD_REQUEST, "the engine did not understand") \
     X(ROUTED_APART, "routed apart: by a rule for its source address, or to no single host") \
-    X(NO_ENGINE_WANTED, "no engine is to run (engine=never)")
+    X(NO_ENGINE_WANTED, "no engine is to run (engine=never)") \
+    X(UNGUARDED, "its port cannot be guarded: another user's socket, or one of several on this port")
 enum ctl_why {
 #define X(name, text) CTL_##name,
     CTL_WHYS(X)
@@ -101,7 +102,9 @@ struct ctl_req {
     uint8_t pad[3];
     char prog[32];           /* program's name, for people */
 };
-enum ctl_flags { CTL_F_NODELAY = 1, CTL_F_KEEPALIVE = 2, CTL_F_CORK = 4, CTL_F_V6ONLY = 8, CTL_F_REUSEPORT = 16, CTL_F_KEPT = 0x2000, CTL_F_KEEP = 0x4000, CTL_F_STRICT = 0x8000 };
+/* CTL_F_HELD, LISTEN: others, who may know nothing of us, keep the listener when the program has ended: no filter may stay on it (but
+ * with CTL_F_STRICT), and its SO_REUSEPORT is no obstacle where a guard stands beside it already. */
+enum ctl_flags { CTL_F_NODELAY = 1, CTL_F_KEEPALIVE = 2, CTL_F_CORK = 4, CTL_F_V6ONLY = 8, CTL_F_REUSEPORT = 16, CTL_F_HELD = 32, CTL_F_KEPT = 0x2000, CTL_F_KEEP = 0x4000, CTL_F_STRICT = 0x8000 };
 #define CTL_KEPT 0x8000 /* in an answer's op */
 
 enum ctl_state { CTL_S_NONE = 0, CTL_S_CONNECTING, CTL_S_OPEN, CTL_S_FAILED, CTL_S_CLOSED };

@@ -300,10 +300,10 @@ static struct port *find_or_new(struct engine *e, const struct mp_endpoint *at, 
 /* A guard, or a filter on the listener itself: that stays when this engine dies, and keeps the listener deaf until another
  * engine comes. So it is for programs that would rather be deaf than take plain TCP, and where a guard is not to be had:
  * the program has an SO_REUSEPORT group of its own, or another socket has the port without SO_REUSEPORT. */
-static int keep_outside_out(struct port *p, int fd)
+static int keep_outside_out(struct port *p, int fd, enum ctl_why *why)
 {
-    bool shared = p->options.flags & CTL_F_REUSEPORT;
-    if (p->live && p->guard_fd >= 0 && !shared)
+    bool shared = p->options.flags & CTL_F_REUSEPORT, kept = (p->options.flags & CTL_F_HELD) && !p->strict;
+    if (p->live && p->guard_fd >= 0 && (!shared || kept))
         return 0;
     if (p->guard_fd >= 0)
         eng_guard_leave(fd); /* an older listener's, whose group a new one has joined */
@@ -312,7 +312,10 @@ static int keep_outside_out(struct port *p, int fd)
     if (!p->filtered)
         return 0;
     p->guard_fd = -1;
-    return io_attach_only_loopback(fd);
+    if (!kept)
+        return io_attach_only_loopback(fd);
+    *why = CTL_UNGUARDED;
+    return -EADDRINUSE;
 }
 
 int eng_port_listen(struct engine *e, uint64_t client, const struct ctl_req *q, int fd, enum ctl_why *why)
@@ -340,12 +343,14 @@ int eng_port_listen(struct engine *e, uint64_t client, const struct ctl_req *q, 
     p->marks = eng_marks_of(fd);
     p->marks.priority = 0; /* accept() hands no SO_PRIORITY down */
     p->strict = q->flags & CTL_F_STRICT;
-    err = keep_outside_out(p, fd);
+    err = keep_outside_out(p, fd, why);
     if (!err && !p->live)
         err = answer_on(p, (int)p->options.value);
     if (!err)
         hand_down(p);
-    if (err && !p->live && p->conns == 0)
+    if (err)
+        answer_off(p); /* the listener is open to the interfaces: the kernel answers */
+    if (err && p->conns == 0)
         port_free(p);
     if (err)
         return err;

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <net/if.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/syscall.h>
 
@@ -20,11 +21,20 @@ static const struct sock_filter only_loopback[] = {
 };
 #define FILTER_LEN (sizeof only_loopback / sizeof *only_loopback)
 
-static int filter_attach(int fd)
+/* All may come: a mark on a listener that outlives us, saying to who has it next that its SO_REUSEPORT is ours. */
+static const struct sock_filter our_mark[] = {
+    BPF_STMT(BPF_LD | BPF_IMM, 0x6d707368),
+    BPF_STMT(BPF_RET | BPF_K, 0xffffffff),
+};
+#define MARK_LEN (sizeof our_mark / sizeof *our_mark)
+
+static int attach(int fd, const struct sock_filter *code, unsigned short len)
 {
-    struct sock_fprog p = {FILTER_LEN, (struct sock_filter *)only_loopback};
+    struct sock_fprog p = {len, (struct sock_filter *)code};
     return (int)shim_neg(REAL(setsockopt)(fd, SOL_SOCKET, SO_ATTACH_FILTER, &p, sizeof p));
 }
+
+static int filter_attach(int fd) { return attach(fd, only_loopback, FILTER_LEN); }
 
 static void filter_detach(int fd)
 {
@@ -32,21 +42,22 @@ static void filter_detach(int fd)
     REAL(setsockopt)(fd, SOL_SOCKET, SO_DETACH_FILTER, &zero, sizeof zero);
 }
 
+static bool has(int fd, const struct sock_filter *code, socklen_t len)
+{
+    struct sock_filter f[FILTER_LEN];
+    socklen_t n = FILTER_LEN; /* counted in instructions, not bytes; a longer filter is refused */
+    return REAL(getsockopt)(fd, SOL_SOCKET, SO_GET_FILTER, f, &n) == 0 && n == len && !memcmp(f, code, len * sizeof *f);
+}
+
+static bool has_filter(int fd) { return has(fd, only_loopback, FILTER_LEN); }
+static bool has_mark(int fd) { return has(fd, our_mark, MARK_LEN); }
+
 /* A program's own filter is left alone, and its listener to the kernel. Ours (after exec, or a listen() by another
  * process) is no obstacle. */
 static bool has_foreign_filter(int fd)
 {
-    struct sock_filter f[FILTER_LEN];
-    socklen_t n = 0; /* counted in instructions, not bytes */
-    if (REAL(getsockopt)(fd, SOL_SOCKET, SO_GET_FILTER, NULL, &n) || n == 0) return false;
-    if (n != FILTER_LEN) return true;
-    return REAL(getsockopt)(fd, SOL_SOCKET, SO_GET_FILTER, f, &n) || memcmp(f, only_loopback, sizeof f);
-}
-
-static bool has_filter(int fd)
-{
     socklen_t n = 0;
-    return REAL(getsockopt)(fd, SOL_SOCKET, SO_GET_FILTER, NULL, &n) == 0 && n > 0;
+    return REAL(getsockopt)(fd, SOL_SOCKET, SO_GET_FILTER, NULL, &n) == 0 && n && !has_filter(fd) && !has_mark(fd);
 }
 
 static bool is_device_bound(int fd)
@@ -91,16 +102,17 @@ static int announce(int fd, int host, int backlog, struct shim_fd *v)
     v->local = q.local;
     q.value = (uint64_t)(backlog > 0 ? backlog : 0);
     int shared = v->guarded ? 0 : get_flag(fd, SOL_SOCKET, SO_REUSEPORT, CTL_F_REUSEPORT);
-    q.flags |= (uint32_t)shared;
+    q.flags |= (uint32_t)shared | (v->kept ? CTL_F_HELD : 0);
     shim_options_read(fd, q.local.sa.sa_family, &q);
     if (q.local.sa.sa_family == AF_INET6) q.flags |= (uint32_t)get_flag(fd, IPPROTO_IPV6, IPV6_V6ONLY, CTL_F_V6ONLY);
     if (!shared) set_reuseport(fd, 1); /* the engine's guard stands beside it (engine/portguard.c) */
     int r = shim_request(host, &q, fd, &rep, ENGINE_TIMEOUT_MS);
     if (!shared && (r || rep.result)) set_reuseport(fd, 0);
-    v->guarded = !shared;
+    v->guarded = !shared || (v->kept && !shim_conf.strict);
     if (r) return CTL_NO_ENGINE;
     if (rep.result) return rep.why ? (int)rep.why : CTL_RESOURCE;
     v->filtered = has_filter(fd) ? SHIM_FILTERED : SHIM_UNFILTERED; /* by the engine, or by us */
+    if (v->kept && !v->filtered) attach(fd, our_mark, MARK_LEN);
     if (v->filtered && host == SHIM_HOST_HELPER) shim_watch();
     return CTL_OK;
 }
@@ -157,6 +169,8 @@ static int listen_by_engine(int fd, int backlog, int host)
     bool same = before && before->cookie == v.cookie;
     v.mptcp = same && before->mptcp;
     v.cc = same ? before->cc : 0;
+    v.kept = same && before->kept;
+    v.guarded = v.kept && (has_mark(fd) || has_filter(fd)); /* else SO_REUSEPORT would count as its maker's */
     int r = shim_conf.strict ? filter_attach(fd) : 0;
     if (r) return kernel_listen(fd, backlog);
     if (!shim_conf.strict) filter_detach(fd); /* one before us may have left ours */
@@ -167,7 +181,7 @@ static int listen_by_engine(int fd, int backlog, int host)
         return 0;
     }
     if (r == 0) told(&v, why, NULL);
-    if (r == 0 && shim_is_refused((enum ctl_why)why)) r = unlisten(fd);
+    if (r == 0 && shim_is_refused((enum ctl_why)why)) r = v.kept ? -EPROTONOSUPPORT : unlisten(fd);
     filter_detach(fd);
     return r;
 }
@@ -242,6 +256,7 @@ int shim_listen(int fd, int backlog)
     if ((f && f->kind == SHIM_KERNEL && f->cookie == shim_cookie(fd)) || !is_eligible(fd)) return kernel_listen(fd, backlog);
     int host = shim_host_for_listen(&why, &detail);
     if (host >= 0 && !shim_host_fits(host, fd)) host = -1, why = CTL_NO_ENGINE, detail = SHIM_OTHER_NETWORK;
+    if (host == SHIM_HOST_INSIDE && f && f->kept && f->cookie == shim_cookie(fd)) host = -1, why = CTL_NO_ENGINE, detail = "it outlives this process, and an engine inside would not";
     if (host >= 0) return listen_by_engine(fd, backlog, host);
     if (shim_is_refused(why)) {
         if (local_name(fd, &v.local)) told(&v, (int)why, detail);
@@ -250,6 +265,27 @@ int shim_listen(int fd, int backlog)
     int r = kernel_listen(fd, backlog);
     if (r == 0 && local_name(fd, &v.local)) told(&v, (int)why, detail);
     return r;
+}
+
+/* Of a listener, the kernel tells it where else it counts what was acknowledged selectively. */
+static int backlog_of(int fd)
+{
+    struct tcp_info i = {0};
+    socklen_t n = sizeof i;
+    return REAL(getsockopt)(fd, IPPROTO_TCP, TCP_INFO, &i, &n) ? SOMAXCONN : (int)i.tcpi_sacked;
+}
+
+/* Its maker, or another holder, may go on with it when we have ended. A filter on it says that the maker has this library too,
+ * and chose so. With --strict it is rather deaf than the kernel's. Where it stays the kernel's, or another engine's that serves it
+ * already, that is remembered and not asked again. */
+void shim_listen_inherited(int fd, bool is_served)
+{
+    enum ctl_why why;
+    const char *detail;
+    struct shim_fd v = {.kind = SHIM_ASKED, .host = SHIM_HOST_ANY, .kept = shim_conf.strict || !has_filter(fd), .cookie = shim_cookie(fd)};
+    if (!is_eligible(fd) || !shim_put(fd, &v)) return;
+    if (is_served && shim_host_for_listen(&why, &detail) != SHIM_HOST_HELPER) return;
+    if (shim_listen(fd, backlog_of(fd)) < 0) filter_attach(fd);
 }
 
 int w_listen(int fd, int backlog)

@@ -13,6 +13,7 @@ __attribute__((constructor)) static void begin(int argc, char **argv, char **env
     if (!shim_real_ready) shim_real_resolve();
     shim_conf_read(env);
     shim_watch_forks();
+    shim_activated();
     errno = saved;
 }
 

@@ -112,6 +112,7 @@ struct shim_fd {
     uint32_t listener;      /* LISTENER: equal for duplicates */
     int backlog;            /* LISTENER */
     uint8_t filtered;       /* LISTENER: deaf to the network without an engine; enum below */
+    uint8_t kept;           /* LISTENER: inherited: others may keep it when this process has ended */
     uint8_t guarded;        /* LISTENER, and CARRIERs from it: SO_REUSEPORT is ours, not the program's */
     uint8_t cc;             /* TCP_CONGESTION that the program set: its number among the engine's, from 1 (congestion.c) */
     uint64_t cookie;        /* SO_COOKIE of the socket */
@@ -224,6 +225,8 @@ bool shim_is_carrier(int fd, struct shim_fd *f, union ctl_addr *identity, union 
 /* ---- calls with logic of their own; all return 0 or more, or -errno ---- */
 int shim_connect(int fd, const struct sockaddr *sa, socklen_t n);
 int shim_listen(int fd, int backlog);
+void shim_listen_inherited(int fd, bool is_served); /* a listener that the program has without having called listen() */
+void shim_activated(void); /* activated.c: listeners that the program is started with */
 void shim_listen_again(void); /* the helper is gone: another takes its listeners, or the kernel */
 static inline bool shim_needs_helper(const struct shim_fd *f) /* a listener that is deaf without it */
 {

@@ -292,6 +292,10 @@ static void accepted(int listener, int fd, struct sockaddr *sa, socklen_t *n, so
         if (l && l->kind == SHIM_LISTENER && l->host < SHIM_HOSTS) shim_host_check(l->host); /* the kernel's own: is the engine there? */
         return;
     }
+    if (!l && !shim_is_borrowed()) {
+        shim_listen_inherited(listener, true); /* through exec, from who has this library too: from now on it is known here as well */
+        l = shim_find(listener);
+    }
     v.mptcp = l && l->mptcp;
     v.guarded = l && l->guarded;
     v.cc = l ? l->cc : 0;
