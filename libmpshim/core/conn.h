@@ -294,6 +294,7 @@ bool race_is_lost(const struct sf *s);
 /* ---- silence.c ---- */
 void silence_hole(struct mpc *c, mp_time now);
 void silence_over(struct sf *s, mp_time now);           /* before s's last_recv is set */
+void silence_echo(struct sf *s, const struct mp_opts *o, mp_time now); /* data has come, with these options */
 #define SILENCE_KNOCK MP_MS(500)                        /* between SYNs over a path found silent */
 void silence_ended(struct sf *s, mp_time now);
 void silence_answered(struct mpc *c, mp_dur after);     /* a path that was called silent, so long after the verdict */

@@ -206,6 +206,7 @@ struct sf {
         int quiet_probes;     /* unanswered so far */
         mp_time quiet_since;  /* last_recv when the first of them went out */
         mp_dur wait_peak; mp_time wait_peak_at; /* longest that the stream waited for it, and when: silence.c */
+        mp_dur echo;          /* so long ago we sent what the latest data drew, at most a second (RFC 7323); 0: unknown: silence.c */
         mp_time asked_at; uint64_t asked_rx; /* when its path was asked whether it lives; the connection's rx_total then */
         bool silent;          /* it did not answer: a client's is reset, a server's address removed; (a join) asks whether its path answers again */
         bool rescued;         /* a fresh subflow over the same path was asked for */

@@ -6,10 +6,12 @@
  * which opens no subflows, calls it back (recall.c).
  *
  * A path may be merely slow. So patience grows with what it has shown: its round trip, how long it made the stream wait
- * before, and twofold with each verdict that turned out wrong. */
+ * before, and twofold with each verdict that turned out wrong. Who only receives has timed the round trip once, before the
+ * queue grew: the time that data needs to echo what we sent, the peer's thinking included, says what it is now. */
 #include "core/stack_int.h"
 
 enum { FLOW_SEGMENTS = 4, HASTY_MOST = 6 };
+#define LONGEST MP_SEC(1)     /* that what a path has shown makes us wait for */
 #define ASK MP_MS(10)         /* at the least */
 #define ANSWER MP_MS(40)      /* at the least */
 #define ASK_AGAIN MP_MS(600)  /* hosts answer misfits seldom (RFC 5961 7; Linux: once in 500 ms) */
@@ -28,7 +30,15 @@ static mp_dur ask_after(const struct sf *s, mp_time now) { return mp_max(ASK << 
 /* and so long may the answer take. */
 static mp_dur answer_within(const struct sf *s, mp_time now)
 {
-    return mp_max(mp_max(ANSWER << s->c->v.hasty, 2 * s->v.srtt), 2 * peak(s, now));
+    mp_dur shown = mp_max(2 * peak(s, now), s->v.echo + s->v.echo / 4); /* the queue may grow on */
+    return mp_max(mp_max(ANSWER << s->c->v.hasty, 2 * s->v.srtt), shown);
+}
+
+void silence_echo(struct sf *s, const struct mp_opts *o, mp_time now)
+{
+    if (!s->v.ts_on || !o->has_ts || !o->ts_ecr) return;
+    uint32_t ms = sf_ts_now(now) - o->ts_ecr;
+    s->v.echo = ms < 600000 ? mp_min(MP_MS(ms), LONGEST) : 0; /* else it echoes nothing of ours */
 }
 
 static mp_time silent_since(const struct sf *s) { return mp_max(s->c->v.stuck_since, s->v.last_recv); }
@@ -47,7 +57,7 @@ void silence_over(struct sf *s, mp_time now)
     if (!c->ooo.n) return;
     mp_dur wait = now - silent_since(s);
     if (wait < peak(s, now)) return;
-    s->v.wait_peak = mp_min(wait, MP_SEC(1));
+    s->v.wait_peak = mp_min(wait, LONGEST);
     s->v.wait_peak_at = now;
 }
 

@@ -43,6 +43,40 @@ TEST(a_path_that_answers_is_kept)
     lab_end(&l);
 }
 
+/* Where the first path's queue grows while it brings data: what its segments echo is so many ms old. */
+static void turns_with_old_echoes(struct lab *l, uint32_t n, uint32_t ms)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        l->p[0].ts_echo = (uint32_t)(l->now / 1000000u) + 1 - ms;
+        lab_data(l, &l->p[0], 1 + i * SEG, 1, 2 * i * SEG, SEG);
+        lab_data(l, &l->p[1], 1 + i * SEG, 1, (2 * i + 1) * SEG, SEG);
+        lab_wait(l, MP_MS(1));
+    }
+    lab_read(l);
+    lab_forget(l);
+}
+
+TEST(an_answer_may_take_as_long_as_data_does_now)
+{
+    struct lab l = two();
+    lab_client(&l);
+    lab_join(&l, 2);
+    lab_wait(&l, MP_SEC(1));
+    turns_with_old_echoes(&l, 20, 100); /* the handshakes' round trips were LAB_RTT */
+    mp_time from = l.now;
+    go_on_without_first(&l, 20, 120);
+    CHECK(asked(&l, P0));
+    lab_expect_counter(&l, path_silent, 0);
+    for (uint32_t i = 120; i < 150; i++) {
+        lab_data(&l, P1, 1 + (20 + i) * SEG, 1, (41 + i) * SEG, SEG);
+        lab_wait(&l, MP_MS(1));
+    }
+    lab_expect_counter(&l, path_silent, 1);
+    CHECK(l.now - from <= MP_MS(150));
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(a_peer_that_sends_nothing_on_either_path_is_not_blamed_on_one)
 {
     struct lab l = two();
