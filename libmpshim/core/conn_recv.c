@@ -122,11 +122,18 @@ static void check_fin(struct mpc *c)
     conn_event(c, MP_EV_READABLE);
 }
 
+/* As far as data is taken beyond the window, and why: conn_receive. */
+static mp_dsn furthest(struct mpc *c) { return conn_rcv_edge(c) + c->v.rcvbuf; }
+
 void conn_peer_fin(struct mpc *c, mp_dsn at, mp_time now)
 {
     (void)now;
     if (!c->v.peer_fin) {
         if (at < c->v.rcv_nxt) return;
+        if (at > furthest(c)) { /* the first counts: a wrong one would hide the true end, as a FIN out of the window does not */
+            st_count(c->st, MP_E_beyond_window, 1, c);
+            return;
+        }
         st_count(c->st, MP_E_data_fin_in, 1, c);
         c->v.peer_fin = true;
         c->v.peer_fin_dsn = at;
@@ -161,7 +168,7 @@ void conn_receive(struct mpc *c, mp_dsn dsn, struct mp_slice d, mp_time now)
     /* Taken beyond the edge as well, within reason: Linux adds a new DATA_ACK to the window of an older segment and
      * so oversteps while our window shrinks; what is dropped here was acknowledged on its subflow and comes again only
      * by the connection's timer (a 3 GB fetch crept at that pace). */
-    mp_dsn edge = conn_rcv_edge(c) + c->v.rcvbuf;
+    mp_dsn edge = furthest(c);
     if (!c->v.rx_plain && dsn + d.len > edge) {
         st_count(c->st, MP_E_beyond_window, dsn + d.len - edge, c);
         if (dsn >= edge) return;

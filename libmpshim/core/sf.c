@@ -62,7 +62,7 @@ mp_time sf_deadline(const struct sf *s)
 
 /* TIME_WAIT of one more subflow. A busy server that closes first would keep a minute's connections: beyond some number each
  * stays a shorter time, as every host's table of them is bounded (at 3000 connections/s: 15,000 of them, 5 s). */
-static mp_dur time_wait(const struct mp_stack *st)
+mp_dur sf_time_wait(const struct mp_stack *st)
 {
     double n = (double)st->ntime_wait / ST_TIME_WAIT_MANY;
     mp_dur full = MP_SEC(st->set.time_wait_s);
@@ -76,7 +76,7 @@ void sf_set_state(struct sf *s, enum sf_state state, mp_time now)
     s->v.state = state;
     if (state == SF_TIME_WAIT) {
         for (int i = 0; i < SFT_COUNT; i++) s->v.timer[i] = MP_NEVER;
-        sf_arm(s, SFT_TIME_WAIT, now + time_wait(s->st));
+        sf_arm(s, SFT_TIME_WAIT, now + sf_time_wait(s->st));
     }
 }
 

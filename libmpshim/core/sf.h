@@ -261,6 +261,7 @@ void sf_give_up_join(struct sf *s, mp_time now);            /* a join that is on
 void sf_die(struct sf *s, int err, mp_time now);            /* no packet any more; the connection is told */
 void sf_tick(struct sf *s, mp_time now);
 mp_time sf_deadline(const struct sf *s);
+mp_dur sf_time_wait(const struct mp_stack *st); /* what one more may stay in it */
 void sf_set_state(struct sf *s, enum sf_state st, mp_time now);
 void sf_arm(struct sf *s, enum sf_timer t, mp_time at);
 void sf_ack_soon(struct sf *s, mp_time now); /* within a millisecond, on what else leaves by then */

@@ -58,13 +58,24 @@ static bool ack_ok(const struct sf *s, mp_ssn ack)
     return (int64_t)(ack - s->v.snd_nxt) <= 0 && (int64_t)(s->v.snd_una - ack) <= (int64_t)mp_min(s->v.snd_wnd_max, s->v.snd_una);
 }
 
+/* RFC 5961 5.2, and 7: for data, too, that is no more than a challenge; for a bare ACK less (in_answer_misfit). */
+static void answer_wrong_ack(struct sf *s, uint32_t len, mp_time now)
+{
+    st_count(s->st, MP_E_ack_unsent, 1, s->c);
+    if (len) {
+        rescue_misfit(s, now);
+        in_challenge(s);
+        return;
+    }
+    st_count(s->st, MP_E_challenge_ack, 1, s->c);
+    in_answer_misfit(s, 0, now);
+}
+
 static bool ack_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_ssn ssn, mp_time now)
 {
     mp_ssn ack = mp_expand32(s->v.snd_una, p->ack - s->v.iss);
     if (!ack_ok(s, ack)) {
-        st_count(s->st, MP_E_ack_unsent, 1, s->c);
-        st_count(s->st, MP_E_challenge_ack, 1, s->c);
-        in_answer_misfit(s, p->data.len, now);
+        answer_wrong_ack(s, p->data.len, now);
         return false;
     }
     if (s->v.state == SF_SYN_RCVD) {

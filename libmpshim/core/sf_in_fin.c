@@ -76,5 +76,6 @@ void in_time_wait(struct sf *s, const struct mp_pkt *p, mp_time now)
     }
     s->v.tw_asked |= (p->flags & (MP_SYN | MP_ACK)) == MP_SYN;
     if (seglen || mp_expand32(s->v.rcv_nxt, p->seq - s->v.irs) != s->v.rcv_nxt) in_answer_misfit(s, seglen, now);
-    if (p->flags & MP_FIN) sf_arm(s, SFT_TIME_WAIT, now + MP_SEC(s->st->set.time_wait_s));
+    bool again = (p->flags & MP_FIN) && mp_expand32(s->v.rcv_nxt, p->seq + seglen - s->v.irs) == s->v.rcv_nxt; /* and not made up */
+    if (again) sf_arm(s, SFT_TIME_WAIT, now + sf_time_wait(s->st));
 }

@@ -189,15 +189,36 @@ TEST(data_fins_that_lie)
 {
     struct lab l = { 0 };
     lab_client(&l);
-    struct mp_opts o = lab_map(&l, 1ull << 40, 0, 0, true); /* a stream's end far away: it is simply not there yet */
+    struct mp_opts o = lab_map(&l, 200, 0, 0, true); /* where the stream may end: it is simply not there yet */
     lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = o });
     lab_data(&l, P0, 1, 1, 0, 100);
     o = lab_map(&l, 100, 0, 0, true); /* another end: the first one stands */
     lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 101, .ack = 1, .o = o });
+    CHECK(!mpc_eof(l.c));
     lab_data(&l, P0, 101, 1, 100, 100);
     CHECK_EQ(lab_read(&l), 200);
-    CHECK(!mpc_eof(l.c));
+    CHECK(mpc_eof(l.c));
     alive(&l);
+}
+
+TEST(a_data_fin_beyond_the_window_is_no_end) /* as a FIN there is none: else one bare ACK would take the stream's end away */
+{
+    for (int with_data = 0; with_data < 2; with_data++) {
+        struct lab l = { 0 };
+        lab_client(&l);
+        static const uint64_t far[] = { 1ull << 26, 1ull << 40, 1ull << 62, UINT64_MAX - 100 };
+        uint32_t seq = 1;
+        for (unsigned i = 0; i < sizeof far / sizeof *far; i++, seq += 10 * (uint32_t)with_data) {
+            struct mp_opts o = with_data ? lab_map(&l, far[i], seq, 10, true) : lab_map(&l, far[i], 0, 0, true);
+            lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = seq, .ack = 1, .len = 10 * (uint32_t)with_data, .off = far[i], .o = o });
+        }
+        lab_expect_counter(&l, data_fin_in, 0);
+        lab_data(&l, P0, seq, 1, 0, 100);
+        lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = seq + 100, .ack = 1, .o = lab_map(&l, 100, 0, 0, true) });
+        CHECK_EQ(lab_read(&l), 100);
+        CHECK(mpc_eof(l.c));
+        alive(&l);
+    }
 }
 
 TEST(data_behind_the_data_fin_is_not_delivered)

@@ -139,6 +139,19 @@ TEST(time_wait_answers_a_repeated_fin_and_ends)
     lab_end(&l);
 }
 
+TEST(time_wait_is_prolonged_by_the_peers_own_fin_alone) /* RFC 9293 3.10.7.4: not by one that somebody made up */
+{
+    struct lab l = { .plain = true };
+    client_leaves(&l);
+    fin(&l, 1, 2);
+    lab_wait(&l, MP_SEC(50));
+    for (uint32_t at = 50; at < 0x80000000; at += 0x10000000) fin(&l, at, 2);
+    lab_forget(&l);
+    lab_wait(&l, MP_SEC(11));
+    CHECK_EQ(mp_stack_live(l.st), 0);
+    lab_end(&l);
+}
+
 TEST(time_wait_does_not_answer_an_ack) /* both may be in it, and would go on for a minute */
 {
     struct lab l = { .plain = true };
