@@ -45,15 +45,18 @@ void out_finish(struct sf *s, struct mp_pkt *out, struct mp_opts *o, mp_time now
     }
 }
 
-static void push_sack(struct sf *s, struct mp_opts *o, mp_ssn l, mp_ssn r, uint32_t room)
+/* false: there is no room, nor for any other. */
+static bool push_sack(struct sf *s, struct mp_opts *o, mp_ssn l, mp_ssn r, uint32_t room)
 {
-    if (o->nsack == MP_MAX_SACK) return;
+    if (o->nsack == MP_MAX_SACK) return false;
     uint32_t left = s->v.irs + (uint32_t)l, right = s->v.irs + (uint32_t)r;
     for (int i = s->v.dsack; i < o->nsack; i++) /* the D-SACK lies within one of them: RFC 2883 4 */
-        if (o->sack[i].left == left) return;
+        if (o->sack[i].left == left) return true;
     o->sack[o->nsack].left = left;
     o->sack[o->nsack++].right = right;
-    if (mp_opts_len(o) > room) o->nsack--;
+    if (mp_opts_len(o) <= room) return true;
+    o->nsack--;
+    return false;
 }
 
 /* RFC 2018 4: the most recent first; RFC 2883: a duplicate before all. Filled into `room` bytes of options. */
@@ -67,10 +70,7 @@ void out_sack(struct sf *s, struct mp_opts *o, uint32_t room)
     for (int i = 0; i < 3; i++)
         if (s->v.sack_recent[i] > s->v.rcv_nxt && mp_rangemap_run(&s->ooo, s->v.sack_recent[i], &l, &r)) push_sack(s, o, l, r, room);
     mp_ssn at = s->v.rcv_nxt;
-    while (o->nsack < MP_MAX_SACK && mp_rangemap_run(&s->ooo, at, &l, &r)) {
-        push_sack(s, o, l, r, room);
-        at = r;
-    }
+    while (mp_rangemap_run(&s->ooo, at, &l, &r) && push_sack(s, o, l, r, room)) at = r;
 }
 
 void out_data_ack(struct mpc *c, struct mp_opts *o)
