@@ -57,7 +57,7 @@ def test_the_table_has_a_line_for_each_path(busy):
     assert rows[0].split()[:4] == ["PROGRAM", "LOCAL", "REMOTE", "STATE"]
     assert rows[1].startswith("curl/") and " MPTCP " in rows[1]
     assert [row.split()[0] for row in rows[2:4]] == ["eth0", "eth1"] or [row.split()[0] for row in rows[2:4]] == ["eth1", "eth0"]
-    assert "1 engine, 1 connection: 1 multipath" in rows[-1]
+    assert re.search(r"^1 engine, 1 connection: 1 multipath, 0 plain TCP; \S+ bit/s in", rows[-1])
     assert stat(net.client, "nobody", check=False).returncode == 1
     assert "curl/" in stat(net.client, "curl", ":8000", "eth1").stdout
     net.client.stop(run.process)
@@ -80,6 +80,23 @@ def test_both_ends_under_the_shim(busy):
     (conn,) = told["connections"]
     assert conn["server"] and conn["tx_rate"] > 100_000
     assert sum(s["tx_share"] for s in conn["subflows"]) == pytest.approx(1)
+    net.client.stop(run.process)
+
+
+def test_what_was_not_measured_is_no_zero(busy):
+    net, run = busy()
+    rows = stat(net.client, "--interval=0").stdout.splitlines()
+    assert [row.split()[4:6] for row in rows[1:4]] == [["-", "-"]] * 3 and "bit/s" not in rows[-1]
+    (told,) = snapshot(net.client, "--interval=0")
+    assert "rx_rate" not in told["connections"][0] and told["connections"][0]["subflows"][0]["rx_share"] > 0
+    net.client.stop(run.process)
+
+
+def test_words_that_nothing_matches_are_said_to_match_nothing(busy):
+    net, run = busy()
+    none = stat(net.client, "nosuch", check=False)
+    assert none.returncode == 1 and none.stdout.startswith("none of these; in all: 1 engine, 1 connection")
+    assert stat(net.client, "curl", "eth1").returncode == 0
     net.client.stop(run.process)
 
 

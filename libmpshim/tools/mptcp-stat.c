@@ -29,7 +29,7 @@ static void usage(FILE *to)
           "RX/s and TX/s: bytes a second of the program, or of a subflow. RTT, LOSS (bytes sent again of those sent) and WINDOW\n"
           "(bytes; a connection's: what the peer still takes; a subflow's: congestion window) are of the sending direction.\n"
           "RX% and TX%: a subflow's share; TX% is the scheduler's choice, RX% the peer's.\n"
-          "Exit status: 0; 1: nothing is carried now (--counters: no engine runs); 2: wrong usage.\n", to);
+          "Exit status: 0; 1: nothing is carried now (--counters: no engine runs; --json: never); 2: wrong usage.\n", to);
 }
 
 void stat_pause(double seconds)
@@ -99,7 +99,7 @@ static bool print_table(json_t *engines, const char *const *want)
     struct lines l = {.out = stdout, .want = want};
     stat_table(engines, &l);
     stat_sum(engines, sum, sizeof sum);
-    printf("%s%s\n", l.n ? "\n" : "", sum);
+    printf("%s%s\n", l.n ? "\n" : *want ? "none of these; in all: " : "", sum);
     return l.n > 0;
 }
 

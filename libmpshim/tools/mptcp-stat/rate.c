@@ -29,7 +29,7 @@ static void set(json_t *o, const char *key, double v) { json_object_set_new(o, k
 static double rate(const json_t *now, const json_t *old, const char *key, double seconds)
 {
     double d = stat_num(now, key) - (old ? stat_num(old, key) : 0);
-    return seconds > 0 && d > 0 ? d / seconds : 0;
+    return d > 0 ? d / seconds : 0;
 }
 
 static void shares(json_t *subflows, const char *rate_key, const char *bytes_key, const char *share_key)
@@ -44,17 +44,23 @@ static void shares(json_t *subflows, const char *rate_key, const char *bytes_key
 
 /* Subflows tell bytes on the wire; the connection's rate is what its program wrote and read. A subflow that was not there
  * before counts from its beginning: it is no older than the last snapshot. */
-static void connection(json_t *c, const json_t *old, double seconds)
+static void rates(json_t *c, const json_t *old, double seconds)
 {
     size_t i;
-    json_t *s, *subflows = json_object_get(c, "subflows");
+    json_t *s;
     set(c, "tx_rate", rate(c, old, "bytes_acked", seconds));
     set(c, "rx_rate", rate(c, old, "bytes_read", seconds));
-    json_array_foreach(subflows, i, s) {
+    json_array_foreach(json_object_get(c, "subflows"), i, s) {
         const json_t *was = old ? same_ends(json_object_get(old, "subflows"), s) : NULL;
         set(s, "tx_rate", rate(s, was, "bytes_acked", seconds));
         set(s, "rx_rate", rate(s, was, "bytes_received", seconds));
     }
+}
+
+static void connection(json_t *c, const json_t *old, double seconds)
+{
+    json_t *subflows = json_object_get(c, "subflows");
+    if (seconds > 0) rates(c, old, seconds);
     shares(subflows, "tx_rate", "bytes_acked", "tx_share");
     shares(subflows, "rx_rate", "bytes_received", "rx_share");
 }

@@ -17,7 +17,7 @@ struct found { int engines, refused; }; /* refused: other users' engines, which 
 json_t *stat_take(struct found *f);     /* array of engines; owned by the caller */
 
 /* ---- rate.c: adds "tx_rate" and "rx_rate", bytes per second, to connections and subflows, and "tx_share" and "rx_share"
- * (0..1) to subflows: of the rate where something moved, else of all that the connection ever carried. old: NULL: no rates */
+ * (0..1) to subflows: of the rate where something moved, else of all that the connection ever carried. old: NULL: no rates are added */
 void stat_rates(json_t *now, const json_t *old, double seconds);
 
 /* ---- table.c ---- */

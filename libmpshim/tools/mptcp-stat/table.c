@@ -16,6 +16,12 @@ static const char *amount(double v, char buf[16])
     return buf;
 }
 
+/* A rate that was measured, or "-". */
+static const char *rate(const json_t *o, const char *key, char buf[16])
+{
+    return json_object_get(o, key) ? amount(stat_num(o, key), buf) : "-";
+}
+
 static void put(struct lines *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static void put(struct lines *l, const char *fmt, ...)
 {
@@ -52,8 +58,7 @@ static void connection(struct lines *l, const json_t *c)
     char who[64], rx[16], tx[16], wnd[16];
     const char *state = state_of(c), *on = !l->color ? "" : !strcmp(state, "TCP") ? "\033[33m" : "\033[32m";
     snprintf(who, sizeof who, "%s/%d", stat_str(c, "program"), (int)stat_num(c, "pid"));
-    put(l, ROW, on, who, stat_str(c, "local"), stat_str(c, "remote"), state, l->color ? "\033[0m" : "", amount(stat_num(c, "rx_rate"), rx),
-        amount(stat_num(c, "tx_rate"), tx), "", amount(stat_num(c, "snd_wnd"), wnd), "", "", "");
+    put(l, ROW, on, who, stat_str(c, "local"), stat_str(c, "remote"), state, l->color ? "\033[0m" : "", rate(c, "rx_rate", rx), rate(c, "tx_rate", tx), "", amount(stat_num(c, "snd_wnd"), wnd), "", "", "");
 }
 
 static const char *percent(double v, char buf[16])
@@ -75,8 +80,7 @@ static void subflow(struct lines *l, const json_t *s)
     double sent = stat_num(s, "bytes_sent");
     snprintf(name, sizeof name, "  %.16s%s%s", stat_str(s, "interface"), stat_is(s, "backup") ? " backup" : "", stat_is(s, "stale") ? " stalled" : "");
     snprintf(state, sizeof state, "%s", stat_str(s, "state"));
-    put(l, ROW, "", name, stat_str(s, "local"), stat_str(s, "remote"), state, "", amount(stat_num(s, "rx_rate"), rx),
-        amount(stat_num(s, "tx_rate"), tx), rtt(s, ms), amount(stat_num(s, "cwnd"), wnd),
+    put(l, ROW, "", name, stat_str(s, "local"), stat_str(s, "remote"), state, "", rate(s, "rx_rate", rx), rate(s, "tx_rate", tx), rtt(s, ms), amount(stat_num(s, "cwnd"), wnd),
         percent(sent > 0 ? stat_num(s, "bytes_retrans") / sent : 0, loss), percent(stat_num(s, "rx_share"), rxs), percent(stat_num(s, "tx_share"), txs));
 }
 
@@ -165,6 +169,7 @@ void stat_sum(json_t *engines, char *buf, size_t n)
     size_t i, j;
     json_t *e, *c;
     int conns = 0, multipath = 0, plain = 0;
+    bool measured = false;
     double rx = 0, tx = 0;
     char a[16], b[16];
     json_array_foreach(engines, i, e) {
@@ -173,9 +178,11 @@ void stat_sum(json_t *engines, char *buf, size_t n)
             multipath += stat_is(c, "multipath");
             plain += !strcmp(state_of(c), "TCP");
             rx += stat_num(c, "rx_rate"), tx += stat_num(c, "tx_rate");
+            measured |= json_object_get(c, "rx_rate") != NULL;
         }
     }
-    snprintf(buf, n, "%zu engine%s, %d connection%s: %d multipath, %d plain TCP; %s bit/s in, %s bit/s out", json_array_size(engines),
-             json_array_size(engines) == 1 ? "" : "s", conns, conns == 1 ? "" : "s", multipath, plain, amount(rx * 8, a), amount(tx * 8, b));
+    int used = snprintf(buf, n, "%zu engine%s, %d connection%s: %d multipath, %d plain TCP", json_array_size(engines),
+                        json_array_size(engines) == 1 ? "" : "s", conns, conns == 1 ? "" : "s", multipath, plain);
+    if (measured) snprintf(buf + used, n - (size_t)used, "; %s bit/s in, %s bit/s out", amount(rx * 8, a), amount(tx * 8, b));
     add_kernel(engines, buf, n);
 }
