@@ -131,6 +131,7 @@ struct mpc {
         int mp_fail_more;              /* or on so many more ACKs, as its mappings do not come through */
         bool peer_failed;              /* it has sent MP_FAIL or an infinite mapping */
         bool acks_go_on;               /* plain, and the peer not surely so: ACKs bear DATA_ACKs until its infinite mapping */
+        bool ack_its_end;              /* the next one acknowledges a DATA_FIN that may have come */
         bool closing;                  /* subflow FINs are on their way */
         uint64_t rcvbuf, sndbuf;       /* limits, bytes */
         uint64_t rcv_space;            /* the window offered now, <= rcvbuf: conn_window.c */
@@ -215,6 +216,7 @@ void conn_dsn_out(const struct mpc *c, struct mp_opts *o);
 
 /* ---- conn_fallback.c ---- */
 enum fb_action conn_fallback(struct mpc *c, struct sf *s, enum fb_event e, enum mp_plain_why why, mp_time now);
+bool conn_untold(const struct mpc *c);
 
 /* ---- conn_close.c ---- */
 bool conn_finished(const struct mpc *c);

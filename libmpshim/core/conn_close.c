@@ -24,7 +24,7 @@ void conn_fail(struct mpc *c, int err, mp_time now)
     if (!c->v.err) c->v.err = err;
     for (struct sf *s = c->sfs; s; s = s->next) {
         if (s->v.dead || s->v.state == SF_TIME_WAIT) continue;
-        bool fast = conn_mp(c) && s->v.fully && err != ECONNRESET;
+        bool fast = (conn_mp(c) || conn_untold(c)) && s->v.fully && err != ECONNRESET;
         sf_abort(s, MP_RST_UNSPECIFIED, false, now);
         if (fast && s->v.reset_pending) s->v.reset_fastclose = true;
     }

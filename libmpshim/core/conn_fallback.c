@@ -23,6 +23,9 @@ static void go_plain(struct mpc *c, struct sf *s, enum mp_plain_why why)
     conn_plain_ack(c, s, c->st->now); /* what the subflow acknowledged counts from here on */
 }
 
+/* We are plain TCP, and have had no data for the infinite mapping that makes the peer so: it may wait for DATA_FINs. */
+bool conn_untold(const struct mpc *c) { return c->v.acks_go_on && c->v.infinite_pending; }
+
 /* What came over s and what the stream has got of it are the same bytes. (In the middle of a segment they are not yet.) */
 static bool received_all(const struct mpc *c, const struct sf *s)
 {

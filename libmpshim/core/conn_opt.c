@@ -106,12 +106,23 @@ static void peer_fallback(struct mpc *c, const struct mp_opts *o)
     c->v.acks_go_on &= !infinite;
 }
 
+/* Our FIN is acknowledged, and something without data came and says nothing new: perhaps it was the peer's DATA_FIN, whose option
+ * died. When that is acknowledged its FIN follows, which is the end; a DATA_ACK of what was not sent is passed over (RFC 8684 3.3.2). */
+static void bare_ack_of_untold(struct mpc *c, struct sf *s, const struct mp_pkt *p, const struct mp_opts *o)
+{
+    if (!conn_untold(c) || !s->v.fin_acked || s->v.acked_new || o->mp || p->data.len || p->flags & MP_FIN) return;
+    c->v.ack_its_end = s->v.ack_now = true;
+}
+
 bool conn_options_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now)
 {
     peer_fallback(c, o);
     c->v.mp_fail_pending |= !conn_mp(c) && deaf(c, o);
     if (!conn_mp(c) && o->mp) c->v.mp_fail_more = 0; /* its options come through: they tell whether it has heard */
-    if (!conn_mp(c)) return true;
+    if (!conn_mp(c)) {
+        bare_ack_of_untold(c, s, p, o);
+        return true;
+    }
     int bare = s->v.bare_acks;
     if (stripped(c, s, p, o, now) && !conn_join_open(c)) {
         conn_fallback(c, s, FB_ACK_WITHOUT_DSS, MP_WHY_NO_OPTION_ACK, now);

@@ -90,16 +90,9 @@ static void add_join_ack(const struct sf *s, struct mp_opts *o)
     memcpy(o->join.hmac, h, 20);
 }
 
-/* RFC 8684 3.3.3: a bare DATA_FIN has SSN 0 and length 1. */
 static void take_data_fin(struct sf *s, struct mp_opts *o)
 {
-    const struct mpc *c = s->c;
-    o->dss.has_map = o->dss.dsn64 = o->dss.data_fin = true;
-    o->dss.dsn = c->v.snd_end;
-    o->dss.len = 1;
-    o->dss.has_csum = c->v.csum;
-    o->mp |= MP_OPT_HAS(MP_DSS);
-    if (c->v.csum) o->dss.csum = mp_dss_csum(0, c->v.snd_end + c->v.tx_off, 0, 1);
+    out_data_fin(s->c, o);
     s->v.data_fin_now = false;
 }
 

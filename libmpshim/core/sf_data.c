@@ -106,6 +106,10 @@ static void emit_seg(struct sf *s, struct mp_pkt *out, struct sf_seg *g, bool fr
         else if (g->len && (c->v.infinite_pending || g->infinite))
             add_infinite(c, &o, g);
     }
+    if (g->fin && conn_untold(c)) {
+        out_data_ack(c, &o);
+        out_data_fin(c, &o);
+    }
     uint32_t full = (uint32_t)mp_min(g->len, mss), hdr = s->v.local.ip.family == 4 ? 40 : 60;
     out_sack(s, &o, s->v.mtu > full + hdr ? s->v.mtu - full - hdr : 0);
     out->gso_size = g->len > mss ? (uint16_t)mss : 0;

@@ -79,8 +79,20 @@ void out_data_ack(struct mpc *c, struct mp_opts *o)
     o->mp |= MP_OPT_HAS(MP_DSS);
     o->dss.has_ack = true;
     o->dss.ack64 = c->v.ack64;
-    o->dss.data_ack = c->v.rcv_nxt;
+    o->dss.data_ack = c->v.rcv_nxt + c->v.ack_its_end;
+    c->v.ack_its_end = false;
     if (!o->dss.ack64) o->dss.data_ack &= 0xffffffffu;
+}
+
+/* RFC 8684 3.3.3: a bare DATA_FIN has SSN 0 and length 1. */
+void out_data_fin(const struct mpc *c, struct mp_opts *o)
+{
+    o->mp |= MP_OPT_HAS(MP_DSS);
+    o->dss.has_map = o->dss.dsn64 = o->dss.data_fin = true;
+    o->dss.dsn = c->v.snd_end;
+    o->dss.len = 1;
+    o->dss.has_csum = c->v.csum;
+    if (c->v.csum) o->dss.csum = mp_dss_csum(0, c->v.snd_end + c->v.tx_off, 0, 1);
 }
 
 /* ---- SYN ---- */
@@ -193,21 +205,19 @@ static bool emit_rst(struct sf *s, struct mp_pkt *out, mp_time now)
     bool by_ack = !c->v.version && s->v.reset_fastclose && conn_mp(c);
     out_begin(s, out, s->v.snd_nxt, by_ack ? MP_ACK : never_answered ? MP_RST : MP_RST | MP_ACK);
     if (s->v.reset_sent) out->seq = s->v.reset_seq;
-    if (conn_mp(c)) {
-        if (s->v.reset_fastclose) {
-            o.mp |= MP_OPT_HAS(MP_FASTCLOSE);
-            o.fastclose_key = c->v.key_remote;
-            st_count(s->st, MP_E_fastclose_out, 1, c);
-        } else {
-            if (c->v.version) o.mp |= MP_OPT_HAS(MP_TCPRST);
-            o.tcprst.reason = s->v.reset_reason;
-            o.tcprst.transient = s->v.reset_transient;
-            if (c->v.mp_fail_pending && s->v.reset_reason == MP_RST_MIDDLEBOX) {
-                o.mp |= MP_OPT_HAS(MP_FAIL);
-                o.fail_dsn = c->v.mp_fail_dsn;
-                c->v.mp_fail_pending = false;
-                st_count(s->st, MP_E_fail_out, 1, c);
-            }
+    if (s->v.reset_fastclose) {
+        o.mp |= MP_OPT_HAS(MP_FASTCLOSE);
+        o.fastclose_key = c->v.key_remote;
+        st_count(s->st, MP_E_fastclose_out, 1, c);
+    } else if (conn_mp(c)) {
+        if (c->v.version) o.mp |= MP_OPT_HAS(MP_TCPRST);
+        o.tcprst.reason = s->v.reset_reason;
+        o.tcprst.transient = s->v.reset_transient;
+        if (c->v.mp_fail_pending && s->v.reset_reason == MP_RST_MIDDLEBOX) {
+            o.mp |= MP_OPT_HAS(MP_FAIL);
+            o.fail_dsn = c->v.mp_fail_dsn;
+            c->v.mp_fail_pending = false;
+            st_count(s->st, MP_E_fail_out, 1, c);
         }
     }
     out_finish(s, out, &o, now);

@@ -13,6 +13,7 @@ enum { MSS_ROOM = 28 };
 void out_begin(struct sf *s, struct mp_pkt *out, mp_ssn ssn, uint8_t flags);
 void out_timestamps(struct sf *s, struct mp_opts *o, mp_time now);
 void out_data_ack(struct mpc *c, struct mp_opts *o);
+void out_data_fin(const struct mpc *c, struct mp_opts *o);
 void out_sack(struct sf *s, struct mp_opts *o, uint32_t room); /* as many blocks as `room` bytes of options hold */
 void out_finish(struct sf *s, struct mp_pkt *out, struct mp_opts *o, mp_time now);
 

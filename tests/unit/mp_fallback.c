@@ -208,6 +208,63 @@ TEST(data_acks_go_on_until_the_peers_infinite_mapping)
     lab_end(&l);
 }
 
+/* A client that has fallen back and told so, with nothing more to send: no infinite mapping makes the server plain TCP, too. */
+static void untold(struct lab *l)
+{
+    lab_client_unconfirmed(l);
+    lab_send(l, &l->p[0], (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100 });
+    CHECK_EQ(lab_read(l), 100);
+    lab_forget(l);
+}
+
+/* Linux, which waits for a DATA_FIN, takes no FIN for the end, and sends none before its own DATA_FIN is acknowledged. */
+TEST(the_end_is_told_on_both_levels_to_a_peer_that_is_perhaps_not_plain)
+{
+    struct lab l = { 0 };
+    untold(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 101, .ack = 1 });
+    lab_expect_nothing(&l); /* our end is not there: nothing is guessed */
+    mpc_shutdown(l.c, l.now);
+    struct got *g = lab_expect(&l, P0, MP_FIN | MP_ACK, 1, 101, 0);
+    CHECK(g->o.dss.has_map && g->o.dss.data_fin && g->o.dss.len == 1 && g->o.dss.ssn == 0);
+    CHECK_EQ(g->o.dss.dsn, l.idsn_engine + 1);
+    lab_ack(&l, P0, 101, 2);
+    lab_expect_nothing(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 101, .ack = 2, .off = 100, .len = 100 });
+    CHECK(acks_data(&l, 200));
+    lab_ack(&l, P0, 201, 2); /* its DATA_FIN, of which the option died */
+    CHECK(acks_data(&l, 201));
+    CHECK(!mpc_eof(l.c));
+    lab_send(&l, P0, (struct seg){ .flags = MP_FIN | MP_ACK, .seq = 201, .ack = 2 });
+    CHECK_EQ(lab_read(&l), 100);
+    CHECK(mpc_eof(l.c));
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(a_reset_is_a_fast_close_for_a_peer_that_is_perhaps_not_plain)
+{
+    struct lab l = { 0 };
+    untold(&l);
+    mpc_abort(l.c, l.now);
+    struct got *g = lab_expect(&l, P0, MP_RST | MP_ACK, 1, 101, 0);
+    lab_expect_options(g, MP_FASTCLOSE);
+    CHECK_EQ(g->o.fastclose_key, LAB_PEER_KEY);
+    lab_end(&l);
+}
+
+TEST(after_an_infinite_mapping_the_end_is_plain_tcps)
+{
+    struct lab l = { 0 };
+    untold(&l);
+    lab_write(&l, 10);
+    CHECK(is_infinite(lab_expect(&l, P0, MP_ACK, 1, 101, 10)));
+    lab_ack(&l, P0, 101, 11);
+    mpc_shutdown(l.c, l.now);
+    lab_expect_no_options(lab_expect(&l, P0, MP_FIN | MP_ACK, 11, 101, 0));
+    lab_end(&l);
+}
+
 TEST(two_ends_that_acknowledge_data_after_a_fallback_do_not_answer_each_other)
 {
     struct lab l = { 0 };
