@@ -288,8 +288,7 @@ LAB static void lab_stack(struct lab *l)
     l->seed = 42;
     l->st = mp_stack_new(&ops, l, &l->set);
     mp_key_derive(LAB_PEER_KEY, &l->token_peer, &l->idsn_peer);
-    struct mp_local m = lab_local(1);
-    mp_stack_local_add(l->st, &m, l->now);
+    lab_local_up(l, 1);
 }
 
 LAB static void lab_end(struct lab *l)
@@ -453,8 +452,7 @@ LAB static struct mp_opts lab_join_ack(const struct lab *l, const struct peer *p
 /* A second subflow of a confirmed client, from the engine's address in subnet n; its far end is p[np - 1]. */
 LAB static struct peer *lab_join(struct lab *l, int subnet)
 {
-    struct mp_local m = lab_local(subnet);
-    mp_stack_local_add(l->st, &m, l->now);
+    lab_local_up(l, subnet);
     lab_pump(l);
     struct peer *p = &l->p[l->np - 1];
     struct got *g = lab_expect(l, p, MP_SYN, 0, 0, 0);

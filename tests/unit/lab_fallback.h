@@ -45,6 +45,17 @@ LAB static int fails_sent(struct lab *l)
     return n;
 }
 
+/* A server has read the first 100 bytes; the checksum of the next 100 is wrong. */
+LAB static void data_then_spoiled_data(struct lab *l)
+{
+    lab_data(l, &l->p[0], 1, 1, 0, 100);
+    lab_forget(l);
+    CHECK_EQ(lab_read(l), 100);
+    struct mp_opts o = lab_map(l, 100, 101, 100, false);
+    o.dss.csum ^= 0x1111;
+    lab_send(l, &l->p[0], (struct seg){ .flags = MP_ACK, .seq = 101, .ack = 1, .off = 100, .len = 100, .o = o });
+}
+
 LAB static struct mp_opts infinite(const struct lab *l, uint64_t off, uint32_t ssn)
 {
     struct mp_opts o = lab_dack(l);

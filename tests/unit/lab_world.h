@@ -98,6 +98,19 @@ LAB static struct mp_local lab_local(int subnet)
     return m;
 }
 
+/* The engine gets this address, or loses it. */
+LAB static void lab_local_up(struct lab *l, int subnet)
+{
+    struct mp_local m = lab_local(subnet);
+    mp_stack_local_add(l->st, &m, l->now);
+}
+
+LAB static void lab_local_down(struct lab *l, int subnet)
+{
+    struct mp_local m = lab_local(subnet);
+    mp_stack_local_del(l->st, subnet, &m.ip, l->now);
+}
+
 /* ---- the world that core/ asks ---- */
 
 LAB static void lab_random(void *arg, void *p, size_t n)

@@ -327,8 +327,7 @@ TEST(a_removed_address_is_tried_when_only_joins_are_left) /* its return could no
     say(&l, (struct mp_opts){ .mp = MP_OPT_HAS(MP_REMOVE_ADDR), .remove_addr = { 1, { 4 } } });
     lab_wait(&l, MP_MS(1500));
     CHECK_EQ(lab_info(&l).nsubflows, 1);
-    struct mp_local two = lab_local(2);
-    mp_stack_local_add(l.st, &two, l.now);
+    lab_local_up(&l, 2);
     lab_pump(&l);
     CHECK(l.q[l.qn - 1].flags & MP_SYN); /* which nobody answers */
     CHECK(!mp_endpoint_eq(&l.q[l.qn - 1].k.dst, &removed));
@@ -345,8 +344,7 @@ TEST(joins_that_do_not_come_up_keep_no_pair_back_when_nothing_else_is_up)
 {
     struct lab l = { 0 };
     struct peer *p = joined_at_address_4(&l);
-    struct mp_local two = lab_local(2);
-    mp_stack_local_add(l.st, &two, l.now);
+    lab_local_up(&l, 2);
     lab_pump(&l);
     lab_forget(&l);
     lab_send(&l, p, (struct seg){ .flags = MP_RST | MP_ACK, .seq = 1, .ack = 1 });

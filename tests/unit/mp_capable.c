@@ -125,16 +125,21 @@ TEST(the_third_ack_is_repeated_when_its_link_is_back) /* the server may have non
     lab_end(&l);
 }
 
+static void first_data_is_taken(struct lab *l)
+{
+    struct got *g = lab_expect(l, &l->p[0], MP_ACK, 1, 101, 0);
+    lab_expect_options(g, MP_DSS);
+    CHECK_EQ(g->o.dss.data_ack, l->idsn_peer + 1 + 100);
+    CHECK_EQ(lab_read(l), 100);
+}
+
 TEST(the_server_takes_the_keys_from_the_third_ack)
 {
     struct lab l = { 0 };
     lab_server(&l);
     CHECK(lab_info(&l).multipath);
     lab_data(&l, P0, 1, 1, 0, 100);
-    struct got *g = lab_expect(&l, P0, MP_ACK, 1, 101, 0);
-    lab_expect_options(g, MP_DSS);
-    CHECK_EQ(g->o.dss.data_ack, l.idsn_peer + 1 + 100);
-    CHECK_EQ(lab_read(&l), 100);
+    first_data_is_taken(&l);
     lab_end(&l);
 }
 
@@ -144,10 +149,7 @@ TEST(the_server_takes_the_keys_from_the_first_data)
     lab_server_syn(&l);
     lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100, .o = lab_capable_data(&l, 100) });
     CHECK(l.events & MP_EV_ACCEPT);
-    struct got *g = lab_expect(&l, P0, MP_ACK, 1, 101, 0);
-    lab_expect_options(g, MP_DSS);
-    CHECK_EQ(g->o.dss.data_ack, l.idsn_peer + 1 + 100);
-    CHECK_EQ(lab_read(&l), 100);
+    first_data_is_taken(&l);
     lab_end(&l);
 }
 
@@ -274,8 +276,7 @@ TEST(the_c_flag_forbids_joins_to_the_initial_address)
 {
     struct lab l = { 0 };
     client_of_a_balancer(&l);
-    struct mp_local m = lab_local(2);
-    mp_stack_local_add(l.st, &m, l.now);
+    lab_local_up(&l, 2);
     lab_expect_nothing(&l);
     lab_end(&l);
 }
@@ -337,8 +338,7 @@ TEST(with_the_c_flag_other_addresses_are_joined) /* RFC 8684 3.1: only the initi
     client_of_a_balancer(&l);
     struct mp_opts a = { .mp = MP_OPT_HAS(MP_ADD_ADDR), .add_addr = { .addr_id = 5, .ip = lab_ep(2, 2, 0).ip } };
     a.add_addr.hmac = mp_add_addr_hmac(LAB_PEER_KEY, l.key_engine, 5, &a.add_addr.ip, 0);
-    struct mp_local m = lab_local(2);
-    mp_stack_local_add(l.st, &m, l.now);
+    lab_local_up(&l, 2);
     lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = a });
     bool join = false;
     for (int i = l.qi; i < l.qn; i++) {

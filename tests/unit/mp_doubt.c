@@ -9,12 +9,7 @@
 static void spoiled(struct lab *l)
 {
     lab_server(l);
-    lab_data(l, &l->p[0], 1, 1, 0, 100);
-    lab_forget(l);
-    CHECK_EQ(lab_read(l), 100);
-    struct mp_opts o = lab_map(l, 100, 101, 100, false);
-    o.dss.csum ^= 0x1111;
-    lab_send(l, &l->p[0], (struct seg){ .flags = MP_ACK, .seq = 101, .ack = 1, .off = 100, .len = 100, .o = o });
+    data_then_spoiled_data(l);
 }
 
 /* Acknowledged on the subflow, not by DATA_ACK: a client joins after one. */

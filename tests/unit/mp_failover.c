@@ -312,8 +312,7 @@ TEST(a_route_that_comes_after_its_link_is_noticed)
 {
     struct lab l = { .no_route = true };
     lab_client(&l);
-    struct mp_local m = lab_local(2);
-    mp_stack_local_add(l.st, &m, l.now);
+    lab_local_up(&l, 2);
     lab_wait(&l, MP_SEC(5));
     lab_expect_nothing(&l);
     l.no_route = false;
@@ -445,8 +444,7 @@ TEST(a_proxy_at_a_servers_door_does_not_end_a_join) /* its ACKs come in no time 
 {
     struct lab l = { 0 };
     lab_server(&l);
-    struct mp_local m = lab_local(2);
-    mp_stack_local_add(l.st, &m, l.now);
+    lab_local_up(&l, 2);
     struct peer *p = lab_syn(&l, 2, 5002, lab_join_syn(&l));
     lab_expect_options(lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0), MP_JOIN);
     lab_wait(&l, LAB_RTT);
@@ -468,8 +466,7 @@ TEST(a_proxy_at_a_servers_door_does_not_end_a_join) /* its ACKs come in no time 
 static struct peer *joined_late(struct lab *l, bool first_seen)
 {
     lab_server(l);
-    struct mp_local m = lab_local(2);
-    mp_stack_local_add(l->st, &m, l->now);
+    lab_local_up(l, 2);
     struct peer *p = lab_syn(l, 2, 5002, lab_join_syn(l));
     lab_expect_options(lab_expect(l, p, MP_SYN | MP_ACK, 0, 1, 0), MP_JOIN);
     lab_wait(l, LAB_RTT);

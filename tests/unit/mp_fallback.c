@@ -654,12 +654,7 @@ TEST(confirmed_bad_checksum_on_the_only_subflow)
     struct lab l = { .csum = true };
     reaches(FB_CONFIRMED, FB_CSUM_BAD_SINGLE);
     lab_server(&l);
-    lab_data(&l, P0, 1, 1, 0, 100);
-    lab_forget(&l);
-    CHECK_EQ(lab_read(&l), 100);
-    struct mp_opts o = lab_map(&l, 100, 101, 100, false);
-    o.dss.csum ^= 0x1111;
-    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 101, .ack = 1, .off = 100, .len = 100, .o = o });
+    data_then_spoiled_data(&l);
     lab_wait(&l, MP_MS(200));
     CHECK_EQ(lab_said(&l, P0, MP_ACK, MP_OPT_HAS(MP_FAIL))->o.fail_dsn, l.idsn_peer + 101);
     lab_expect_counter(&l, fail_out, 1);

@@ -11,8 +11,7 @@ struct flow { uint64_t off; uint32_t seq[2]; }; /* what comes next: of the strea
 static struct flow two_paths(struct lab *l)
 {
     lab_client(l);
-    struct mp_local m = lab_local(2);
-    mp_stack_local_add(l->st, &m, l->now);
+    lab_local_up(l, 2);
     lab_pump(l);
     lab_wait(l, SLOW_RTT);
     lab_synack(l, &l->p[1], lab_join_synack(l, &l->p[1], 0));

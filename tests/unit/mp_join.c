@@ -5,8 +5,7 @@
 
 static struct peer *join_syn(struct lab *l) /* client: the engine's MP_JOIN SYN is out */
 {
-    struct mp_local m = lab_local(2);
-    mp_stack_local_add(l->st, &m, l->now);
+    lab_local_up(l, 2);
     lab_pump(l);
     struct got *g = lab_expect(l, &l->p[1], MP_SYN, 0, 0, 0);
     lab_expect_options(g, MP_JOIN);
@@ -158,8 +157,7 @@ TEST(a_join_is_not_opened_from_both_ends) /* a bare SYN is no answer to one: the
 {
     struct lab l = { 0 };
     lab_client(&l);
-    struct mp_local m = lab_local(2);
-    mp_stack_local_add(l.st, &m, l.now);
+    lab_local_up(&l, 2);
     lab_expect_options(lab_expect(&l, P1, MP_SYN, 0, 0, 0), MP_JOIN);
     lab_send(&l, P1, (struct seg){ .flags = MP_SYN, .seq = 0 });
     lab_expect_nothing(&l);
@@ -187,8 +185,7 @@ TEST(a_server_takes_a_join)
 {
     struct lab l = { 0 };
     lab_server(&l);
-    struct mp_local m = lab_local(2);
-    mp_stack_local_add(l.st, &m, l.now);
+    lab_local_up(&l, 2);
     struct peer *p = lab_syn(&l, 2, 5002, lab_join_syn(&l));
     struct got *g = lab_expect(&l, p, MP_SYN | MP_ACK, 0, 1, 0);
     lab_expect_options(g, MP_JOIN);

@@ -14,8 +14,7 @@ static bool local_is(struct lab *l, const struct peer *p)
 static void two_interfaces(struct lab *l)
 {
     lab_stack(l);
-    struct mp_local m = lab_local(2);
-    mp_stack_local_add(l->st, &m, l->now);
+    lab_local_up(l, 2);
 }
 
 static void both_syns_out(struct lab *l)

@@ -1,5 +1,5 @@
 /* MPC_STRICT: what would fall back to plain TCP (RFC 8684 3.7) ends the connection instead, and says why. */
-#include "lab.h"
+#include "lab_fallback.h"
 
 #include <errno.h>
 
@@ -62,12 +62,7 @@ TEST(a_changed_payload_ends_it_and_is_not_delivered)
     struct lab l = { .csum = true };
     lab_server(&l);
     mpc_setopt(l.c, MPC_STRICT, 1, l.now);
-    lab_data(&l, P0, 1, 1, 0, 100);
-    lab_forget(&l);
-    CHECK_EQ(lab_read(&l), 100);
-    struct mp_opts o = lab_map(&l, 100, 101, 100, false);
-    o.dss.csum ^= 0x1111;
-    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 101, .ack = 1, .off = 100, .len = 100, .o = o });
+    data_then_spoiled_data(&l);
     CHECK_EQ(lab_read(&l), 0);
     lab_wait(&l, MP_MS(200)); /* no other path comes */
     CHECK_EQ(lab_read(&l), 0);

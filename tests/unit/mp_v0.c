@@ -172,8 +172,7 @@ TEST(a_v1_server_that_answers_v0_with_v1_is_plain_tcp)
 
 static struct got *joined_syn(struct lab *l, struct peer **p) /* the peer joins; the engine's SYN/ACK */
 {
-    struct mp_local m = lab_local(2);
-    mp_stack_local_add(l->st, &m, l->now);
+    lab_local_up(l, 2);
     lab_forget(l); /* ADD_ADDR */
     *p = lab_syn(l, 2, 6001, lab_join_syn(l));
     struct got *g = lab_expect(l, *p, MP_SYN | MP_ACK, 0, 1, 0);
@@ -244,8 +243,7 @@ TEST(a_v0_address_of_the_peer_is_joined_and_not_echoed)
     struct lab l = { 0 };
     client(&l);
     lab_ack_mp(&l, P0, 1, 1, 0);
-    struct mp_local m = lab_local(2);
-    mp_stack_local_add(l.st, &m, l.now);
+    lab_local_up(&l, 2);
     lab_forget(&l);
     struct mp_opts o = lab_dack(&l);
     o.mp |= MP_OPT_HAS(MP_ADD_ADDR);

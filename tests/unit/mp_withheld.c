@@ -143,8 +143,7 @@ TEST(a_join_under_way_is_given_up)
 {
     struct lab l = { 0 };
     lab_client(&l);
-    struct mp_local m = lab_local(2);
-    mp_stack_local_add(l.st, &m, l.now);
+    lab_local_up(&l, 2);
     lab_expect(&l, P1, MP_SYN, 0, 0, 0);
     route_elsewhere(&l, 2);
     lab_wait(&l, MP_SEC(10));

@@ -177,19 +177,27 @@ TEST(reports_of_duplicates_widen_the_reordering_window) /* RFC 8985 6.2 step 4 *
     lab_end(&l);
 }
 
+/* Of three segments from s on two are acknowledged; a probe goes out for the last one, and is acknowledged. */
+static uint32_t last_one_probed(struct lab *l, uint64_t *cwnd)
+{
+    uint32_t s = grown(l);
+    lab_write(l, 3000);
+    lab_forget(l);
+    *cwnd = lab_sf(l, 0).cwnd;
+    lab_wait(l, LAB_RTT);
+    lab_ack(l, &l->p[0], 1, s + 2000);
+    lab_wait(l, MP_SEC(1) / 4);
+    sent(l, s + 2000, 1);
+    lab_expect_counter(l, tlp, 1);
+    lab_ack(l, &l->p[0], 1, s + 3000);
+    return s;
+}
+
 TEST(a_loss_that_the_probe_mended_counts) /* RFC 8985 7.4 */
 {
     struct lab l = { .plain = true };
-    uint32_t s = grown(&l);
-    lab_write(&l, 3000);
-    lab_forget(&l);
-    uint64_t cwnd = lab_sf(&l, 0).cwnd;
-    lab_wait(&l, LAB_RTT);
-    lab_ack(&l, P0, 1, s + 2000); /* the last one is lost */
-    lab_wait(&l, MP_SEC(1) / 4);
-    sent(&l, s + 2000, 1);
-    lab_expect_counter(&l, tlp, 1);
-    lab_ack(&l, P0, 1, s + 3000);
+    uint64_t cwnd;
+    uint32_t s = last_one_probed(&l, &cwnd);
     CHECK_EQ(lab_sf(&l, 0).cwnd >= cwnd, true); /* a D-SACK may follow */
     lab_write(&l, 1000);
     lab_forget(&l);
@@ -203,15 +211,8 @@ TEST(a_loss_that_the_probe_mended_counts) /* RFC 8985 7.4 */
 TEST(a_probe_that_was_one_too_many_costs_nothing) /* RFC 8985 7.4.2 */
 {
     struct lab l = { .plain = true };
-    uint32_t s = grown(&l);
-    lab_write(&l, 3000);
-    lab_forget(&l);
-    uint64_t cwnd = lab_sf(&l, 0).cwnd;
-    lab_wait(&l, LAB_RTT);
-    lab_ack(&l, P0, 1, s + 2000);
-    lab_wait(&l, MP_SEC(1) / 4);
-    sent(&l, s + 2000, 1);
-    lab_ack(&l, P0, 1, s + 3000);
+    uint64_t cwnd;
+    uint32_t s = last_one_probed(&l, &cwnd);
     dsack(&l, s + 3000, s + 2000, s + 3000);
     lab_write(&l, 1000);
     lab_forget(&l);

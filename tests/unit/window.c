@@ -432,8 +432,7 @@ TEST(a_path_whose_peer_did_not_read_is_used_beside_a_new_one) /* it was taken fo
     struct lab l = { 0 };
     lab_client(&l);
     shut_window(&l, 60);
-    struct mp_local m = lab_local(2);
-    mp_stack_local_add(l.st, &m, l.now);
+    lab_local_up(&l, 2);
     lab_expect(&l, P1, MP_SYN, 0, 0, 0);
     P1->wnd = 0;
     lab_synack(&l, P1, lab_join_synack(&l, P1, 0));
