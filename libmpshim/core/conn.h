@@ -141,13 +141,17 @@ struct mpc {
         mp_time rx_mark_at;
         double rx_rate;                /* bytes per ns, the recent maximum */
         struct {                       /* a slow path that holds the stream up: hol.c */
-            int state, spans, score;
+            int state, spans;
+            double idling;             /* part of the time that the fast path idled lately */
             int path;                  /* the subflow's id, once asked for */
             mp_dur rtt;                /* its least */
+            mp_dsn from;               /* the window's edge when the paths first were so uneven */
             bool waiting; mp_time last;/* behind a hole: what came over another path than that one; when */
             uint64_t bytes; mp_dur idle; mp_time at; /* in the present span, which began at */
-            double before, after;      /* bytes per ns */
+            double before, after, best;/* bytes per ns: lately, before and after it was asked; the most in a span, fading slowly */
+            uint64_t over, all;        /* bytes over that path, over all of them, since it was asked */
             mp_time told; mp_dur every;/* MP_PRIO went out last; so long a backup between two moments of use */
+            int unseen; bool fits;     /* spans until the last change shows; that was found which nearly holds the stream up */
         } hol;
         uint32_t max_seg;              /* TCP_MAXSEG: bytes of options and payload, offered and used at most; 0: the path's */
         uint8_t tos, ttl;              /* of our packets; ttl 0: the host's default */
