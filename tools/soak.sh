@@ -18,6 +18,7 @@ runs: 0
 packets: 0
 longest time without progress in a working network: 0.0 s
 violations: 0
+excused: 0
 
 ## Violations
 
@@ -33,17 +34,18 @@ while [ "$next" -le $end ]; do
     MPSHIM_SIM_SEEDS=$next..$to nice -n "${NICE:-19}" "$program" > "$log" 2>&1 || status=1
     tail -n 1 "$log"
     grep '^seed ' "$log"
-    # sim_property: seeds A..B, N with several subflows, N packets, longest stall N s, N failed
-    # shellcheck disable=SC2046 # three words
-    set -- $(sed -n 's/^sim_property: .* subflows, \([0-9]*\) packets, longest stall \([0-9.]*\) s, \([0-9]*\) failed/\1 \2 \3/p' "$log")
-    [ $# = 3 ] || { echo "seeds $next..$to: the program ended before its time" >&2; cat "$log" >&2; exit 1; }
+    # sim_property: seeds A..B, N with several subflows, N packets, N excused, longest stall N s, N failed
+    # shellcheck disable=SC2046 # four words
+    set -- $(sed -n 's/^sim_property: .* subflows, \([0-9]*\) packets, \([0-9]*\) excused, longest stall \([0-9.]*\) s, \([0-9]*\) failed/\1 \3 \4 \2/p' "$log")
+    [ $# = 4 ] || { echo "seeds $next..$to: the program ended before its time" >&2; cat "$log" >&2; exit 1; }
     [ $to -le "$last" ] || last=$to
-    awk -v last="$last" -v ran=$((to - next + 1)) -v packets="$1" -v stall="$2" -v failed="$3" '
+    awk -v last="$last" -v ran=$((to - next + 1)) -v packets="$1" -v stall="$2" -v failed="$3" -v excused="$4" '
         /^seeds: / { $NF = last }
         /^runs: / { $0 = "runs: " $2 + ran }
         /^packets: / { $0 = "packets: " sprintf("%.0f", $2 + packets) }
         /^longest time/ { t = $(NF - 1); if (stall + 0 > t + 0) t = stall; sub(/[0-9.]+ s$/, sprintf("%.1f s", t)) }
         /^violations: / { $0 = "violations: " $2 + failed }
+        /^excused: / { $0 = "excused: " $2 + excused }
         { print }' $doc > "$doc.new" && mv "$doc.new" $doc
     grep '^seed ' "$log" | sed 's/^/- /' >> $doc
     next=$((to + 1))

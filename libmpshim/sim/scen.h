@@ -92,6 +92,7 @@ struct sim_scen {
     mp_time back_at;        /* path back_path carries at least 30 KB down or up in the back_within after this time (multiples of 50 ms) */
     mp_dur back_within;
     int back_path;
+    bool options_may_die;   /* on every path: no way may be left to go on; see sim_scen_run_random */
     bool may_change;        /* payload of plain TCP may differ (a middlebox changes it) */
     bool must_change;       /* ... and it does */
     uint32_t may_remove;    /* so many bytes may be taken out of a plain TCP stream, at once (SIM_BOX_ALG_SHRINK) */
@@ -100,6 +101,7 @@ struct sim_scen {
 
 struct sim_result {
     bool ok;
+    bool excused;            /* only because connections might fail; failure and failed_at say what happened first */
     char failure[320];
     mp_dur failed_at;
     mp_dur took;             /* until the last connection was done */
@@ -134,6 +136,9 @@ const struct sim_scen *sim_table_find(const char *name);
 
 /* A random scenario: the seed decides everything. */
 struct sim_scen sim_scen_random(uint64_t seed);
+/* Runs it. If it fails where options may die on every path, and the server has answered a join, so that RFC 8684 3.7 may forbid
+ * both ends to fall back, it runs once more, and *sc lets connections fail then: never with a wrong byte, nor for ever. */
+bool sim_scen_run_random(struct sim_scen *sc, uint64_t seed, FILE *trace, const char *pcap, struct sim_result *r);
 void sim_scen_print(const struct sim_scen *sc, FILE *f); /* for people */
 
 #endif

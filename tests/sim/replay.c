@@ -85,6 +85,19 @@ TEST(paths_keep_their_order)
     save_load(sc, 1, at, 1);
 }
 
+/* Of connections for which options die late, those that have a way on. */
+TEST(nothing_is_excused_that_has_a_way_on)
+{
+    static const uint64_t seeds[] = {480382, 533360, 589223};
+    for (int i = 0; i < 3; i++) {
+        struct sim_scen sc = sim_scen_random(seeds[i]);
+        struct sim_result r;
+        CHECK(sc.options_may_die);
+        CHECK(sim_scen_run_random(&sc, seeds[i], NULL, NULL, &r));
+        CHECK(!r.excused);
+    }
+}
+
 TEST(other_seeds_give_other_runs)
 {
     const struct sim_scen *sc = sim_table_find("loss-1-percent-lia");

@@ -63,7 +63,9 @@ static bool run_one(const struct sim_scen *named, const struct options *o)
     sc->only_touched = o->touch;
     printf("seed %llu\n", (unsigned long long)o->seed);
     sim_scen_print(sc, stdout);
-    sim_scen_run(sc, o->seed, o->trace ? stdout : NULL, o->pcap, &r);
+    if (o->random) sim_scen_run_random(sc, o->seed, o->trace ? stdout : NULL, o->pcap, &r);
+    else sim_scen_run(sc, o->seed, o->trace ? stdout : NULL, o->pcap, &r);
+    if (r.excused) printf("excused, as no way was left to go on: %s at %.6f s\n", r.failure, (double)r.failed_at / 1e9);
     report_head(stdout);
     report_row(stdout, sc, &r);
     printf("%llu events, %llu packets, trace hash %016llx\n", (unsigned long long)r.events, (unsigned long long)r.packets,
@@ -95,7 +97,7 @@ static bool run_seeds(const struct options *o)
         const struct sim_scen *named = o->scenario ? sim_table_find(o->scenario) : NULL;
         struct sim_scen sc = named ? *named : sim_scen_random(seed);
         struct sim_result r;
-        if (sim_scen_run(&sc, seed, NULL, NULL, &r)) continue;
+        if (named ? sim_scen_run(&sc, seed, NULL, NULL, &r) : sim_scen_run_random(&sc, seed, NULL, NULL, &r)) continue;
         report_failure(stdout, &sc, seed, &r);
         fflush(stdout);
         if (++failed == 20 && !o->keep_going) {

@@ -42,7 +42,7 @@ static bool run(struct sim_scen sc, const struct variant *v, uint64_t seed)
     struct sim_result r;
     add(sc.set_client, v->client);
     add(sc.set_server, v->server);
-    bool ok = sim_scen_run(&sc, seed, NULL, NULL, &r);
+    bool ok = sim_scen_run_random(&sc, seed, NULL, NULL, &r);
     if (!ok) {
         printf("with %s:\n", v->name);
         report_failure(stdout, &sc, seed, &r);
