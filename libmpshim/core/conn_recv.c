@@ -149,6 +149,48 @@ void conn_plain_eof(struct mpc *c, mp_time now)
     conn_event(c, MP_EV_READABLE);
 }
 
+/* Out of order: waits. */
+static void keep_for_later(struct mpc *c, mp_dsn dsn, const struct mp_slice *d, mp_time now)
+{
+    st_count(c->st, MP_E_ooo_conn, d->len, c);
+    if (!mem_has_room_for_holes(c)) { /* acknowledged on its subflow: it comes again by the connection's timer */
+        st_count(c->st, MP_E_memory_dropped, d->len, c);
+        return;
+    }
+    if (!c->ooo.n) silence_hole(c, now);
+    if (mp_rangemap_insert(&c->ooo, dsn, d, 0) < 0) st_count(c->st, MP_E_no_memory, 1, c);
+}
+
+/* false: there is no room for it. */
+static bool take_in_order(struct mpc *c, const struct mp_slice *d, mp_time now)
+{
+    /* Of the only subflow nothing is dropped that was acknowledged there: its peer may yet go on as plain TCP. */
+    if (!c->v.rx_plain && c->v.sf_ever > 1 && !mem_has_room_for_more(c)) {
+        st_count(c->st, MP_E_memory_dropped, d->len, c);
+        return false;
+    }
+    if (!rxq_push(c, d)) {
+        st_count(c->st, MP_E_no_memory, 1, c);
+        if (c->v.rx_plain) conn_fail(c, ENOMEM, now); /* already acknowledged; else not DATA_ACKed: it comes again */
+        return false;
+    }
+    c->v.rcv_nxt += d->len;
+    return true;
+}
+
+/* The hole before them is filled. */
+static void take_those_that_waited(struct mpc *c)
+{
+    struct mp_slice o;
+    uint64_t tag;
+    while (c->ooo.n && mp_rangemap_pop(&c->ooo, c->v.rcv_nxt, &o, &tag)) {
+        bool ok = rxq_push(c, &o);
+        if (ok) c->v.rcv_nxt += o.len;
+        mp_slice_put(&o);
+        if (!ok) break;
+    }
+}
+
 /* In-order or not, new or old: what is new goes to the owner or waits. */
 void conn_receive(struct mpc *c, mp_dsn dsn, struct mp_slice d, mp_time now)
 {
@@ -176,37 +218,14 @@ void conn_receive(struct mpc *c, mp_dsn dsn, struct mp_slice d, mp_time now)
     }
     c->v.data_recv_at = now;
     if (dsn > c->v.rcv_nxt) {
-        st_count(c->st, MP_E_ooo_conn, d.len, c);
-        if (!mem_has_room_for_holes(c)) { /* acknowledged on its subflow: it comes again by the connection's timer */
-            st_count(c->st, MP_E_memory_dropped, d.len, c);
-            return;
-        }
-        if (!c->ooo.n) silence_hole(c, now);
-        if (mp_rangemap_insert(&c->ooo, dsn, &d, 0) < 0) st_count(c->st, MP_E_no_memory, 1, c);
+        keep_for_later(c, dsn, &d, now);
         return;
     }
-    /* Of the only subflow nothing is dropped that was acknowledged there: its peer may yet go on as plain TCP. */
-    if (!c->v.rx_plain && c->v.sf_ever > 1 && !mem_has_room_for_more(c)) {
-        st_count(c->st, MP_E_memory_dropped, d.len, c);
-        return;
-    }
-    if (!rxq_push(c, &d)) {
-        st_count(c->st, MP_E_no_memory, 1, c);
-        if (c->v.rx_plain) conn_fail(c, ENOMEM, now); /* already acknowledged; else not DATA_ACKed: it comes again */
-        return;
-    }
-    c->v.rcv_nxt += d.len;
+    if (!take_in_order(c, &d, now)) return;
     /* RFC 5681 4.2, one level up: a sender that repairs a hole piece by piece waits for each to be acknowledged (Linux). */
     if (c->ooo.n && now - c->v.stuck_since > MP_MS(20)) ack_everywhere(c);
     c->v.stuck_since = now;
-    struct mp_slice o;
-    uint64_t tag;
-    while (c->ooo.n && mp_rangemap_pop(&c->ooo, c->v.rcv_nxt, &o, &tag)) {
-        bool ok = rxq_push(c, &o);
-        if (ok) c->v.rcv_nxt += o.len;
-        mp_slice_put(&o);
-        if (!ok) break;
-    }
+    take_those_that_waited(c);
     conn_event(c, MP_EV_READABLE);
     check_fin(c);
 }
