@@ -176,12 +176,13 @@ void pm_add_addr_in(struct mpc *c, const struct mp_opt_add_addr *a, mp_time now)
 
 /* ---- own addresses ---- */
 
-/* A path is back: whatever waited for a timer goes now. A SYN begins anew, as what was sent without a link says nothing about
+/* A path is back: whatever waited for a timer goes now. A handshake begins anew, as what was sent without a link says nothing about
  * the peer; in its first minute only, or a link that comes and goes would keep it for ever. */
 void pm_kick(struct sf *s, mp_time now)
 {
     s->v.backoff = s->v.persists = 0;
-    if (s->v.state == SF_SYN_SENT && now - s->v.created < MP_SEC(60)) s->v.syn_tries = 0;
+    bool opening = s->v.state == SF_SYN_SENT || s->v.state == SF_SYN_RCVD || !s->v.join_done;
+    if (opening && now - s->v.created < MP_SEC(60)) s->v.syn_tries = 0;
     if (s->v.aside) s->v.probes = 1; /* has the peer given it up meanwhile? */
     if (s->v.send_capable_ack && s->c->v.fb == FB_UNCONFIRMED) s->v.ack_now = true; /* the server may wait for its third ACK */
     if (s->seg_head) sf_arm(s, SFT_REXMIT, now);

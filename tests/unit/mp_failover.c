@@ -275,6 +275,32 @@ TEST(an_idle_connection_outlives_its_only_link_by_far) /* as TCP's does */
     lab_end(&l);
 }
 
+/* Its third ACK was lost, and the DATA_FIN behind it came (RFC 8684 3.1: the keys are still to come): the SYN/ACK goes out again,
+ * from the beginning when the link is back (simulation seed 703236: given up 1.4 s after it). */
+TEST(a_server_in_its_handshake_begins_anew_when_the_link_is_back)
+{
+    struct lab l = { 0 };
+    struct mp_local m = lab_local(1);
+    lab_server_syn(&l);
+    l.dack = 0;
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_map(&l, 0, 1, 0, true) });
+    lab_wait(&l, MP_SEC(3));
+    mp_stack_local_del(l.st, 1, &m.ip, l.now);
+    lab_wait(&l, MP_SEC(5));
+    lab_forget(&l);
+    mp_stack_local_add(l.st, &m, l.now);
+    lab_wait(&l, MP_MS(1));
+    lab_expect(&l, P0, MP_SYN | MP_ACK, 0, 1, 0);
+    lab_wait(&l, MP_SEC(10));
+    CHECK(lab_waiting(&l) > 3);
+    lab_forget(&l);
+    lab_expect_counter(&l, syn_timeout, 0);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_offer(&l, 2) });
+    CHECK(l.events & MP_EV_ACCEPT);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(a_join_under_way_ends_with_its_link)
 {
     struct lab l = { 0 };
