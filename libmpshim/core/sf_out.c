@@ -97,9 +97,9 @@ void out_data_fin(const struct mpc *c, struct mp_opts *o)
 
 /* ---- SYN ---- */
 
-static uint32_t syn_mss(const struct sf *s, bool capable)
+static uint32_t syn_mss(const struct sf *s, bool mp)
 {
-    uint32_t m = s->v.mtu - (s->v.local.ip.family == 4 ? 40 : 60) - (capable ? MSS_ROOM : 0);
+    uint32_t m = s->v.mtu - (s->v.local.ip.family == 4 ? 40 : 60) - (mp ? MSS_ROOM : 0);
     if (s->c->v.max_seg && s->c->v.max_seg < m) m = s->c->v.max_seg;
     return m > 65495 ? 65495 : m;
 }
@@ -169,7 +169,7 @@ static bool emit_syn(struct sf *s, struct mp_pkt *out, mp_time now)
         syn_join(s, &o);
     else if (conn_mp(c))
         syn_capable(s, &o);
-    o.mss = (uint16_t)syn_mss(s, o.mp & MP_OPT_HAS(MP_CAPABLE));
+    o.mss = (uint16_t)syn_mss(s, o.mp & (MP_OPT_HAS(MP_CAPABLE) | MP_OPT_HAS(MP_JOIN)));
     struct sf_seg *g = s->seg_head;
     if (!g) {
         g = sf_seg_add(s, 0, 1);

@@ -6,7 +6,8 @@
 
 /* RFC 8684 3.7: a peer that falls back sends an infinite mapping, which is as long as any DSS (28 bytes: DATA_ACK and DSN of 64
  * bits, checksum). Linux (6.18) fills that segment as plain TCP does and adds the mapping on top: longer by this than the MSS it
- * was told, it exceeds the MTU and is never sent. So who offers or takes MPTCP tells an MSS with room for it. */
+ * was told, it exceeds the MTU and is never sent. So who offers or takes MPTCP tells an MSS with room for it; a join
+ * tells the same, for a small window is then used up in whole segments of one size. */
 enum { MSS_ROOM = 28 };
 
 /* A segment: begun, options added to o (data first, what may be cut short last), then finished. */

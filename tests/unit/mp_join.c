@@ -32,6 +32,23 @@ TEST(a_second_address_joins_once_mptcp_is_confirmed)
     lab_end(&l);
 }
 
+TEST(a_join_tells_the_mss_of_the_first_subflow)
+{
+    struct lab l = { 0 }, m = { 0 };
+    lab_client(&l);
+    struct mp_local second = lab_local(2);
+    mp_stack_local_add(l.st, &second, l.now);
+    lab_pump(&l);
+    CHECK_EQ(lab_expect(&l, P1, MP_SYN, 0, 0, 0)->o.mss, 1460 - 28);
+    lab_end(&l);
+    lab_server(&m);
+    lab_local_up(&m, 2);
+    struct peer *p = lab_syn(&m, 2, 5002, lab_join_syn(&m));
+    CHECK_EQ(lab_expect(&m, p, MP_SYN | MP_ACK, 0, 1, 0)->o.mss, 1460 - 28);
+    lab_forget(&m);
+    lab_end(&m);
+}
+
 TEST(interfaces_join_in_their_order_whichever_was_told_of_first)
 {
     struct lab l = { 0 };
