@@ -59,12 +59,24 @@ static void keep_ooo(struct sf *s, mp_ssn ssn, struct mp_slice *d)
     ack_quickly(s); /* RFC 5681 4.2 */
 }
 
+/* How long a question waits for the answer of a program that has much to do: short beside the 40 ms, which a sender that may
+ * send no more before the ACK (Nagle's algorithm) waits later on. */
+#define ANSWER_SOON MP_MS(5)
+
+/* A message that its sender has pushed (RFC 9293 3.9.1.2), and nothing else waits for an ACK: mostly a question, and its answer
+ * takes the ACK along. */
+static bool is_message(const struct sf *s, const struct mp_pkt *p, uint32_t len)
+{
+    return (p->flags & (MP_PSH | MP_FIN)) == MP_PSH && len < s->v.mss && s->v.ack_bytes == len;
+}
+
 /* RFC 9293 3.8.6.3: at least every second full segment; quickly at the start and after a hole, where the sender's window is small. */
-static void ack_in_time(struct sf *s, mp_time now)
+static void ack_in_time(struct sf *s, const struct mp_pkt *p, uint32_t len, mp_time now)
 {
     if (s->v.quick_acks > 0) {
         s->v.quick_acks--;
-        s->v.ack_now = true;
+        if (is_message(s, p, len)) sf_arm(s, SFT_DELACK, mp_min(s->v.timer[SFT_DELACK], now + ANSWER_SOON));
+        else s->v.ack_now = true;
     } else if (s->v.ack_bytes >= 2 * (s->v.mss < 1000 ? s->v.mss : 1000))
         s->v.ack_now = true;
     else if (s->v.timer[SFT_DELACK] == MP_NEVER)
@@ -99,12 +111,13 @@ static bool take(struct sf *s, struct mp_pkt *p, mp_ssn ssn, mp_time now)
     }
     mp_slice_skip(&d, (uint32_t)(s->v.rcv_nxt - ssn));
     bool filled = s->ooo.n > 0;
+    uint32_t len = d.len;
     if (!deliver(s, &d, now)) return false;
     if (filled) {
         ack_quickly(s);
         if (!drain_ooo(s, now)) return false;
     }
-    ack_in_time(s, now);
+    ack_in_time(s, p, len, now);
     return true;
 }
 

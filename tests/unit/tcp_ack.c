@@ -30,6 +30,48 @@ TEST(data_is_acknowledged_at_once_at_the_start)
     lab_end(&l);
 }
 
+static void message(struct lab *l, uint32_t seq, uint32_t len)
+{
+    lab_send(l, &l->p[0], (struct seg){ .flags = MP_ACK | MP_PSH, .seq = seq, .ack = 1, .off = seq - 1, .len = len });
+}
+
+TEST(at_the_start_the_ack_of_a_message_rides_on_its_answer)
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    message(&l, 1, 100);
+    lab_wait(&l, MP_MS(4));
+    lab_expect_nothing(&l);
+    lab_write(&l, 10);
+    lab_expect(&l, P0, MP_ACK, 1, 101, 10);
+    lab_end(&l);
+}
+
+TEST(at_the_start_a_message_without_answer_is_acknowledged_soon)
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    message(&l, 1, 100);
+    mp_time t = l.now;
+    lab_wait(&l, MP_MS(100));
+    struct got *g = lab_expect(&l, P0, MP_ACK, 1, 101, 0);
+    CHECK(g->at >= t + MP_MS(4) && g->at <= t + MP_MS(6));
+    lab_end(&l);
+}
+
+TEST(at_the_start_a_second_message_is_acknowledged_at_once)
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    for (uint32_t seq = 1; seq < 601; seq += 200) {
+        message(&l, seq, 100);
+        lab_expect_nothing(&l);
+        message(&l, seq + 100, 100);
+        lab_expect(&l, P0, MP_ACK, 1, seq + 200, 0);
+    }
+    lab_end(&l);
+}
+
 TEST(a_lone_segment_is_acknowledged_within_half_a_second) /* RFC 9293 3.8.6.3 */
 {
     struct lab l = { .plain = true };
