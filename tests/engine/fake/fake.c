@@ -13,6 +13,7 @@
 
 #include "core/stack.h"
 #include "io/io.h"
+#include "no_network.h"
 
 enum { CAP = 16 << 20, P_ECHO = 7, P_DISCARD = 9, P_SOURCE = 19, P_HELLO = 21, P_RESET = 22, P_RESET_MB = 23 };
 
@@ -299,35 +300,18 @@ struct io *io_new(struct ev_loop *l, struct mp_stack **s, const struct io_cfg *c
 void io_free(struct io *io) { free(io); }
 void *io_flow_open(void *io, int i, const struct mp_endpoint *l, const struct mp_endpoint *r, bool p) { (void)io, (void)i, (void)l, (void)r, (void)p; return NULL; }
 void io_flow_close(void *io, void *f) { (void)io, (void)f; }
-uint32_t io_slice_max(void *io, void *f, uint32_t m) { (void)io, (void)f; return m; }
-bool io_writable(void *io, void *f) { (void)io, (void)f; return true; }
-bool io_route(void *io, int i, const struct mp_addr *l, const struct mp_addr *r, uint32_t mark) { (void)io, (void)i, (void)l, (void)r, (void)mark; return true; }
-bool io_withheld(void *io, void *flow, uint32_t mark) { (void)io, (void)flow, (void)mark; return false; }
-bool io_may_mark(void) { return true; }
-uint32_t io_mtu(void *io, int i) { (void)io, (void)i; return 1500; }
 uint16_t io_port_get(void *io, uint8_t f, bool fresh) { (void)io, (void)f, (void)fresh; return 1; }
-void io_port_put(void *io, uint8_t f, uint16_t p) { (void)io, (void)f, (void)p; }
-void io_port_hold(void *io, uint8_t f, uint16_t p) { (void)io, (void)f, (void)p; }
-void io_give(struct io *io, void (*each)(void *, const struct io_item *, int), void *arg) { (void)io, (void)each, (void)arg; }
-void io_take_begin(struct io *io) { (void)io; }
-void io_take(struct io *io, const struct io_item *i, int fd) { (void)io, (void)i; close(fd); }
-void io_take_end(struct io *io) { (void)io; }
 int mpc_save(const struct mpc *c, FILE *f) { (void)c, (void)f; return -ENOSYS; } /* nothing of this one can move */
 struct mpc *mpc_load(struct mp_stack *s, FILE *f, void *owner, mp_time now) { (void)s, (void)f, (void)owner, (void)now; return NULL; }
-void io_output(struct io *io, const struct mp_pkt *p) { (void)io, (void)p; }
-int io_listen(struct io *io, uint8_t f, uint16_t p) { (void)io, (void)f, (void)p; return 0; }
-void io_unlisten(struct io *io, uint8_t f, uint16_t p) { (void)io, (void)f, (void)p; }
 int io_route_lookup(struct io *io, const struct mp_addr *remote, uint32_t mark, struct mp_addr *local, int *ifindex, enum io_route_kind *kind)
 {
-    (void)io;
+    (void)io, (void)mark;
     *local = *remote;
     local->b[remote->family == 4 ? 3 : 15] ^= 0x80;
     *ifindex = 2;
     *kind = remote->family == 4 && remote->b[0] == 127 ? IO_ROUTE_LOCAL : IO_ROUTE_OK;
     return 0;
 }
-void io_paths_start(struct io *io) { (void)io; }
-int io_doctor(struct io *io, void (*put)(void *, bool, const char *, const char *), void *arg) { (void)io, (void)put, (void)arg; return 0; }
 static int attach(int fd, struct sock_filter *f, unsigned short n)
 {
     struct sock_fprog p = { n, f };
