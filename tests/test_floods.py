@@ -1,13 +1,18 @@
 """Floods of SYNs: what they may keep, and whom they keep out (RFC 4987)."""
 
+import json
+import os
+import select
 import socket
 import struct
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from lab import make_file
-from lab.shim import KERNEL, Watch, curl, engines, shim
+from lab.shim import KERNEL, MPTCP_RUN, Watch, curl, engines, shim
 
 MB = 1_000_000
 SIZE = 3 * MB
@@ -68,3 +73,42 @@ def test_a_flood_of_syns_keeps_nobody_out_and_little_memory(two_path):
         print("connected after", got.said["time_connect"])
     print("kept:", resident(pid) - before)
     assert resident(pid) - before < 8 * MB
+
+
+def test_what_a_program_does_not_accept_is_bounded_and_nothing_is_lost(two_path):
+    """Those that the engine opened wait for room in the listener's backlog; the others come up when the program accepts again."""
+    net = two_path
+    code = """
+import socket, sys
+l = socket.create_server(("0.0.0.0", 7100), backlog=5); print("ready", flush=True)
+sys.stdin.readline()
+while True:
+    s = l.accept()[0]; s.sendall(s.recv(1)); s.close()
+"""
+    program = net.server.popen([*shim(), "/usr/bin/python3", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert program.stdout.readline() == "ready\n"
+    with net.client.inside():
+        many = {one.fileno(): one for one in (socket.socket() for _ in range(400))}
+    ready, sent, answered, go_on = select.epoll(), set(), set(), time.monotonic() + 3
+    for number, one in many.items():
+        one.setblocking(False)
+        one.connect_ex((net.server.address(), 7100))
+        ready.register(number, select.EPOLLOUT)
+    while len(answered) < len(many):
+        for number, _ in ready.poll(0.2):
+            if number not in sent:
+                sent.add(number)
+                os.write(number, b"x")
+                ready.modify(number, select.EPOLLIN)
+            elif number not in answered:
+                assert os.read(number, 1) == b"x"
+                answered.add(number)
+                ready.unregister(number)
+        if go_on and time.monotonic() > go_on:
+            [engine] = json.loads(net.server.run([MPTCP_RUN.parent / "mptcp-stat", "--json", "--interval=0"]).stdout)
+            assert 100 < engine["total_accepts"] < 200 and engine["counters"]["backlog_full"] > 0 and not answered, engine["counters"]
+            program.stdin.write("go on\n")
+            program.stdin.flush()
+            go_on, end = 0, time.monotonic() + 60
+        assert go_on or time.monotonic() < end, len(answered)
+    net.server.stop(program)

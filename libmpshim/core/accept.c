@@ -102,6 +102,13 @@ static void offer_in(struct mpc *c, const struct mp_opts *o, const uint64_t *key
     if (!c->v.version) conn_set_peer_key(c, m->key_snd); /* RFC 6824 3.1: in the SYN already */
 }
 
+bool st_may_open(struct mp_stack *st, const struct listener *l)
+{
+    bool full = mem_is_full(st), crowded = !full && l && st->ops.crowded && st->ops.crowded(st->arg, l->owner);
+    if (full || crowded) st_count(st, full ? MP_E_memory_refused : MP_E_backlog_full, 1, NULL);
+    return !full && !crowded;
+}
+
 struct sf *st_passive_open(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opts *o, const uint64_t *key, mp_time now)
 {
     struct listener *l = st_listener_for(st, &p->dst);
@@ -146,10 +153,7 @@ void st_syn_in(struct mp_stack *st, struct mp_pkt *p, const struct mp_opts *o, m
         st_stray_rst(st, p, -1);
         return;
     }
-    if (mem_is_full(st)) {
-        st_count(st, MP_E_memory_refused, 1, NULL);
-        return;
-    }
+    if (!st_may_open(st, l)) return;
     /* RFC 4987: what half-open connections may keep is bounded, and a flood of them keeps nobody out. */
     if (l->pending >= (int)mp_min(st->set.syn_backlog, (uint64_t)l->backlog * 2 + 16))
         cookie_answer(st, l, p, o, now);

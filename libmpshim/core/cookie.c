@@ -126,10 +126,7 @@ bool cookie_input(struct mp_stack *st, const struct mp_pkt *p, const struct mp_o
     unsigned mss = (p->ack - 1) >> MAC_BITS & 3;
     struct cookie k;
     if (!answers_cookie(st, p, mss, &k, now)) return false;
-    if (mem_is_full(st)) { /* its data, or a keepalive, comes again; a reset would tell the program that nobody listens */
-        st_count(st, MP_E_memory_refused, 1, NULL);
-        return true;
-    }
+    if (!st_may_open(st, st_listener_for(st, &p->dst))) return true; /* its data comes again; a reset would say that nobody listens */
     struct mp_opts syn_opts = recover(o, mss, &k);
     struct mp_pkt syn = *p;
     syn.seq = p->seq - 1;

@@ -182,10 +182,10 @@ bool half_input(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opt
         if (p->seq == h->irs + 1) drop(st, h); /* RFC 5961 3: exact */
     } else if (p->flags & MP_SYN)
         syn_again(st, h, p, o, now);
-    else if ((p->flags & MP_ACK) && p->ack == h->iss + 1 && mem_is_full(st))
-        st_count(st, MP_E_memory_refused, 1, NULL); /* as if lost: the SYN/ACK goes out again, and draws another */
-    else if ((p->flags & MP_ACK) && p->ack == h->iss + 1)
-        *s = open(st, h, now);
+    else if ((p->flags & MP_ACK) && p->ack == h->iss + 1) {
+        if (st_may_open(st, st_listener_for(st, &h->local))) *s = open(st, h, now);
+        /* else as if lost: the SYN/ACK goes out again, and draws another */
+    }
     else if (p->flags & MP_ACK)
         challenge(st, h, p, now);
     return true;

@@ -47,6 +47,9 @@ struct mp_stack_ops {
     bool (*withheld)(void *arg, void *flow, uint32_t mark);
     /* Asked for each SYN: does the program of this listener (mp_stack_listen's owner) still listen? NULL: yes. */
     bool (*listening)(void *arg, void *owner);
+    /* Asked for each SYN and each third ACK: do more connections wait for the program of this listener than it wants to have
+     * waiting? NULL: no. */
+    bool (*crowded)(void *arg, void *owner);
 };
 
 struct mp_stack *mp_stack_new(const struct mp_stack_ops *ops, void *arg, const struct mp_settings *set);

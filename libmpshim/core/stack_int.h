@@ -92,6 +92,7 @@ void half_fini(struct mp_stack *st);
 /* ---- accept.c ---- */
 struct listener *st_listener_for(struct mp_stack *st, const struct mp_endpoint *to);
 void st_syn_in(struct mp_stack *st, struct mp_pkt *p, const struct mp_opts *o, mp_time now);
+bool st_may_open(struct mp_stack *st, const struct listener *l); /* one more of l's (NULL: nobody's): false, and counted: at a limit */
 bool st_offer_ok(const struct mp_opts *o); /* an MP_CAPABLE that can be answered */
 struct sf *st_passive_open(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opts *o, const uint64_t *key, mp_time now); /* NULL: no listener, no memory */
 

@@ -32,6 +32,7 @@ void eng_carrier_drop(struct carrier *c, mp_dur linger, mp_time now)
     mpc_set_owner(c->mpc, NULL);
     mpc_release(c->mpc, linger, now);
     c->mpc = NULL;
+    eng_carrier_waits(c, false);
     if (c->port)
         eng_port_conn_put(c->port);
     c->port = NULL;
@@ -273,7 +274,7 @@ static void look(struct carrier *c, mp_time now)
         if (c->prog_eof)
             look_half(c, now);
         break;
-    case CR_MEETING: break;
+    case CR_MEETING: eng_carrier_look_meeting(c, now); break;
     case CR_GHOST:
         if (!c->mpc)
             eng_carrier_free(c);

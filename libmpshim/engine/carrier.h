@@ -40,6 +40,7 @@ struct carrier {
     bool peer_eof;                           /* the peer's end was passed on by shutdown() */
     bool syn_seen;                           /* the program's connect() is out; isn is valid */
     bool counted;                            /* in e->nlive */
+    bool waits;                              /* counted at its port: the program's listener has no room yet */
     uint32_t isn;
     int meet_tries;
     mp_time born, ended;
@@ -66,6 +67,7 @@ struct carrier *eng_carrier_new(struct engine *e);        /* in e->all; NULL: no
 void eng_carrier_free(struct carrier *c);
 void eng_carrier_close_fd(int *fd);                       /* closed, and -1 */
 void eng_carrier_hash_in(struct carrier *c);              /* it has its identity: it can be found */
+void eng_carrier_hash_out(struct carrier *c);
 struct carrier *eng_carrier_find(struct engine *e, const struct mp_endpoint *id, const struct mp_endpoint *prog);
 struct carrier *eng_carrier_find_awaited(struct engine *e, const struct mp_endpoint *id); /* its program has not sent its SYN yet */
 void eng_carrier_queue(struct carrier *c);                /* run it before the loop sleeps */
@@ -80,6 +82,9 @@ void eng_carrier_end(struct carrier *c, mp_time now);     /* the program reset i
 
 /* ---- carrier_meet.c ---- */
 #define LOOK_PENDING MP_SEC(1)                            /* is the program still connecting? */
+void eng_carrier_waits(struct carrier *c, bool waits);    /* for the program's listener to take it */
+void eng_carrier_meet_listener(struct carrier *c, mp_time now); /* or waits for room in its backlog */
+void eng_carrier_look_meeting(struct carrier *c, mp_time now);
 void eng_carrier_meet(struct carrier *c, mp_time now);    /* our end connects to the program's socket, or tries again later */
 void eng_carrier_pending_connected(struct carrier *c, mp_time now); /* the connection is up: meet, once its program's SYN is here */
 void eng_carrier_look_pending(struct carrier *c, mp_time now);

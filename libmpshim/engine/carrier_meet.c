@@ -2,6 +2,7 @@
 #include "engine/carrier.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/stat.h>
@@ -86,6 +87,14 @@ static void met_nobody(struct carrier *c, int err, mp_time now)
         meet_later(c, now);
 }
 
+void eng_carrier_waits(struct carrier *c, bool waits)
+{
+    if (!c->port || c->waits == waits)
+        return;
+    c->waits = waits;
+    eng_port_waits(c->port, waits ? 1 : -1);
+}
+
 /* Simultaneous open with a program that connects (RFC 9293 3.5), or an ordinary connect to its listener. */
 void eng_carrier_meet(struct carrier *c, mp_time now)
 {
@@ -99,14 +108,17 @@ void eng_carrier_meet(struct carrier *c, mp_time now)
     c->fd = fd;
     c->state = CR_MEETING;
     c->meet_tries++;
-    if ((connect(fd, &a.sa, n) && errno != EINPROGRESS) || !eng_carrier_watch(c))
-        met_nobody(c, errno, now);
+    int err = connect(fd, &a.sa, n) ? errno : 0;
+    eng_carrier_waits(c, err == EINPROGRESS); /* over loopback a listener with room answers within the call */
+    if ((err && err != EINPROGRESS) || !eng_carrier_watch(c))
+        met_nobody(c, err ? err : errno, now);
 }
 
 static void met(struct carrier *c)
 {
     eng_identity_spare(c->e, &c->identity, &c->guard_fd, c->identity_uses);
     c->state = CR_OPEN;
+    eng_carrier_waits(c, false);
     c->next_look = MP_NEVER;
     c->may_write = true; /* may_read: if the event says so, and mostly nothing was written yet */
     eng_carrier_queue(c);
@@ -177,8 +189,44 @@ void eng_carrier_on_syn(struct engine *e, const struct mp_endpoint *id, const st
         refuse(c);
 }
 
+/* A program's listener whose backlog is full drops our SYN (over loopback that is known at once). The kernel would send it again
+ * after 1, 3, 7, 15 s, long after there is room; so each attempt is a new one, and while one has just failed the others wait. */
+#define ROOM_AGAIN MP_MS(10)
+
+void eng_carrier_meet_listener(struct carrier *c, mp_time now)
+{
+    if (eng_port_is_full(c->port, now)) {
+        eng_carrier_waits(c, true);
+        c->state = CR_PENDING;
+        eng_carrier_look_in(c, ROOM_AGAIN, now);
+        return;
+    }
+    eng_carrier_hash_out(c);
+    c->identity = eng_identity_any(c->e, c->prog.ip.family == 6);
+    eng_carrier_meet(c, now);
+    if (c->fd >= 0)
+        eng_carrier_learn_identity(c);
+    if (c->state != CR_MEETING || !c->waits)
+        return;
+    eng_port_full(c->port, now + ROOM_AGAIN);
+    eng_carrier_look_in(c, ROOM_AGAIN, now);
+}
+
+void eng_carrier_look_meeting(struct carrier *c, mp_time now)
+{
+    struct pollfd p = { .fd = c->fd, .events = POLLOUT };
+    if (!c->port || !c->waits || poll(&p, 1, 0))
+        return; /* an event tells how it went */
+    eng_carrier_close_fd(&c->fd);
+    eng_carrier_meet_listener(c, now);
+}
+
 void eng_carrier_look_pending(struct carrier *c, mp_time now)
 {
+    if (c->port) {
+        eng_carrier_meet_listener(c, now);
+        return;
+    }
     if (c->connected && c->syn_seen) {
         eng_carrier_meet(c, now); /* again: the first attempt found no descriptor, or came in between */
         return;

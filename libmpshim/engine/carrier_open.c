@@ -143,14 +143,11 @@ void eng_carrier_accept(struct engine *e, uint64_t client, struct port *p, const
     c->port = p;
     c->connected = true;
     c->prog = *to;
-    c->identity = eng_identity_any(e, to->ip.family == 6);
     mpc_set_owner(m, c);
     inherit_options(m, options, now);
     e->total_accepts++;
     eng_verdict_open(e, c->client, m);
-    eng_carrier_meet(c, now);
-    if (c->fd >= 0)
-        eng_carrier_learn_identity(c);
+    eng_carrier_meet_listener(c, now);
 }
 
 /* One that another engine carried. What its sockets are ready for is told anew when they are watched. */
@@ -173,8 +170,10 @@ struct carrier *eng_carrier_adopt(struct engine *e, const struct carrier *from, 
     c->port = p;
     c->fd = fd;
     c->guard_fd = guard_fd;
+    c->waits = false;
     if (p)
         eng_port_conn_get(p);
+    eng_carrier_waits(c, from->waits);
     eng_carrier_hash_in(c);
     eng_carrier_settle(c);
     if (fd >= 0 && !eng_carrier_watch(c))

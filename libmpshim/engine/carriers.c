@@ -36,7 +36,7 @@ void eng_carrier_hash_in(struct carrier *c)
     *b = c;
 }
 
-static void hash_out(struct carrier *c)
+void eng_carrier_hash_out(struct carrier *c)
 {
     if (!c->hash_pprev)
         return;
@@ -88,7 +88,7 @@ static void unqueue(struct carrier *c)
 void eng_carrier_free(struct carrier *c)
 {
     unqueue(c);
-    hash_out(c);
+    eng_carrier_hash_out(c);
     *c->pprev = c->next;
     if (c->next)
         c->next->pprev = c->pprev;

@@ -215,6 +215,10 @@ int eng_port_keep(struct engine *e, uid_t uid, const struct ctl_req *req); /* of
 void eng_port_accept(struct engine *e, struct port *p, struct mpc *c, mp_time now);
 void eng_port_conn_get(struct port *p);
 void eng_port_conn_put(struct port *p);          /* one of its connections ended; may free p */
+void eng_port_waits(struct port *p, int one);    /* 1: one of them is on its way to the program's listener; -1: no more */
+bool eng_port_is_crowded(const struct port *p);
+void eng_port_full(struct port *p, mp_time until); /* the program's listener has just had no room: not asked again before */
+bool eng_port_is_full(const struct port *p, mp_time now);
 void eng_port_refused(struct port *p);           /* connect() found nobody */
 bool eng_port_listens(struct port *p);           /* somebody connects: is the program's listener there? */
 bool eng_port_target(const struct port *p, struct mp_endpoint *to); /* where to connect over loopback */

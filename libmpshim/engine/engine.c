@@ -115,6 +115,12 @@ static bool op_listening(void *arg, void *owner)
     return eng_port_listens(owner);
 }
 
+static bool op_crowded(void *arg, void *owner)
+{
+    (void)arg;
+    return eng_port_is_crowded(owner);
+}
+
 static void op_trace(void *arg, int event, const struct mpc *c, const char *text)
 {
     struct engine *e = arg;
@@ -131,7 +137,7 @@ static const struct mp_stack_ops stack_ops = {
     .writable = op_writable, .route = op_route, .mtu = op_mtu, .port_get = op_port_get, .port_put = op_port_put,
     .trace = op_trace, .conn_alloc = op_conn_alloc, .conn_free = op_conn_free, .port_hold = op_port_hold,
     .withheld = op_withheld,
-    .listening = op_listening,
+    .listening = op_listening, .crowded = op_crowded,
 };
 
 /* ---- settings ---- */

@@ -18,6 +18,8 @@ struct port {
     bool live;               /* the program's listener exists; the stack and io/ answer */
     bool strict;             /* clients without MPTCP are turned away */
     int conns;
+    int waiting;             /* of them: the program's listener has not taken them yet, its backlog is full */
+    mp_time full_until;      /* it was found so: the next is sent there then */
     int guard_fd;            /* -1: none; owned */
     bool filtered;           /* the listener has the filter "only over loopback", no guard */
     mp_time no_guard_until;  /* a program is taking the port */
@@ -418,6 +420,18 @@ struct port *eng_port_adopt(struct engine *e, const struct port_info *i)
 }
 
 void eng_port_conn_get(struct port *p) { p->conns++; }
+
+/* The kernel keeps as many for the program as its backlog says, and drops our SYN over loopback for the others: these wait here
+ * (carrier_meet.c), up to a number. More are not opened (core/accept.c): a program that stands still would else fill our
+ * table of descriptors with whoever connects. */
+enum { WAITING_LEAST = 128, WAITING_MOST = 4096 }; /* the latter: net.core.somaxconn */
+void eng_port_waits(struct port *p, int one) { p->waiting += one; }
+void eng_port_full(struct port *p, mp_time until) { p->full_until = until; }
+bool eng_port_is_full(const struct port *p, mp_time now) { return now < p->full_until; }
+bool eng_port_is_crowded(const struct port *p)
+{
+    return p->waiting >= (int)mp_min(mp_max((int)mp_min(p->options.value, WAITING_MOST), WAITING_LEAST), WAITING_MOST);
+}
 
 void eng_port_accept(struct engine *e, struct port *p, struct mpc *m, mp_time now)
 {

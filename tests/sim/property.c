@@ -55,7 +55,7 @@ static bool is_seldom(int event)
     static const int seldom[] = {
         MP_E_opt_list_broken, MP_E_csum_mismatch, MP_E_map_conflict, MP_E_map_overflow, MP_E_beyond_window, MP_E_ack_unsent, MP_E_data_ack_unsent,
         MP_E_join_hmac_bad, MP_E_join_dropped, MP_E_join_token_unknown, MP_E_add_addr_hmac_bad, MP_E_fastclose_bad, MP_E_capable_version,
-        MP_E_cookie_in, MP_E_cookie_out, MP_E_cookie_bad, MP_E_memory_refused, MP_E_memory_dropped, MP_E_time_wait_reused,
+        MP_E_cookie_in, MP_E_cookie_out, MP_E_cookie_bad, MP_E_memory_refused, MP_E_backlog_full, MP_E_memory_dropped, MP_E_time_wait_reused,
         MP_E_subflow_timeout, MP_E_subflow_withheld, MP_E_user_timeout, MP_E_orphan_timeout, MP_E_syn_timeout, MP_E_address_recalled,
         MP_E_conn_rexmit, MP_E_hol_rationed, MP_E_hol_taken_back, MP_E_remove_addr_alive, MP_E_infinite_in, MP_E_keepalive,
         MP_E_no_memory, MP_E_fallback_strange /* never */

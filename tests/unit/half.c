@@ -165,3 +165,28 @@ TEST(a_burst_of_syns_is_answered_to_the_last)
     CHECK_EQ(answers, 200);
     lab_end(&l);
 }
+
+static void cookies(struct mp_settings *s) { s->syn_backlog = 0; }
+
+TEST(nothing_is_opened_while_the_program_accepts_nothing_and_its_backlog_is_full)
+{
+    for (int cookie = 0; cookie < 2; cookie++) {
+        struct lab l = { .plain = true, .tune = cookie ? cookies : NULL };
+        lab_listen(&l);
+        struct peer *p = lab_syn(&l, 1, 5001, (struct mp_opts){ 0 });
+        CHECK_EQ(lab_waiting(&l), 1);
+        lab_forget(&l);
+        l.crowded = true;
+        lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100 });
+        lab_syn(&l, 1, 5002, (struct mp_opts){ 0 });
+        lab_expect_nothing(&l); /* neither a reset */
+        CHECK_EQ(mp_stack_live(l.st), 0);
+        lab_expect_counter(&l, backlog_full, 2);
+        l.crowded = false;
+        lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100 });
+        CHECK(l.events & MP_EV_ACCEPT);
+        CHECK_EQ(lab_read(&l), 100);
+        lab_forget(&l);
+        lab_end(&l);
+    }
+}

@@ -48,6 +48,7 @@ struct lab {
     int peer_wscale; /* shift the peer asks for */
     uint16_t wnd0;   /* the peer's first window; 0: 65535 */
     bool closed;     /* the program's listener is gone, and nobody has told */
+    bool crowded;    /* the program does not accept, and its backlog is full */
     unsigned open_flags;
     void (*tune)(struct mp_settings *s);
     /* state */
