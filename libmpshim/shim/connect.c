@@ -148,14 +148,15 @@ static int carry(int fd, struct shim_fd *v, int family)
     return r == -EALREADY ? -EINPROGRESS : r == -EISCONN ? 0 : r; /* SO_SNDTIMEO ran out; up at once */
 }
 
-static int ask(int fd, int host, int family, const union ctl_addr *remote, struct ctl_rep *rep)
+/* marked: it has an SO_MARK. The engine reads that and SO_PRIORITY from the socket, by which the host's own rules, routes and queues go. */
+static int ask(int fd, int host, int family, bool marked, const union ctl_addr *remote, struct ctl_rep *rep)
 {
     struct ctl_req q;
     shim_req_init(&q, CTL_CONNECT);
     q.remote = *remote;
     shim_options_read(fd, remote->sa.sa_family, &q);
     if (family == AF_INET6 && get_int(fd, IPPROTO_IPV6, IPV6_V6ONLY)) q.flags |= CTL_F_V6ONLY;
-    return shim_request(host, &q, shim_is_marked(fd) ? fd : -1, rep, ENGINE_TIMEOUT_MS);
+    return shim_request(host, &q, marked || get_int(fd, SOL_SOCKET, SO_PRIORITY) ? fd : -1, rep, ENGINE_TIMEOUT_MS);
 }
 
 /* The engine may have ended since the last call (a helper killed, a parent's engine): once more with another. */
@@ -164,10 +165,11 @@ static int ask_some_host(int fd, int family, const union ctl_addr *remote, struc
     enum ctl_why why;
     int r = -EPIPE;
     for (int tries = 0; tries < 2 && r == -EPIPE; tries++) {
-        *host = shim_host_for_connect(get_int(fd, SOL_SOCKET, SO_MARK) != 0, &why, detail);
+        bool marked = get_int(fd, SOL_SOCKET, SO_MARK);
+        *host = shim_host_for_connect(marked, &why, detail);
         if (*host < 0) return (int)why;
         if (!shim_host_fits(*host, fd)) return *detail = SHIM_OTHER_NETWORK, CTL_NO_ENGINE;
-        r = ask(fd, *host, family, remote, rep);
+        r = ask(fd, *host, family, marked, remote, rep);
     }
     if (r) return r == -EMFILE || r == -ENFILE ? CTL_RESOURCE : CTL_NO_ENGINE;
     return rep->result ? (rep->why ? (int)rep->why : CTL_RESOURCE) : CTL_OK;

@@ -14,6 +14,7 @@ struct host {
     _Atomic int fd; /* control connection; -1: none */
     dev_t dev;      /* of fd: another file under this number is not ours */
     ino_t ino;
+    uint64_t network; /* SO_NETNS_COOKIE of fd; 0: not told */
     struct shim_answers answers;
 };
 #define NO_HOST {.fd = -1, .answers.fd = -1}
@@ -29,13 +30,21 @@ bool shim_host_alive(int host)
     return fd >= 0 && syscall(SYS_fstat, fd, &st) == 0 && st.st_ino == h->ino && st.st_dev == h->dev;
 }
 
+/* A socket belongs to the network namespace that its maker was in, whatever the program entered since. */
+static uint64_t network_of(int fd)
+{
+    uint64_t v = 0;
+    socklen_t n = sizeof v;
+    return REAL(getsockopt)(fd, SOL_SOCKET, SO_NETNS_COOKIE, &v, &n) ? 0 : v;
+}
+
 void shim_host_set(int host, int fd)
 {
     struct host *h = &hosts[host];
     struct stat st = {0};
     fd = shim_own_high(fd);
     syscall(SYS_fstat, fd, &st);
-    h->ino = st.st_ino, h->dev = st.st_dev;
+    h->ino = st.st_ino, h->dev = st.st_dev, h->network = network_of(fd);
     atomic_store(&h->fd, fd);
     shim_own_add(&h->fd);
 }
@@ -61,7 +70,7 @@ void shim_inside_becomes(int to)
         shim_host_lost(SHIM_HOST_INSIDE);
         return;
     }
-    h->dev = in->dev, h->ino = in->ino;
+    h->dev = in->dev, h->ino = in->ino, h->network = in->network;
     atomic_store(&h->fd, atomic_exchange(&in->fd, -1));
     shim_own_add(&h->fd);
     shim_answers_end(&in->answers);
@@ -72,17 +81,9 @@ void shim_answers_forked(void)
     for (int i = 0; i < SHIM_HOSTS; i++) shim_answers_leave(&hosts[i].answers);
 }
 
-/* A socket belongs to the network namespace that its maker was in, whatever the program entered since. */
-static uint64_t network_of(int fd)
-{
-    uint64_t v = 0;
-    socklen_t n = sizeof v;
-    return REAL(getsockopt)(fd, SOL_SOCKET, SO_NETNS_COOKIE, &v, &n) ? 0 : v;
-}
-
 bool shim_host_fits(int host, int fd)
 {
-    uint64_t a = network_of(fd), b = network_of(atomic_load(&hosts[host].fd));
+    uint64_t a = network_of(fd), b = hosts[host].network;
     return a == b || !a || !b; /* a kernel before 5.14 does not tell */
 }
 

@@ -108,7 +108,23 @@ static int host_for(int (*choose)(const char **), enum ctl_why *why, const char 
     return r;
 }
 
-int shim_host_for_connect(bool marked, enum ctl_why *why, const char **detail) { return host_for(marked ? pick_for_marked : pick_for_connect, why, detail); }
+/* What pick_for_connect() would say, where an engine serves already: nothing is started, so nothing must be kept from it, and
+ * it is asked for each connection. -1: not so, or somebody is changing hosts. */
+static int serves_already(void)
+{
+    if (atomic_load(&lock_owner) || shim_is_restricted) return -1;
+    if (shim_conf.engine != SHIM_AUTO && shim_conf.engine != SHIM_HELPER) return -1;
+    int host = shim_host_known(SHIM_HOST_HELPER) || shim_conf.engine == SHIM_HELPER ? SHIM_HOST_HELPER : SHIM_HOST_INSIDE;
+    return shim_host_alive(host) ? host : -1;
+}
+
+int shim_host_for_connect(bool marked, enum ctl_why *why, const char **detail)
+{
+    int host = marked ? -1 : serves_already();
+    if (host >= 0) return *detail = NULL, host;
+    return host_for(marked ? pick_for_marked : pick_for_connect, why, detail);
+}
+
 int shim_host_for_listen(enum ctl_why *why, const char **detail) { return host_for(pick_for_listen, why, detail); }
 
 int shim_host_existing(void)

@@ -240,7 +240,6 @@ void shim_watch_stop(void);   /* for good */
 void shim_watch_in_child(void);
 void shim_options_read(int fd, int family, struct ctl_req *req); /* sockopt.c: what the program set before connect() */
 void shim_listen_options(int fd, struct shim_fd *f); /* listen.c: an option of a listener was set */
-bool shim_is_marked(int fd); /* it has an SO_MARK or SO_PRIORITY */
 bool shim_is_info(int level, int opt); /* info.c: a figure of the connection */
 void shim_info_get(int fd, struct shim_fd *f, int level, int opt, void *v, socklen_t n); /* v: as the kernel answered */
 struct tcp_info;

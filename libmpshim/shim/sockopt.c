@@ -71,9 +71,6 @@ void shim_options_read(int fd, int family, struct ctl_req *q)
     q->cc = f && f->cookie == shim_cookie(fd) ? f->cc : 0;
 }
 
-/* What the host's own rules, routes and queues go by. */
-bool shim_is_marked(int fd) { return get(fd, SOL_SOCKET, SO_MARK) || get(fd, SOL_SOCKET, SO_PRIORITY); }
-
 /* Over loopback, autotuning gives the program's socket megabytes at once, behind which the engine's queue waits: a
  * program that counts what it wrote (progress bars, iperf3 -n) was 4.8 MB ahead of a 100 Mbit/s network, where the
  * kernel's TCP lets it be as far ahead as the windows are wide. So what waits there is bounded; not by SO_SNDBUF, which
