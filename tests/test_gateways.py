@@ -29,12 +29,12 @@ def routed(lab):
     return net
 
 
-def upload_over_a_change(net, family, change):
+def upload_over_a_change(net, family, change, wrap=None, serve=None):
     """The bytes that eth0 of the server took in after the change, and what curl said."""
     file = make_file(SIZE)
-    server = net.server.spawn_http(file.root)
+    server = net.server.spawn_http(file.root, **(serve or {}))
     before = net.server.traffic()["eth0"][0]
-    running = CurlRun(net.client, url(net, server, "x", family), wrap=shim("-v"), put=file)
+    running = CurlRun(net.client, url(net, server, "x", family), wrap=wrap or shim("-v"), put=file)
     end = time.monotonic() + 20
     while net.server.traffic()["eth0"][0] < before + SIZE // 6 and time.monotonic() < end:
         time.sleep(0.01)
@@ -88,9 +88,11 @@ def test_a_host_that_drops_what_its_connection_tracking_calls_invalid(lab, guard
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_a_firewall_that_begins_to_drop_what_it_calls_invalid(routed, family):
-    """Connection tracking begins with it. Segments that it does not see would make it call the flow invalid."""
-    moved, got = upload_over_a_change(routed, family, lambda: routed.client.nft(DROP_INVALID))
+@pytest.mark.parametrize("guarded", ["client", "server"])
+def test_a_firewall_that_begins_to_drop_what_it_calls_invalid(routed, guarded, family):
+    """At our end; connection tracking begins with it. Segments that it does not see would make it call the flow invalid."""
+    ours = {"wrap": ["mptcpize", "run"], "serve": {"mptcp": False, "wrap": shim(), "congestion": None}} if guarded == "server" else {}
+    moved, got = upload_over_a_change(routed, family, lambda: getattr(routed, guarded).nft(DROP_INVALID), **ours)
     assert moved > SIZE * 0.1, got.told
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab import make_file
-from lab.shim import ROOT, Watch, curl, engines
+from lab.shim import ROOT, CurlRun, Watch, curl, engines
 
 MB = 1_000_000
 UID = 65534
@@ -99,6 +99,23 @@ def test_the_users_firewall_rules_apply_to_a_path(served, installed, family):
     assert got.sha256 == file.sha256
     assert seen.moved(net.client, "eth1") < 20_000
     assert seen.mptcp(net.server, "MPJoinSynRx") == 0
+
+
+@pytest.mark.needs("nft")
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("device", ["eth0", "eth1"])
+def test_a_rule_for_the_user_that_comes_in_mid_connection(served, installed, device, family):
+    """Nothing of the user's leaves there any more; the stream goes on over the other path."""
+    net, server, file = served
+    running = CurlRun(net.client, server.url(file.name, family=family), wrap=[*USER, installed / "bin/mptcp-run", "-v"], timeout=30)
+    running.wait_for(file.size // 4)
+    with net.slowly():
+        rule(net, f"meta skuid {UID} oifname {device} tcp dport {server.port} drop;")
+        before = net.client.traffic()[device][1]
+        running.wait_for(file.size // 3)
+    got = running.result()
+    assert got.sha256 == file.sha256 and "multipath over" in got.told, got.told
+    assert net.client.traffic()[device][1] - before < 1000       # neighbours are asked
 
 
 @pytest.mark.needs("nft")
