@@ -432,3 +432,14 @@ def test_the_prompt_has_this_trees_programs(tmp_path):
     done = subprocess.run([HERE.parent / "lab.sh", "--direct", "sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
     said = done.stdout.splitlines()
     assert said[:2] == [str(HERE.parent.parent / name) for name in ("mptcp-run", "mptcp-stat")] and "none" not in said
+
+
+def test_the_server_ends_what_is_no_request_and_old_http(two_path):
+    """As people try it by hand: nothing hangs."""
+    server = two_path.server.spawn_http("/")
+    for said, answer in (b"hello\r\n\r\n", b"400"), (b"GET /size/3 HTTP/1.0\r\n\r\n", b"200"), (b"GET /size/3 HTTP/1.1\r\nConnection: close\r\n\r\n", b"200"):
+        sock = connected(two_path.client, two_path.server.address(), port=server.port)
+        sock.sendall(said)
+        got = b"".join(iter(lambda: sock.recv(1000), b""))
+        assert got.split()[1] == answer, got
+        sock.close()

@@ -119,14 +119,18 @@ def serve_one(connection, reader, root):
     request, headers = read_head(reader)
     if not request:
         return False
-    method, path, *_ = request.split()
+    words = request.split()
+    if len(words) != 3:
+        send_head(connection, "400 Bad Request", 0)
+        return False
+    method, path, version = words
     if method == "PUT":
         return answer_put(connection, reader, headers)
     if method != "GET":
         send_head(connection, "405 Method Not Allowed", 0)
         return True
     answer_get(connection, root, path)
-    return headers.get("connection", "").lower() != "close"
+    return headers.get("connection", "keep-alive" if version == "HTTP/1.1" else "close").lower() == "keep-alive"
 
 
 def serve_connection(connection, root):
