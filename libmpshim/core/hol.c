@@ -95,7 +95,7 @@ static void begin_span(struct mpc *c, mp_time now)
 
 static void look_for_evidence(struct mpc *c, double rate, double idle, struct sf *slow, mp_time now)
 {
-    c->v.hol.idling += (idle - c->v.hol.idling) / 4;
+    c->v.hol.idling += (idle - c->v.hol.idling) / 8; /* a busy host makes one span idle */
     c->v.hol.before += (rate - c->v.hol.before) / (c->v.hol.before > 0 ? 4 : 1);
     if (c->v.hol.idling < IDLING || !too_small(c)) return;
     begin(c, HOL_TRIAL);

@@ -64,7 +64,7 @@ static struct flow asked(struct lab *l)
 {
     mp_time at;
     struct flow f = two_paths(l);
-    for (int i = 0; i < 6; i++) held_up(l, &f);
+    for (int i = 0; i < 8; i++) held_up(l, &f);
     CHECK_EQ(prio(l, &at), 1);
     lab_expect_counter(l, hol_asked, 1);
     return f;
@@ -132,7 +132,7 @@ TEST(a_slow_path_without_which_less_comes_is_asked_for_again)
     CHECK(prio(&l, &at) == -1);
     lab_forget(&l);
     lab_wait(&l, MP_SEC(30)); /* the paths may be others by then */
-    for (int i = 0; i < 6; i++) held_up(&l, &f);
+    for (int i = 0; i < 8; i++) held_up(&l, &f);
     CHECK_EQ(prio(&l, &at), 1);
     lab_forget(&l);
     lab_end(&l);
@@ -147,7 +147,7 @@ TEST(a_moment_in_which_more_came_is_not_what_the_trial_is_compared_with)
         comes(&l, &f, 0, f.off);
         lab_wait(&l, MP_MS(4));
     }
-    for (int i = 0; i < 6; i++) held_up(&l, &f);
+    for (int i = 0; i < 8; i++) held_up(&l, &f);
     lab_expect_counter(&l, hol_asked, 1);
     busy(&l, &f, 2000);
     lab_expect_counter(&l, hol_taken_back, 0);
@@ -220,7 +220,7 @@ TEST(how_little_comes_while_the_stream_is_held_up_does_not_make_a_buffer_large)
     struct lab l = { .tune = nearly_large };
     struct flow f = two_paths(&l);
     busy(&l, &f, 500); /* 1 MB/s: in a round trip half the buffer */
-    for (int i = 0; i < 9; i++) {
+    for (int i = 0; i < 14; i++) {
         uint64_t hole = f.off;
         f.off += SEG;
         for (int k = 0; k < 9; k++, f.off += SEG) { /* half of that */
@@ -231,6 +231,22 @@ TEST(how_little_comes_while_the_stream_is_held_up_does_not_make_a_buffer_large)
         comes(&l, &f, 1, hole);
     }
     lab_expect_counter(&l, hol_asked, 1);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(one_round_trip_that_was_held_up_is_no_reason_to_ask)
+{
+    struct lab l = { .tune = small };
+    struct flow f = two_paths(&l);
+    busy(&l, &f, 500);
+    uint64_t hole = f.off;
+    f.off += SEG;
+    busy(&l, &f, 16);
+    lab_wait(&l, MP_MS(160));
+    comes(&l, &f, 1, hole);
+    busy(&l, &f, 500);
+    lab_expect_counter(&l, hol_asked, 0);
     lab_forget(&l);
     lab_end(&l);
 }
