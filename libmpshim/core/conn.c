@@ -123,10 +123,15 @@ bool conn_single(const struct mpc *c) { return c->v.sf_ever == 1 && !c->v.joins_
  * that it has. That a second one came up here, it knows: it has answered it, or opened it and seen our answer. */
 bool conn_may_send_twice(const struct mpc *c) { return c->v.sf_ever > 1; }
 
+/* One that was asked for and has no answer yet counts for as long as that may take on a path that works: its SYN may be there
+ * already, and the peer then does not fall back with us (simulation seed 613306). */
 bool conn_join_open(const struct mpc *c)
 {
-    for (const struct sf *s = c->sfs; s; s = s->next)
-        if (!s->v.initial && !s->v.dead && s->v.state == SF_SYN_RCVD) return true;
+    for (const struct sf *s = c->sfs; s; s = s->next) {
+        if (s->v.initial || s->v.dead || s->v.mute) continue;
+        if (s->v.state == SF_SYN_RCVD) return true;
+        if (s->v.state == SF_SYN_SENT && !s->v.syn_tries && c->st->now - s->v.created < MP_SEC(1)) return true;
+    }
     return false;
 }
 

@@ -201,7 +201,7 @@ struct mp_cc_group conn_cc_group(struct mpc *c, struct sf *self);
 bool conn_single(const struct mpc *c);                   /* one subflow ever at either end, nothing sent twice: it could be plain TCP */
 void conn_ask_window(struct mpc *c);                     /* a second subflow is up: conn_send.c, keep_first_flight */
 bool conn_may_send_twice(const struct mpc *c);           /* the peer cannot fall back any more, and take it for new */
-bool conn_join_open(const struct mpc *c);                /* a join is answered and not yet decided */
+bool conn_join_open(const struct mpc *c);                /* a join is under way and not yet decided */
 bool conn_unheard(const struct mpc *c);                  /* no DATA_ACK for data of ours has ever come */
 bool conn_any_other(const struct mpc *c, const struct sf *s); /* another subflow works */
 

@@ -20,6 +20,7 @@ static void go_plain(struct mpc *c, struct sf *s, enum mp_plain_why why)
         if (o != s && !o->v.dead && !o->v.initial && !o->v.mute) sf_give_up_join(o, c->st->now);
     sf_update_mss(s);
     conn_flush_held(c, s, c->st->now);
+    if (s->v.fin_received && s->v.rcv_nxt > s->v.fin_ssn_in) conn_plain_eof(c, c->st->now); /* it came while it was only the subflow's */
     conn_plain_ack(c, s, c->st->now); /* what the subflow acknowledged counts from here on */
 }
 

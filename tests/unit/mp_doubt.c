@@ -182,6 +182,41 @@ TEST(bytes_without_mapping_wait_while_a_join_is_undecided)
     plain_works_and_is_told(&l, MP_WHY_NO_DSS, 1, 101);
 }
 
+/* The peer may have our SYN already, and would not fall back then. */
+TEST(bytes_without_mapping_wait_while_our_own_join_is_undecided)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct mp_local m = lab_local(2);
+    mp_stack_local_add(l.st, &m, l.now);
+    lab_expect(&l, P1, MP_SYN, 0, 0, 0);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100 });
+    lab_expect_nothing(&l); /* not acknowledged: it comes again */
+    CHECK_EQ(lab_read(&l), 0);
+    lab_synack(&l, P1, lab_join_synack(&l, P1, 0));
+    lab_ack_mp(&l, P1, 1, 1, 0);
+    lab_forget(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100 });
+    CHECK(lab_said(&l, P0, MP_RST, 0)->flags); /* the other one works */
+    lab_data(&l, P1, 1, 1, 0, 100);
+    CHECK_EQ(lab_read(&l), 100);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(bytes_without_mapping_wait_no_longer_than_a_join_takes)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct mp_local m = lab_local(2);
+    mp_stack_local_add(l.st, &m, l.now);
+    lab_wait(&l, MP_MS(1100));
+    lab_forget(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100 });
+    CHECK_EQ(lab_read(&l), 100);
+    plain_works_and_is_told(&l, MP_WHY_NO_DSS, 1, 101);
+}
+
 /* Linux, once it fell back, so refuses the SYN/ACK of the join that it had sent before. */
 TEST(a_join_refused_by_a_peer_without_options_does_not_hinder_the_fallback)
 {

@@ -411,6 +411,22 @@ TEST(confirmed_peer_fail)
     lab_end(&l);
 }
 
+/* Its FIN came with a DATA_FIN that lies behind bytes which a box has taken out, and MP_FAIL after it. */
+TEST(a_fin_from_before_the_fallback_ends_the_stream)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_FIN | MP_ACK, .seq = 1, .ack = 1, .o = lab_map(&l, 3, 1, 0, true) });
+    CHECK(!mpc_eof(l.c));
+    lab_forget(&l);
+    struct mp_opts o = { .mp = MP_OPT_HAS(MP_FAIL), .fail_dsn = l.idsn_engine + 1 };
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 2, .ack = 1, .o = o });
+    lab_expect_counter(&l, fallback, 1);
+    CHECK(mpc_eof(l.c));
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 /* A box has taken 10 bytes out: all is acknowledged on the subflow, and the peer waits for the rest of the mapping. */
 TEST(confirmed_data_is_never_acknowledged_on_the_only_subflow)
 {
