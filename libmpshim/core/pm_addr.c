@@ -48,12 +48,20 @@ struct pm_announce *pm_announce_of(struct mpc *c, uint8_t id)
     return free;
 }
 
+/* An echo takes a round trip. Soon again the first time: the only path may be dead when a second has passed, and then nobody
+ * tells of another one. */
+static mp_dur echo_wait(const struct mpc *c)
+{
+    mp_dur srtt = c->sfs ? c->sfs->v.srtt : 0;
+    return srtt ? mp_min(2 * srtt + MP_MS(10), MP_SEC(1)) : MP_SEC(1);
+}
+
 void pm_announce_now(struct mpc *c, struct pm_announce *a, mp_time now)
 {
     a->pending = true;
     a->echoed = false;
     a->tries = 1;
-    c->v.timer[CT_ADD_ADDR] = mp_min(c->v.timer[CT_ADD_ADDR], now + MP_SEC(1));
+    c->v.timer[CT_ADD_ADDR] = mp_min(c->v.timer[CT_ADD_ADDR], now + echo_wait(c));
 }
 
 /* One at a time, the next after the echo: the kernel drops what arrives while it handles one. The first subflow's family
@@ -103,7 +111,7 @@ void pm_tick_add_addr(struct mpc *c, mp_time now)
         if (!a->at.ip.family || a->echoed || !a->tries || a->tries >= 5) continue;
         a->pending = true;
         a->tries++;
-        again = mp_min(again, now + (MP_SEC(1) << a->tries));
+        again = mp_min(again, now + (MP_SEC(1) << (a->tries - 1)));
     }
     c->v.timer[CT_ADD_ADDR] = again;
     announce_next(c, now);
