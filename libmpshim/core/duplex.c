@@ -76,14 +76,17 @@ static double wanted(const struct sf *s)
 }
 
 /* And after. Slow start ended, and the queue is empty all the same: on. What that was too much, for it is seen a round trip
- * later, is given back. A loss has the last word. */
+ * later, is given back. After a loss nothing is lent for a full queue any more, but half a window may not be enough for the
+ * peer's queue alone: while ours is empty, two round trips later, it still grows. */
 void duplex_after(struct sf *s, const struct mp_cc_ack *a)
 {
     struct sf_duplex *d = &s->v.duplex;
-    if (!d->on || s->v.cc.cwnd < s->v.cc.ssthresh || (d->lost_at && a->now - d->lost_at < MP_SEC(LATELY_S))) {
+    bool lost = d->lost_at && a->now - d->lost_at < MP_SEC(LATELY_S);
+    if (!d->on || s->v.cc.cwnd < s->v.cc.ssthresh || (lost && a->now - d->lost_at < 2 * s->v.srtt)) {
         d->lent = 0;
         return;
     }
+    if (lost && d->queue > EMPTY) return;
     double change = wanted(s) * (double)a->acked / (double)s->v.cc.cwnd;
     if (change > 0 && a->app_limited) return;
     if (-change > (double)d->lent) change = -(double)d->lent;
