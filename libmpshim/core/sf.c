@@ -116,7 +116,7 @@ static void take_syn_options(struct sf *s, const struct mp_pkt *p, const struct 
     if (o->has_mss) s->v.peer_mss = o->mss < 88 ? 88 : o->mss;
     s->v.ts_on = o->has_ts;
     if (o->has_ts) {
-        s->v.ts_recent = o->ts_val;
+        s->v.ts_recent = s->v.ts_old = s->v.ts_mark = o->ts_val;
         s->v.ts_recent_at = now;
     }
     s->v.sack_on = o->sack_ok;

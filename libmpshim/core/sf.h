@@ -154,6 +154,7 @@ struct sf {
         mp_ssn rcv_adv;       /* right edge advertised on this subflow, never moves back */
         mp_dsn adv_edge;      /* the connection's edge as last told here */
         uint32_t ts_recent; mp_time ts_recent_at;
+        uint32_t ts_old, ts_mark; mp_ssn ts_mark_at; /* TS.Recent as it was some 2^28 bytes ago: sf_in.c */
         mp_ssn last_ack_sent;
         bool ack_now; uint32_t ack_bytes; /* bytes since the last ACK sent */
         int quick_acks;       /* so many segments more are each acknowledged at once */

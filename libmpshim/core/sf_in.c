@@ -22,10 +22,31 @@ void in_answer_misfit(struct sf *s, uint32_t seglen, mp_time now)
     s->v.ack_now = true;
 }
 
-static bool paws_ok(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_time now)
+/* RFC 7323 5 guards against segments of 2^32 bytes before. Its test by TS.Recent also refuses those that a retransmission
+ * overtook: held back on the way, behind a hole, with an older timestamp than what filled the hole. Each would be lost, and its
+ * retransmission lets the next ones die (5 % late by 10 ms: one loss is followed by a row of them). What is new and not older
+ * than TS.Recent was an eighth of a round of sequence numbers ago cannot be of the round before. */
+static bool is_only_late(const struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_ssn ssn)
+{
+    return p->data.len && ssn + p->data.len > s->v.rcv_nxt && (int32_t)(o->ts_val - s->v.ts_old) >= 0;
+}
+
+static void note_timestamp(struct sf *s, uint32_t ts, mp_time now)
+{
+    enum { STEP = 1 << 28 }; /* bytes */
+    if (s->v.rcv_nxt - s->v.ts_mark_at >= STEP) { /* ts_old: from between one and two steps ago */
+        s->v.ts_old = s->v.ts_mark;
+        s->v.ts_mark = s->v.ts_recent;
+        s->v.ts_mark_at = s->v.rcv_nxt;
+    }
+    s->v.ts_recent = ts;
+    s->v.ts_recent_at = now;
+}
+
+static bool paws_ok(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_ssn ssn, mp_time now)
 {
     if (!s->v.ts_on || !o->has_ts || (p->flags & MP_RST)) return true;
-    if ((int32_t)(o->ts_val - s->v.ts_recent) >= 0) return true;
+    if ((int32_t)(o->ts_val - s->v.ts_recent) >= 0 || is_only_late(s, p, o, ssn)) return true;
     if (now - s->v.ts_recent_at > MP_SEC(24 * 86400ull)) return true; /* RFC 7323 5.5 */
     st_count(s->st, MP_E_paws, 1, s->c);
     return false;
@@ -145,17 +166,15 @@ static void synced_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, m
         syn_again_in(s, p, o, ssn, now);
         return;
     }
-    if (!paws_ok(s, p, o, now) || !in_window(s, ssn, seglen)) {
+    if (!paws_ok(s, p, o, ssn, now) || !in_window(s, ssn, seglen)) {
         misfit_in(s, p, ssn, seglen, now);
         return;
     }
     if (!(p->flags & MP_ACK)) return;
     s->v.keep_probes = 0;
     sf_alive(s);
-    if (s->v.ts_on && o->has_ts && ssn <= s->v.last_ack_sent && (int32_t)(o->ts_val - s->v.ts_recent) >= 0) { /* RFC 7323 4.3 */
-        s->v.ts_recent = o->ts_val;
-        s->v.ts_recent_at = now;
-    }
+    if (s->v.ts_on && o->has_ts && ssn <= s->v.last_ack_sent && (int32_t)(o->ts_val - s->v.ts_recent) >= 0) /* RFC 7323 4.3 */
+        note_timestamp(s, o->ts_val, now);
     if (!ack_in(s, p, o, ssn, now)) return;
     rescue_heard(s, now); /* only now: numbers that do not fit ours are no sign of life for this subflow */
     if (!s->v.join_done && !in_fourth_ack(s, now)) return;

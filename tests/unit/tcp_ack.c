@@ -1,6 +1,8 @@
 /* What is acknowledged, when and how: delayed ACKs, SACK, D-SACK (RFC 9293 3.8.6.3, RFC 5681 4.2, RFC 2018, RFC 2883). */
 #include "lab.h"
 
+#include "core/stack_int.h"
+
 static void data(struct lab *l, uint32_t seq, uint32_t len)
 {
     lab_send(l, &l->p[0], (struct seg){ .flags = MP_ACK, .seq = seq, .ack = 1, .off = seq - 1, .len = len });
@@ -254,17 +256,61 @@ TEST(timestamps_echo_the_segment_that_moved_the_window) /* RFC 7323 4.3 */
     lab_end(&l);
 }
 
-TEST(an_old_timestamp_is_refused_with_an_ack) /* PAWS, RFC 7323 5.3 */
+/* Ten bytes at seq, their timestamp so many ms old. */
+static void data_from_before(struct lab *l, uint32_t seq, int ms)
+{
+    lab_send(l, &l->p[0], (struct seg){ .flags = MP_ACK, .seq = seq, .ack = 1, .len = 10, .off = seq - 1, .ts_back = ms });
+}
+
+TEST(an_old_timestamp_is_refused_with_an_ack) /* PAWS, RFC 7323 5.3: older than the connection */
 {
     struct lab l = { .plain = true };
     lab_client(&l);
     lab_wait(&l, MP_MS(100));
     data(&l, 1, 10);
     lab_expect(&l, P0, MP_ACK, 1, 11, 0);
-    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 11, .ack = 1, .len = 10, .off = 10, .ts_back = 50 });
+    data_from_before(&l, 11, 150);
     lab_expect(&l, P0, MP_ACK, 1, 11, 0);
     lab_expect_counter(&l, paws, 1);
     CHECK_EQ(lab_read(&l), 10);
+    lab_end(&l);
+}
+
+TEST(a_segment_that_a_retransmission_overtook_is_taken) /* its timestamp is older than what filled the hole before it */
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    lab_wait(&l, MP_MS(100));
+    data(&l, 1, 10);
+    data(&l, 31, 10);
+    data(&l, 11, 10); /* sent again */
+    uint32_t filled = lab_ts(&l);
+    lab_forget(&l);
+    data_from_before(&l, 21, 50);
+    CHECK_EQ(lab_expect(&l, P0, MP_ACK, 1, 41, 0)->o.ts_ecr, filled); /* TS.Recent does not go back */
+    lab_expect_counter(&l, paws, 0);
+    CHECK_EQ(lab_read(&l), 40);
+    lab_end(&l);
+}
+
+TEST(a_timestamp_of_half_a_billion_bytes_ago_is_refused) /* PAWS, RFC 7323 5.3: it may be of the round of numbers before */
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    uint32_t seq = 1;
+    for (int step = 0; step < 3; step++, seq += 10) { /* each a quarter of a billion bytes after the one before */
+        lab_wait(&l, MP_MS(100));
+        l.c->sfs->v.ts_mark_at = l.c->sfs->v.rcv_nxt - (1u << 28);
+        data_from_before(&l, seq, 0);
+    }
+    lab_forget(&l);
+    data_from_before(&l, seq, 99);
+    data_from_before(&l, seq + 10, 199);
+    lab_expect_counter(&l, paws, 0);
+    data_from_before(&l, seq + 20, 250); /* before the first of them, and of this connection */
+    lab_expect_counter(&l, paws, 1);
+    lab_read(&l);
+    lab_forget(&l);
     lab_end(&l);
 }
 
