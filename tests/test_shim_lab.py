@@ -359,6 +359,26 @@ def test_a_restarted_server_gets_its_port(net, engine):
             net.server.stop(p)
 
 
+@pytest.mark.timing
+def test_a_listener_with_room_is_not_waited_for(net):
+    """One connection after the other, each at once: none waits because another is on its way to the program."""
+    server = net.server.popen([MPTCP_RUN, "--engine=helper", PYTHON, "-u", "-c", """
+import socket
+l = socket.create_server(("0.0.0.0", 6009), backlog=16); print("ready")
+while True:
+    s, _ = l.accept(); s.sendall(s.recv(9)); s.close()
+"""], stdout=subprocess.PIPE)
+    assert server.stdout.readline() == "ready\n"
+    took = run(net, """
+begin = time.monotonic()
+for i in range(200):
+    with socket.create_connection((FAR, 6009)) as s: s.sendall(b"x"); assert s.recv(9) == b"x"
+print(time.monotonic() - begin)
+""", "helper")
+    net.server.stop(server)
+    assert float(took) < 1.5  # 2 s if each waited 10 ms
+
+
 @pytest.mark.parametrize("engine", HOSTS)
 def test_a_listener_that_ended_refuses(net, engine):
     code = "import socket; l=socket.create_server(('0.0.0.0',7302)); print('ready',flush=True); l.accept(); l.close(); print('closed',flush=True); import time; time.sleep(5)"

@@ -95,6 +95,14 @@ void eng_carrier_waits(struct carrier *c, bool waits)
     eng_port_waits(c->port, waits ? 1 : -1);
 }
 
+/* A listener over loopback mostly answers within our connect(), which says EINPROGRESS all the same: the answer is looked at when
+ * the call lets go of the socket. */
+static bool is_answered(int fd)
+{
+    struct pollfd p = { .fd = fd, .events = POLLOUT };
+    return poll(&p, 1, 0) == 1;
+}
+
 /* Simultaneous open with a program that connects (RFC 9293 3.5), or an ordinary connect to its listener. */
 void eng_carrier_meet(struct carrier *c, mp_time now)
 {
@@ -109,7 +117,8 @@ void eng_carrier_meet(struct carrier *c, mp_time now)
     c->state = CR_MEETING;
     c->meet_tries++;
     int err = connect(fd, &a.sa, n) ? errno : 0;
-    eng_carrier_waits(c, err == EINPROGRESS); /* over loopback a listener with room answers within the call */
+    if (c->port)
+        eng_carrier_waits(c, err == EINPROGRESS && !is_answered(fd));
     if ((err && err != EINPROGRESS) || !eng_carrier_watch(c))
         met_nobody(c, err ? err : errno, now);
 }
@@ -189,12 +198,14 @@ void eng_carrier_on_syn(struct engine *e, const struct mp_endpoint *id, const st
         refuse(c);
 }
 
-/* A program's listener whose backlog is full drops our SYN (over loopback that is known at once). The kernel would send it again
- * after 1, 3, 7, 15 s, long after there is room; so each attempt is a new one, and while one has just failed the others wait. */
+/* A program's listener whose backlog is full drops our SYN. The kernel would send it again after 1, 3, 7, 15 s, long after there
+ * is room; so each attempt is a new one, and while one has just failed the others wait. The first attempt of each has its 10 ms for
+ * an answer: on a busy host that is not always there at once, and nobody else must wait for it then. */
 #define ROOM_AGAIN MP_MS(10)
 
 void eng_carrier_meet_listener(struct carrier *c, mp_time now)
 {
+    bool waited = c->waits;
     if (eng_port_is_full(c->port, now)) {
         eng_carrier_waits(c, true);
         c->state = CR_PENDING;
@@ -208,14 +219,14 @@ void eng_carrier_meet_listener(struct carrier *c, mp_time now)
         eng_carrier_learn_identity(c);
     if (c->state != CR_MEETING || !c->waits)
         return;
-    eng_port_full(c->port, now + ROOM_AGAIN);
+    if (waited)
+        eng_port_full(c->port, now + ROOM_AGAIN);
     eng_carrier_look_in(c, ROOM_AGAIN, now);
 }
 
 void eng_carrier_look_meeting(struct carrier *c, mp_time now)
 {
-    struct pollfd p = { .fd = c->fd, .events = POLLOUT };
-    if (!c->port || !c->waits || poll(&p, 1, 0))
+    if (!c->port || !c->waits || is_answered(c->fd))
         return; /* an event tells how it went */
     eng_carrier_close_fd(&c->fd);
     eng_carrier_meet_listener(c, now);
