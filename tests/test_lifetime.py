@@ -728,6 +728,30 @@ def test_a_new_helper_takes_over_live_connections(lab):
     assert seen.moved(net.client, "eth1") > 2_000_000
 
 
+@pytest.mark.timing
+def test_a_new_helper_is_asked_where_the_old_one_has_answered(net, tmp_path):
+    """The socket on which answers come belongs to one engine; whoever asks finds its end, and makes another with the next."""
+    code = PRELUDE + """
+import time
+def three():
+    begin = time.monotonic()
+    for i in range(3):
+        with dial(ECHO) as s: echo(s, b"x")
+    return time.monotonic() - begin
+three(); print("asked", flush=True)
+for _ in range(2): input(); print(three() < 4, flush=True)
+"""
+    p = net.client.popen([*shim("-v", "--engine=helper", f"--control={tmp_path}/ctl"), PYTHON, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert p.stdout.readline() == "asked\n"
+    for _ in range(2):
+        net.client.run([MPTCP_RUN.resolve().parent / "mpshim-engine", "--replace", "--ctl", tmp_path / "ctl"])
+        p.stdin.write("\n")
+        p.stdin.flush()
+        assert p.stdout.readline() == "True\n"  # no question waited its five seconds for an answer
+    p.stdin.close()
+    assert p.wait(20) == 0 and "kernel TCP" not in p.stderr.read()
+
+
 def test_a_helper_of_another_build_takes_what_is_new(net, tmp_path):
     """What moves is plain data, and its layout is another one. A program's end waits instead; programs that run stay with the
     helper that they have, which gives its place away and ends after them."""
