@@ -92,8 +92,25 @@ static void answer_wrong_ack(struct sf *s, uint32_t len, mp_time now)
     in_answer_misfit(s, 0, now);
 }
 
+/* Of numbers that we have used, or have about a window ago (RFC 2883)? A box that rewrites sequence numbers may leave those in
+ * the blocks as they are. */
+static bool sack_fits(const struct sf *s, const struct mp_opts *o)
+{
+    for (int i = 0; i < o->nsack; i++) {
+        int64_t left = (int64_t)mp_expand32(s->v.snd_una, o->sack[i].left - s->v.iss), right = (int64_t)mp_expand32(s->v.snd_una, o->sack[i].right - s->v.iss);
+        if (right > (int64_t)s->v.snd_nxt || left < (int64_t)s->v.snd_una - (int64_t)mp_min(s->v.snd_wnd_max, s->v.snd_una)) return false;
+    }
+    return true;
+}
+
 static bool ack_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_ssn ssn, mp_time now)
 {
+    struct mp_opts bare;
+    if (o->nsack && !sack_fits(s, o)) { /* then it says what one without SACK says (RFC 5681 3.2), or each loss would cost a time-out */
+        bare = *o;
+        bare.nsack = 0;
+        o = &bare;
+    }
     mp_ssn ack = mp_expand32(s->v.snd_una, p->ack - s->v.iss);
     if (!ack_ok(s, ack)) {
         answer_wrong_ack(s, p->data.len, now);

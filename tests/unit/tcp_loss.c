@@ -274,6 +274,25 @@ TEST(without_sack_the_third_duplicate_ack_tells_of_a_loss) /* NewReno, RFC 6582 
     lab_end(&l);
 }
 
+/* A box rewrites sequence numbers and leaves those in SACK blocks (lab cell seq-no-sack): far ahead of what was sent, or far back. */
+TEST(sack_blocks_of_other_numbers_say_no_more_than_none)
+{
+    for (int k = 0; k < 2; k++) {
+        struct lab l = { .plain = true };
+        uint32_t s = grown(&l), off = k ? 0x30000000 : 0xd0000000;
+        lab_write(&l, 8000);
+        sent(&l, s, 8); /* the first gets lost */
+        for (uint32_t i = 1; i <= 2; i++) sack(&l, s, s + off + 1000, s + off + 1000 + 1000 * i);
+        lab_expect_nothing(&l);
+        sack(&l, s, s + off + 1000, s + off + 4000);
+        sent(&l, s, 1);
+        lab_wait(&l, LAB_RTT);
+        lab_ack(&l, P0, 1, s + 8000);
+        lab_expect_counter(&l, rto, 0);
+        lab_end(&l);
+    }
+}
+
 TEST(window_updates_are_no_duplicate_acks) /* RFC 5681 2 */
 {
     struct lab l = { .plain = true, .no_sack = true };
