@@ -150,6 +150,14 @@ static void see_receiver(struct sim_box *b, int dir, struct sim_box_proxy *x, st
     }
 }
 
+/* After a reset it has nothing to deliver any more, and acknowledges no more than the receiver itself: else who asks whether the reset was
+ * meant (RFC 5961 3.2) would be answered by one with the number that the proxy made of the question, for ever. */
+static void give_up(struct sim_box *b, struct sim_box_proxy *x)
+{
+    box_proxy_free(b, x);
+    x->next = x->out = x->una;
+}
+
 static void see_syn(struct sim_box_proxy *in, struct sim_pkt *p)
 {
     for (uint8_t *o = box_next_option(&p->h, NULL); o; o = box_next_option(&p->h, o))
@@ -168,7 +176,7 @@ void box_proxy(struct sim_box *b, int dir, struct sim_pkt *p)
     struct sim_box_proxy *out = &f->proxy[dir], *in = &f->proxy[!dir]; /* of p's own data, of the data it acknowledges */
     if (p->h.flags & (MP_SYN | MP_RST)) {
         if (p->h.flags & MP_SYN) see_syn(in, p);
-        else box_proxy_free(b, out), box_proxy_free(b, in);
+        else give_up(b, out), give_up(b, in);
         box_emit(b, dir, p);
         return;
     }
