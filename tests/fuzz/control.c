@@ -124,7 +124,7 @@ static size_t body(struct client *k, uint8_t how, uint8_t *buf, size_t max)
     memcpy(&q, buf, sizeof q);
     if (how & FIX_HEAD) {
         q.version = CTL_VERSION;
-        q.op = (uint16_t)(q.op % (CTL_MOVE_GO + 2));
+        q.op = (uint16_t)(q.op % (CTL_KEEP + 2));
         if (n < sizeof q) n = sizeof q;
     }
     if (how & FIX_IDENTITY) q.identity = k->identity;
@@ -140,7 +140,7 @@ static void take_reply(struct client *k, int fd)
     ssize_t n = recv(fd, buf, sizeof buf, MSG_DONTWAIT);
     struct ctl_rep rep;
     if (n <= 0 || k->op == CTL_STATUS) return;
-    if ((size_t)n != sizeof rep) broken("an answer of the wrong size");
+    if ((size_t)n != (k->op == CTL_INFO ? sizeof(struct ctl_info) : sizeof rep)) broken("an answer of the wrong size");
     memcpy(&rep, buf, sizeof rep);
     if (rep.version != CTL_VERSION || (rep.op & ~CTL_KEPT) != k->op) broken("an answer to something else");
     if (rep.result > 0) broken("a positive result");
