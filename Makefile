@@ -108,7 +108,7 @@ t_rates := $(B)/tests/rates
 examples := $(patsubst examples/%.c,$(B)/examples/%,$(wildcard examples/*.c))
 test_all := $(t_unit) $(t_sim) $(t_io) $(t_engine) $(t_shim) $(t_lab) $(t_rates)
 
-.PHONY: matrix-lab FORCE fallback-table soak matrix apps cpython-tests all tests install uninstall check check-c check-asan check-python demo bench bootstrap border replay
+.PHONY: matrix-lab FORCE fallback-table soak matrix apps cpython-tests all tests install uninstall check demo bench bootstrap border replay
 .PHONY: fuzz fmt lint coverage clean distclean help
 
 all: $(B)/libmpcore.a $(lib_engine) $(lib_resolve) $(lib_shim) $(helper) $(tools) $(here) $(examples) ## the libraries, the helper and ./mptcp-run (default)
