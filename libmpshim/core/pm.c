@@ -222,6 +222,9 @@ static void hurry(struct mpc *c, mp_time now)
     for (int i = 0; i < c->v.nretry; i++) c->retry[i].not_before = mp_min(c->retry[i].not_before, now + MP_SEC(2));
 }
 
+/* 0.1 s, doubled n times, but no more than `most`. */
+static mp_dur doubled(int n, mp_dur most) { return mp_min(MP_MS(100) << mp_min((uint64_t)n, 10), most); }
+
 #define LIVED MP_SEC(10) /* what comes and goes more seldom than that is no waste */
 
 /* Nothing is left, and so long the path that ended last rests: not at all the first time. A box that lets joins pass and breaks
@@ -236,7 +239,7 @@ static mp_dur vain_rest(struct mpc *c, const struct sf *s, bool was_up, mp_time 
         pm_vain_over(c, now);
         return 0;
     }
-    mp_dur first = mp_min(MP_MS(100) << mp_min((uint64_t)++c->v.vain, 4), MP_SEC(1));
+    mp_dur first = doubled(++c->v.vain, MP_SEC(1));
     return mp_max(first, mp_min((now - c->v.vain_since) / 8, MP_SEC(10)));
 }
 
@@ -258,13 +261,13 @@ void pm_sf_failed(struct mpc *c, struct sf *s, bool was_up, mp_time now)
     t->spoils |= was_up && s->v.reset_reason == MP_RST_MIDDLEBOX;
     t->silent = was_up && s->v.silent;
     t->barred |= s->v.barred;
-    t->not_before = now + mp_min(MP_MS(100) << mp_min((uint64_t)t->fails, 10), MP_SEC(60));
+    t->not_before = now + doubled(t->fails, MP_SEC(60));
     if (!conn_nsync(c)) hurry(c, now);
     if (!conn_nlive(c)) {
         mp_dur rest = vain_rest(c, s, was_up, now);
         t->not_before = now + (!was_up && t->fails > 1 ? mp_max(rest, MP_SEC(1)) : rest);
     }
-    if (c->v.barren > 3) t->not_before = now + mp_min(MP_MS(100) << mp_min((uint64_t)c->v.barren, 10), MP_SEC(10));
+    if (c->v.barren > 3) t->not_before = now + doubled(c->v.barren, MP_SEC(10));
     c->v.timer[CT_PM] = mp_min(c->v.timer[CT_PM], t->not_before);
 }
 
