@@ -56,8 +56,7 @@ void cookie_answer(struct mp_stack *st, const struct listener *l, const struct m
     if (!r) return;
     struct cookie k = make(st, &p->dst, &p->src, p->seq, now / TICK, mss_index(o));
     uint32_t mtu = st->ops.mtu ? st->ops.mtu(st->arg, p->ifindex) : 0;
-    uint32_t options = st_offer_ok(o) ? MSS_ROOM : 0;
-    struct mp_opts a = { .has_mss = true, .mss = (uint16_t)mp_min((mtu ? mtu : 1500) - (p->dst.ip.family == 4 ? 40 : 60) - options, 65495) };
+    struct mp_opts a = { .has_mss = true, .mss = (uint16_t)out_mss(mtu ? mtu : 1500, p->dst.ip.family, st_offer_ok(o)) };
     r->tos = l->tos;
     r->ttl = l->ttl;
     r->mark = l->mark;

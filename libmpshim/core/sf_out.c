@@ -99,9 +99,8 @@ void out_data_fin(const struct mpc *c, struct mp_opts *o)
 
 static uint32_t syn_mss(const struct sf *s, bool mp)
 {
-    uint32_t m = s->v.mtu - (s->v.local.ip.family == 4 ? 40 : 60) - (mp ? MSS_ROOM : 0);
-    if (s->c->v.max_seg && s->c->v.max_seg < m) m = s->c->v.max_seg;
-    return m > 65495 ? 65495 : m;
+    uint32_t m = out_mss(s->v.mtu, s->v.local.ip.family, mp);
+    return s->c->v.max_seg && s->c->v.max_seg < m ? s->c->v.max_seg : m;
 }
 
 static void syn_capable(struct sf *s, struct mp_opts *o)

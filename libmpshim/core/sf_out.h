@@ -10,6 +10,13 @@
  * tells the same, for a small window is then used up in whole segments of one size. */
 enum { MSS_ROOM = 28 };
 
+/* What a SYN or SYN/ACK tells on a link of this MTU; mp: it offers or takes MPTCP, or joins. */
+static inline uint32_t out_mss(uint32_t mtu, int family, bool mp)
+{
+    uint32_t m = mtu - (family == 4 ? 40 : 60) - (mp ? MSS_ROOM : 0);
+    return m > 65495 ? 65495 : m;
+}
+
 /* A segment: begun, options added to o (data first, what may be cut short last), then finished. */
 void out_begin(struct sf *s, struct mp_pkt *out, mp_ssn ssn, uint8_t flags);
 void out_timestamps(struct sf *s, struct mp_opts *o, mp_time now);

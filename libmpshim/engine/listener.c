@@ -430,7 +430,7 @@ void eng_port_full(struct port *p, mp_time until) { p->full_until = until; }
 bool eng_port_is_full(const struct port *p, mp_time now) { return now < p->full_until; }
 bool eng_port_is_crowded(const struct port *p)
 {
-    return p->waiting >= (int)mp_min(mp_max((int)mp_min(p->options.value, WAITING_MOST), WAITING_LEAST), WAITING_MOST);
+    return p->waiting >= (int)mp_max(mp_min(p->options.value, WAITING_MOST), WAITING_LEAST);
 }
 
 void eng_port_accept(struct engine *e, struct port *p, struct mpc *m, mp_time now)
