@@ -10,6 +10,9 @@ enum { MP_FIN = 0x01, MP_SYN = 0x02, MP_RST = 0x04, MP_PSH = 0x08, MP_ACK = 0x10
 #define MP_PKT_MAX_IOV 4
 #define MP_SLICE_MAX 64000 /* most payload bytes in one mp_pkt; IP total length is 16 bits */
 
+/* Bytes of an IP header and a TCP header without options. */
+static inline uint32_t mp_header_len(uint8_t family) { return (family == 4 ? 20 : 40) + 20; }
+
 /* The TCP header's fields in host order, options as bytes in wire form. */
 struct mp_pkt {
     struct mp_endpoint src, dst;

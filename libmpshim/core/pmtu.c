@@ -9,13 +9,12 @@
 enum { SAFE_MTU = 1280, LEAST_MTU = 576, FAILED_LONG = 8, CLOSE_ENOUGH = 8, FOLLOWERS = 4, LEAST_WINDOW = 8 };
 #define SEARCH_AGAIN MP_SEC(600) /* RFC 4821 7.3; Linux' tcp_probe_interval */
 
-static uint32_t header(const struct sf *s) { return s->v.local.ip.family == 4 ? 40 : 60; }
-
 /* Nothing above is of use: the interface, the peer's MSS, the program's. */
 static uint32_t ceiling(const struct sf *s)
 {
-    uint64_t most = mp_min(s->v.mtu_link, s->v.peer_mss + header(s));
-    return (uint32_t)(s->c->v.max_seg ? mp_min(most, s->c->v.max_seg + header(s)) : most);
+    uint32_t hdr = mp_header_len(s->v.local.ip.family);
+    uint64_t most = mp_min(s->v.mtu_link, s->v.peer_mss + hdr);
+    return (uint32_t)(s->c->v.max_seg ? mp_min(most, s->c->v.max_seg + hdr) : most);
 }
 
 /* RFC 5681 3.1: the least window, that after a loss, is one segment, also when segments become large at once (seed 455609). */

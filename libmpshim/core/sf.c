@@ -86,7 +86,7 @@ void sf_set_state(struct sf *s, enum sf_state state, mp_time now)
  * (timestamps 12, a full DSS 28), so that all segments are alike and a GSO run can be cut by one size. */
 void sf_update_mss(struct sf *s)
 {
-    uint32_t hdr = s->v.local.ip.family == 4 ? 40 : 60;
+    uint32_t hdr = mp_header_len(s->v.local.ip.family);
     uint32_t m = s->v.mtu > hdr + 88 ? s->v.mtu - hdr : 88;
     if (s->v.peer_mss < m) m = s->v.peer_mss;
     if (s->c->v.max_seg && s->c->v.max_seg < m) m = s->c->v.max_seg;

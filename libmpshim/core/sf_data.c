@@ -110,8 +110,8 @@ static void emit_seg(struct sf *s, struct mp_pkt *out, struct sf_seg *g, bool fr
         out_data_ack(c, &o);
         out_data_fin(c, &o);
     }
-    uint32_t full = (uint32_t)mp_min(g->len, mss), hdr = s->v.local.ip.family == 4 ? 40 : 60;
-    out_sack(s, &o, s->v.mtu > full + hdr ? s->v.mtu - full - hdr : 0);
+    uint32_t full = (uint32_t)mp_min(g->len, mss) + mp_header_len(s->v.local.ip.family);
+    out_sack(s, &o, s->v.mtu > full ? s->v.mtu - full : 0);
     out->gso_size = g->len > mss ? (uint16_t)mss : 0;
     s->v.bytes_sent += g->len;
     s->v.data_sent_at = now;

@@ -11,9 +11,9 @@
 enum { MSS_ROOM = 28 };
 
 /* What a SYN or SYN/ACK tells on a link of this MTU; mp: it offers or takes MPTCP, or joins. */
-static inline uint32_t out_mss(uint32_t mtu, int family, bool mp)
+static inline uint32_t out_mss(uint32_t mtu, uint8_t family, bool mp)
 {
-    uint32_t m = mtu - (family == 4 ? 40 : 60) - (mp ? MSS_ROOM : 0);
+    uint32_t m = mtu - mp_header_len(family) - (mp ? MSS_ROOM : 0);
     return m > 65495 ? 65495 : m;
 }
 

@@ -142,7 +142,7 @@ uint8_t *sim_pkt_own_payload(struct sim *s, struct sim_pkt *p)
 
 uint32_t sim_pkt_ip_len(const struct mp_pkt *h)
 {
-    return (h->dst.ip.family == 6 ? 40u : 20u) + 20u + h->optlen + h->len;
+    return mp_header_len(h->dst.ip.family) + h->optlen + h->len;
 }
 
 /* ---- events ---- */
