@@ -89,6 +89,19 @@ static void fail_in(struct mpc *c, struct sf *s, mp_time now)
     conn_fallback(c, s, FB_PEER_FAIL, MP_WHY_PEER_FAIL, now);
 }
 
+/* RFC 8684 3.3.8: of this subflow, in three bytes. Version 0 may name another address in a fourth (RFC 6824 3.3.8); what version 1
+ * does not have is malformed there. */
+static void prio_in(struct mpc *c, struct sf *s, const struct mp_opt_prio *r)
+{
+    if (r->has_id && c->v.version) {
+        st_count(c->st, MP_E_opt_bad, 1, c);
+        return;
+    }
+    st_count(c->st, MP_E_prio_in, 1, c);
+    for (struct sf *x = c->sfs; x; x = x->next)
+        if (r->has_id ? x->v.addr_id_remote == r->addr_id : x == s) x->v.backup_remote = r->backup;
+}
+
 /* We are plain TCP and have told so by MP_FAIL, which is sent once and may be lost; the peer goes on with MPTCP. (DATA_ACKs it
  * sends also when it has heard: see acks_go_on.) */
 static bool deaf(const struct mpc *c, const struct mp_opts *o)
@@ -143,11 +156,7 @@ bool conn_options_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const 
         st_count(c->st, MP_E_remove_addr_in, 1, c);
         for (int i = 0; i < o->remove_addr.n; i++) pm_remove_addr_in(c, o->remove_addr.id[i], now);
     }
-    if (o->mp & MP_OPT_HAS(MP_PRIO)) {
-        st_count(c->st, MP_E_prio_in, 1, c);
-        for (struct sf *x = c->sfs; x; x = x->next) /* RFC 6824 3.3.8: version 0 may name another address */
-            if (o->prio.has_id && !c->v.version ? x->v.addr_id_remote == o->prio.addr_id : x == s) x->v.backup_remote = o->prio.backup;
-    }
+    if (o->mp & MP_OPT_HAS(MP_PRIO)) prio_in(c, s, &o->prio);
     if (o->mp & MP_OPT_HAS(MP_FAIL)) fail_in(c, s, now);
     if (o->mp & MP_OPT_HAS(MP_FASTCLOSE)) { /* RFC 8684 3.5: on an ACK as well */
         if (o->fastclose_key == c->v.key_local) {

@@ -54,7 +54,7 @@ struct mp_opt_add_addr { /* RFC 8684 3.4.1 */
 };
 
 struct mp_opt_remove_addr { uint8_t n; uint8_t id[16]; };           /* RFC 8684 3.4.2 */
-struct mp_opt_prio { bool backup; bool has_id; uint8_t addr_id; };  /* RFC 8684 3.3.8; id only from v0 peers */
+struct mp_opt_prio { bool backup; bool has_id; uint8_t addr_id; };  /* RFC 8684 3.3.8; id: RFC 6824, version 0 only (conn_opt.c) */
 
 enum mp_rst_reason { /* RFC 8684 3.6, table 4 */
     MP_RST_UNSPECIFIED = 0, MP_RST_MPTCP = 1, MP_RST_RESOURCE = 2, MP_RST_PROHIBITED = 3,

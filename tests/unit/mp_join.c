@@ -442,6 +442,20 @@ TEST(the_peer_makes_a_subflow_backup)
     lab_end(&l);
 }
 
+TEST(a_priority_with_an_address_is_none_of_version_1) /* RFC 8684 3.3.8: three bytes; the fourth is RFC 6824's */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct mp_opts o = lab_dack(&l);
+    o.mp |= MP_OPT_HAS(MP_PRIO);
+    o.prio = (struct mp_opt_prio){ .backup = true, .has_id = true, .addr_id = 0 };
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = o });
+    lab_expect_counter(&l, opt_bad, 1);
+    lab_expect_counter(&l, prio_in, 0);
+    CHECK(!lab_sf(&l, 0).backup);
+    lab_end(&l);
+}
+
 TEST(a_subflow_that_dies_gives_its_data_to_the_others) /* RFC 8684 3.3.6 */
 {
     struct lab l = { 0 };
