@@ -134,7 +134,7 @@ void half_syn(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opts 
 /* RFC 5961 4 and 5: in case that we have it wrong, the peer's answer tells. */
 static void challenge(struct mp_stack *st, struct half *h, const struct mp_pkt *p, mp_time now)
 {
-    if (h->challenged && now - h->challenged < MP_MS(500)) return;
+    if (h->challenged && now - h->challenged < SF_CHALLENGE_EVERY) return;
     struct mp_pkt *r = st_stray(st, p);
     if (!r) return;
     h->challenged = now;

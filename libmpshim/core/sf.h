@@ -17,6 +17,9 @@ struct mp_stack;
 enum { WSCALE = 8 }; /* of our windows, RFC 7323 2: 65535 << 8 = 16 MB */
 enum { SF_QUICK_ACKS = 16 }; /* segments acknowledged one by one, at the start and after a hole: as many as Linux does */
 
+/* RFC 5961 7: between two challenge ACKs of a subflow, and between two answers to ACKs that do not fit. (There: ten in 5 s.) */
+#define SF_CHALLENGE_EVERY MP_MS(500)
+
 enum sf_state { /* RFC 9293 3.3.2 */
     SF_CLOSED, SF_SYN_SENT, SF_SYN_RCVD, SF_ESTABLISHED, SF_FIN_WAIT_1, SF_FIN_WAIT_2,
     SF_CLOSE_WAIT, SF_CLOSING, SF_LAST_ACK, SF_TIME_WAIT,

@@ -3,21 +3,23 @@
 
 #include <errno.h>
 
-/* RFC 5961: an ACK that makes an honest peer resynchronise and tells an attacker nothing. */
+/* RFC 5961: an ACK that makes an honest peer resynchronise and tells an attacker nothing. Nor does its limit, since subflows have
+ * nothing in common there: a limit of the whole host could be used up, and what is left of it counted on a connection of one's
+ * own (CVE-2016-5696). */
 void in_challenge(struct sf *s)
 {
-    if (s->v.challenged_at && s->st->now - s->v.challenged_at < MP_MS(10)) return; /* RFC 5961 7 */
+    if (s->v.challenged_at && s->st->now - s->v.challenged_at < SF_CHALLENGE_EVERY) return;
     s->v.challenged_at = s->st->now;
     st_count(s->st, MP_E_challenge_ack, 1, s->c);
     s->v.ack_now = true;
 }
 
 /* A segment that does not fit is answered; one without data seldom, or two ends whose numbers have come apart (a box
- * that began to rewrite them) would answer each other's answers for ever (RFC 5961 7; Linux: 500 ms). */
+ * that began to rewrite them) would answer each other's answers for ever (RFC 5961 7). */
 void in_answer_misfit(struct sf *s, uint32_t seglen, mp_time now)
 {
     rescue_misfit(s, now);
-    if (!seglen && s->v.misfit_at && now - s->v.misfit_at < MP_MS(500)) return;
+    if (!seglen && s->v.misfit_at && now - s->v.misfit_at < SF_CHALLENGE_EVERY) return;
     if (!seglen) s->v.misfit_at = now;
     s->v.ack_now = true;
 }
