@@ -49,9 +49,17 @@ static void rescue(struct sf *s, mp_time now)
     st_count(s->st, MP_E_rescue, 1, s->c);
 }
 
-void rescue_misfit(struct sf *s, mp_time now)
+/* A join's third ACK would lose its option too where these have none, and once a join is answered neither end may fall back
+ * (RFC 8684 3.7), which is the way on there. */
+static bool join_is_hopeless(const struct sf *s, const struct mp_opts *o) { return !o->mp && conn_single(s->c); }
+
+/* What comes together may all have been sent before any answer of ours could be there: a peer whose link is back repeats a row of
+ * segments. So the last of them must come a time-out after the first. (Simulation seed 650229: both.) */
+void rescue_misfit(struct sf *s, const struct mp_opts *o, mp_time now)
 {
-    if (now - s->v.last_recv > QUIET && ++s->v.misfits % MISFITS == 0) rescue(s, now);
+    if (now - s->v.last_recv <= QUIET) return;
+    if (!s->v.misfits++) s->v.misfit_since = now;
+    if (s->v.misfits >= MISFITS && now - s->v.misfit_since >= s->v.rto && !join_is_hopeless(s, o)) rescue(s, now);
 }
 
 void rescue_timeout(struct sf *s, mp_time now)

@@ -206,6 +206,7 @@ struct sf {
         mp_time data_sent_at, data_recv_at; /* for people; none yet: when it was opened */
         mp_time misfit_at;    /* when a segment without data that does not fit was last answered; 0: never */
         uint32_t misfits;     /* segments that do not fit, long after the last one that did */
+        mp_time misfit_since; /* when the first of these came */
         uint64_t quiet_bytes; /* received since the last silence that was asked about */
         int quiet_probes;     /* unanswered so far */
         mp_time quiet_since;  /* last_recv when the first of them went out */
@@ -305,7 +306,7 @@ void overdue_over(struct sf *s, mp_time now);               /* it makes progress
 /* ---- paths that have forgotten the subflow (rescue.c) ---- */
 void rescue_data(struct sf *s, uint32_t len, mp_time now);
 void rescue_heard(struct sf *s, mp_time now);               /* sets last_recv */
-void rescue_misfit(struct sf *s, mp_time now);
+void rescue_misfit(struct sf *s, const struct mp_opts *o, mp_time now); /* o: of a segment that does not fit */
 void rescue_timeout(struct sf *s, mp_time now);
 void rescue_tick(struct sf *s, mp_time now);
 bool rescue_established(struct sf *s, mp_time now);         /* false: s itself is not wanted any more */

@@ -18,7 +18,6 @@ void in_challenge(struct sf *s)
  * that began to rewrite them) would answer each other's answers for ever (RFC 5961 7). */
 void in_answer_misfit(struct sf *s, uint32_t seglen, mp_time now)
 {
-    rescue_misfit(s, now);
     if (!seglen && s->v.misfit_at && now - s->v.misfit_at < SF_CHALLENGE_EVERY) return;
     if (!seglen) s->v.misfit_at = now;
     s->v.ack_now = true;
@@ -82,11 +81,11 @@ static bool ack_ok(const struct sf *s, mp_ssn ack)
 }
 
 /* RFC 5961 5.2, and 7: for data, too, that is no more than a challenge; for a bare ACK less (in_answer_misfit). */
-static void answer_wrong_ack(struct sf *s, uint32_t len, mp_time now)
+static void answer_wrong_ack(struct sf *s, const struct mp_opts *o, uint32_t len, mp_time now)
 {
     st_count(s->st, MP_E_ack_unsent, 1, s->c);
+    rescue_misfit(s, o, now);
     if (len) {
-        rescue_misfit(s, now);
         in_challenge(s);
         return;
     }
@@ -115,7 +114,7 @@ static bool ack_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o
     }
     mp_ssn ack = mp_expand32(s->v.snd_una, p->ack - s->v.iss);
     if (!ack_ok(s, ack)) {
-        answer_wrong_ack(s, p->data.len, now);
+        answer_wrong_ack(s, o, p->data.len, now);
         return false;
     }
     if (s->v.state == SF_SYN_RCVD) {
@@ -158,10 +157,11 @@ static bool is_crossed_synack(const struct sf *s, const struct mp_pkt *p, mp_ssn
 
 /* Outside of the window, or older than what came before. An old duplicate may still be the peer asking for a lost ACK of
  * ours; its ACK field is not used. */
-static void misfit_in(struct sf *s, const struct mp_pkt *p, mp_ssn ssn, uint32_t seglen, mp_time now)
+static void misfit_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_ssn ssn, uint32_t seglen, mp_time now)
 {
     if (p->data.len && ssn + p->data.len <= s->v.rcv_nxt) in_duplicate(s, ssn, p->data.len);
     else if (seglen) st_count(s->st, MP_E_out_of_window, 1, s->c);
+    rescue_misfit(s, o, now);
     in_answer_misfit(s, seglen, now);
 }
 
@@ -186,7 +186,7 @@ static void synced_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, m
         return;
     }
     if (!paws_ok(s, p, o, ssn, now) || !in_window(s, ssn, seglen)) {
-        misfit_in(s, p, ssn, seglen, now);
+        misfit_in(s, p, o, ssn, seglen, now);
         return;
     }
     if (!(p->flags & MP_ACK)) return;

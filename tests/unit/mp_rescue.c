@@ -95,6 +95,51 @@ TEST(segments_of_which_none_fits_bring_a_fresh_subflow)
     lab_end(&l);
 }
 
+/* Three segments of the flow again, as fast as the path brings them; with their mappings, or without any option. */
+static void old_row(struct lab *l, bool bare)
+{
+    for (uint32_t i = 0; i < 3; i++) {
+        uint32_t at = 1 + i * LAB_MSS;
+        if (bare) lab_send(l, &l->p[0], (struct seg){ .flags = MP_ACK, .seq = at, .ack = 1, .off = at - 1, .len = LAB_MSS });
+        else lab_data(l, &l->p[0], at, 1, at - 1, LAB_MSS);
+    }
+}
+
+TEST(a_row_that_is_repeated_before_our_answer_can_be_there_is_no_misfit) /* the peer's link is back; simulation seed 650229 */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    flow(&l, 3);
+    lab_wait(&l, MP_SEC(2));
+    old_row(&l, false);
+    CHECK_EQ(join_of(&l)->o.mp, 0);
+    lab_expect_counter(&l, rescue, 0);
+    lab_wait(&l, lab_sf(&l, 0).rto);
+    old_row(&l, false); /* nor has it heard us by now */
+    CHECK_EQ(join_of(&l)->o.mp, MP_OPT_HAS(MP_JOIN));
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(a_path_that_takes_the_options_out_gets_no_fresh_subflow) /* its third ACK would lose the option; RFC 8684 3.7, the same seed */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    flow(&l, 3);
+    for (int i = 0; i < 5; i++) {
+        lab_wait(&l, MP_SEC(1));
+        old_row(&l, true);
+    }
+    CHECK_EQ(join_of(&l)->o.mp, 0);
+    lab_expect_counter(&l, rescue, 0);
+    /* So the way of a fallback is open: what is new, and has no mapping either, is the peer's that has gone it. */
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1 + 3 * LAB_MSS, .ack = 1, .off = 3 * LAB_MSS, .len = LAB_MSS });
+    CHECK_EQ(lab_read(&l), 4 * LAB_MSS);
+    CHECK_EQ(lab_info(&l).why, MP_WHY_NO_DSS);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(a_server_lets_the_fresh_subflow_replace_one_in_trouble)
 {
     struct lab l = { 0 };
