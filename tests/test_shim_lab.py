@@ -3,6 +3,7 @@ under mptcp-run, with the engine inside and in the helper, and must print the sa
 
 import hashlib
 import os
+import re
 import signal
 import socket
 import struct
@@ -485,6 +486,26 @@ def test_a_port_is_used_again_while_the_server_is_in_time_wait(net):
     finally:
         net.client.sysctl({"ipv4/ip_local_port_range": before})
         net.server.stop(p)
+
+
+@pytest.mark.needs("tcpdump")
+def test_the_clock_of_two_programs_timestamps_is_one_and_not_the_hosts_own(net):
+    """RFC 7323 5.4: it does not tell how long the host is up. RFC 6191: whose engine uses a 4-tuple next, its clock is later."""
+    p = net.server.popen([MPTCP_RUN, PYTHON, "-c", PRELUDE + AGAIN], stdout=subprocess.PIPE)
+    try:
+        assert p.stdout.readline() == "ready\n"
+        with net.client.capture(expression="tcp[tcpflags] & (tcp-syn|tcp-ack) == tcp-syn and dst port 7320") as path:
+            for _ in range(2):
+                run(net, "PORT = 0" + ASK, "inside")
+    finally:
+        net.server.stop(p)
+    told = net.client.run(["tcpdump", "-ttnr", path, "dst", FAR]).stdout
+    at, ts = zip(*[(float(at), int(ts)) for at, ts in re.findall(r"^([\d.]+) .*TS val (\d+)", told, re.M)])
+    assert len(ts) >= 2
+    later = (ts[-1] - ts[0]) % 2**32
+    assert abs(later - 1000 * (at[-1] - at[0])) < 50
+    uptime = int(1000 * time.monotonic())
+    assert min((ts[-1] - uptime) % 2**32, (uptime - ts[-1]) % 2**32) > 60_000
 
 
 # ---- whole programs

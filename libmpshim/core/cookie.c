@@ -40,9 +40,9 @@ static struct cookie make(struct mp_stack *st, const struct mp_endpoint *local, 
     return (struct cookie){ (uint32_t)(tick % TICKS) << 29 | (uint32_t)mss << MAC_BITS | (uint32_t)(w[0] & ((1u << MAC_BITS) - 1)), w[1] };
 }
 
-static uint32_t cookie_ts(const struct mp_opts *o, bool ecn, mp_time now)
+static uint32_t cookie_ts(const struct mp_opts *o, bool ecn, uint32_t ts)
 {
-    uint32_t bits = (o->has_wscale ? o->wscale : 15u) | (uint32_t)o->sack_ok << 4 | (uint32_t)ecn << 5, ts = sf_ts_now(now);
+    uint32_t bits = (o->has_wscale ? o->wscale : 15u) | (uint32_t)o->sack_ok << 4 | (uint32_t)ecn << 5;
     uint32_t v = (ts & ~((1u << TS_BITS) - 1)) | bits;
     return v > ts ? v - (1u << TS_BITS) : v; /* not ahead of the clock: it goes on from here */
 }
@@ -69,7 +69,7 @@ void cookie_answer(struct mp_stack *st, const struct listener *l, const struct m
         a.has_ts = true;
         bool ecn = ecn_syn_asks(st, p);
         if (ecn) r->flags |= MP_ECE;
-        a.ts_val = cookie_ts(o, ecn, now);
+        a.ts_val = cookie_ts(o, ecn, ts_at(ts_offset(st, &p->dst.ip, &p->src.ip), now));
         a.ts_ecr = o->ts_val;
         a.sack_ok = o->sack_ok;
         a.has_wscale = o->has_wscale;

@@ -11,8 +11,6 @@ const char *sf_state_name(enum sf_state s)
     return name[s];
 }
 
-uint32_t sf_ts_now(mp_time now) { return (uint32_t)(now / 1000000u) + 1; }
-
 struct sf *sf_new(struct mp_stack *st, struct mpc *c, const struct mp_endpoint *local, const struct mp_endpoint *remote,
                   int ifindex, void *flow, mp_time now)
 {
@@ -25,6 +23,7 @@ struct sf *sf_new(struct mp_stack *st, struct mpc *c, const struct mp_endpoint *
     s->v.remote = *remote;
     s->v.ifindex = ifindex;
     s->v.iss = isn_new(st, local, remote, now);
+    s->v.ts_offset = ts_offset(st, &local->ip, &remote->ip);
     s->v.rto = MP_SEC(1); /* RFC 6298 2.1 */
     s->v.peer_mss = local->ip.family == 4 ? 536 : 1220; /* RFC 9293 3.7.1 */
     s->v.created = s->v.last_recv = s->v.data_sent_at = s->v.data_recv_at = now;

@@ -126,6 +126,7 @@ struct sf {
         bool dead;            /* to be freed: no packet goes in or out */
         /* send */
         uint32_t iss, irs;    /* wire numbers of ssn 0 */
+        uint32_t ts_offset;   /* of our timestamps: timestamp.c */
         mp_ssn snd_una, snd_nxt;
         uint64_t snd_wnd;     /* bytes from snd_una that the peer's segment allowed (subflow level) */
         uint64_t snd_wnd_max; /* the largest of these, RFC 5961 5 */
@@ -279,7 +280,9 @@ void sf_alive(struct sf *s);                                /* the peer was hear
 bool sf_doubts(const struct sf *s);                         /* it waits for another path to come, and takes nothing (doubt.c) */
 bool sf_is_open(const struct sf *s);                        /* synchronised, our FIN not sent, not dead */
 uint32_t sf_wire_window(struct sf *s);                      /* unscaled field for the next segment; moves rcv_adv */
-uint32_t sf_ts_now(mp_time now);
+
+/* ---- timestamps (timestamp.c) ---- */
+uint32_t sf_ts(const struct sf *s, mp_time at);             /* what a segment sent at this time has; not 0 */
 
 /* ---- segment in (sf_in.c) ---- */
 void sf_input(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, mp_time now); /* any; p's data stays the caller's, flags and seq may change */

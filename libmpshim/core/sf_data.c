@@ -115,7 +115,7 @@ static void emit_seg(struct sf *s, struct mp_pkt *out, struct sf_seg *g, bool fr
     out->gso_size = g->len > mss ? (uint16_t)mss : 0;
     s->v.bytes_sent += g->len;
     s->v.data_sent_at = now;
-    if (!fresh && !s->v.rexmit_ts) s->v.original_ts = sf_ts_now(g->sent);
+    if (!fresh && !s->v.rexmit_ts) s->v.original_ts = sf_ts(s, g->sent);
     g->sent = now;
     if (g->sent_count < 255) g->sent_count++;
     sf_sent_in_recovery(s, g, !fresh, now);

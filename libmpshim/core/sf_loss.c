@@ -162,12 +162,12 @@ struct ack_facts {
 };
 
 /* RFC 8985 6.2, RFC 7323 4.1: the peer has seen what was sent then, or something later. */
-static bool echoed(const struct ack_facts *f, mp_time sent) { return f->echo && (int32_t)(f->echo - sf_ts_now(sent)) >= 0; }
+static bool echoed(const struct sf *s, const struct ack_facts *f, mp_time sent) { return f->echo && (int32_t)(f->echo - sf_ts(s, sent)) >= 0; }
 
 static void rack_update(struct sf *s, const struct sf_seg *g, struct ack_facts *f, mp_time now)
 {
     mp_dur rtt = now - g->sent;
-    if (g->sent_count > 1 && !echoed(f, g->sent) && s->v.min_rtt && rtt < s->v.min_rtt) return; /* likely the original's ACK */
+    if (g->sent_count > 1 && !echoed(s, f, g->sent) && s->v.min_rtt && rtt < s->v.min_rtt) return; /* likely the original's ACK */
     if (g->sent > s->v.rack_xmit || (g->sent == s->v.rack_xmit && g->end > s->v.rack_end)) {
         s->v.rack_xmit = g->sent;
         s->v.rack_end = g->end;
@@ -301,9 +301,9 @@ static void time_round_trip(struct sf *s, const struct ack_facts *f, bool advanc
         sf_rtt_sample(s, f->rtt);
         return;
     }
-    uint32_t ms = sf_ts_now(now) - f->echo;
+    uint32_t ms = sf_ts(s, now) - f->echo;
     if (!advanced || !f->latest || f->latest == now || !f->echo || ms >= 600000) return; /* RFC 7323 4.1; RFC 6298 3: Karn's rule */
-    if (echoed(f, f->latest)) {
+    if (echoed(s, f, f->latest)) {
         sf_rtt_sample(s, now - f->latest);
         return;
     }

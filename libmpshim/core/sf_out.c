@@ -26,7 +26,7 @@ void out_timestamps(struct sf *s, struct mp_opts *o, mp_time now)
 {
     if (!s->v.ts_on) return;
     o->has_ts = true;
-    o->ts_val = sf_ts_now(now);
+    o->ts_val = sf_ts(s, now);
     o->ts_ecr = s->v.ts_recent;
 }
 
@@ -157,7 +157,7 @@ static bool emit_syn(struct sf *s, struct mp_pkt *out, mp_time now)
         out_timestamps(s, &o, now);
     else {
         o.has_ts = true;
-        o.ts_val = sf_ts_now(now);
+        o.ts_val = sf_ts(s, now);
     }
     if (s->v.initial && !answer && conn_mp(c) && !c->v.strict && s->v.syn_tries >= (int)s->st->set.syn_mp_tries) {
         st_count(s->st, MP_E_syn_no_option, 1, c);

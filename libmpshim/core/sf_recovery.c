@@ -129,7 +129,7 @@ void sf_sent_in_recovery(struct sf *s, const struct sf_seg *g, bool again, mp_ti
     s->v.undo_sent += g->end - g->start;
     s->v.undo_bytes += g->end - g->start;
     if (s->v.rexmit_ts) return;
-    s->v.rexmit_ts = sf_ts_now(now);
+    s->v.rexmit_ts = sf_ts(s, now);
     s->v.rexmit_ssn = g->start;
 }
 

@@ -37,7 +37,7 @@ static mp_dur answer_within(const struct sf *s, mp_time now)
 void silence_echo(struct sf *s, const struct mp_opts *o, mp_time now)
 {
     if (!s->v.ts_on || !o->has_ts || !o->ts_ecr) return;
-    uint32_t ms = sf_ts_now(now) - o->ts_ecr;
+    uint32_t ms = sf_ts(s, now) - o->ts_ecr;
     s->v.echo = ms < 600000 ? mp_min(MP_MS(ms), LONGEST) : 0; /* else it echoes nothing of ours */
 }
 

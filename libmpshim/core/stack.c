@@ -38,6 +38,8 @@ struct mp_stack *mp_stack_new(const struct mp_stack_ops *ops, void *arg, const s
     st->half_at = MP_NEVER;
     st->hash_seed = st_rand32(st);
     ops->random(arg, st->isn_key, sizeof st->isn_key);
+    if (ops->host_key) ops->host_key(arg, st->ts_key);
+    else ops->random(arg, st->ts_key, sizeof st->ts_key);
     return st;
 }
 

@@ -50,6 +50,9 @@ struct mp_stack_ops {
     /* Asked for each SYN and each third ACK: do more connections wait for the program of this listener than it wants to have
      * waiting? NULL: no. */
     bool (*crowded)(void *arg, void *owner);
+    /* What all stacks of this host have in common and the network does not know: from this and the addresses follows what our
+     * timestamps begin with (timestamp.c). NULL: drawn; a 4-tuple that another process used before may then have to wait. */
+    void (*host_key)(void *arg, uint8_t key[16]);
 };
 
 struct mp_stack *mp_stack_new(const struct mp_stack_ops *ops, void *arg, const struct mp_settings *set);

@@ -39,7 +39,7 @@ struct mp_stack {
     struct mp_pkt stray[ST_MAX_STRAY]; int nstray; void *stray_flow; /* RSTs for segments of nobody */
     uint64_t counter[MP_E_COUNT];
     uint32_t hash_seed;
-    uint8_t isn_key[16];
+    uint8_t isn_key[16], ts_key[16];
     uint32_t follow_end; bool follows; /* the SYN at hand takes the place of a TIME_WAIT: the new number is past this */
     struct half *half[ST_HALF]; int nhalf; mp_time half_at; /* half.c; when it next has to do */
     bool replaying; /* what is done now was done and counted before: half.c */
@@ -105,6 +105,10 @@ bool cookie_input(struct mp_stack *st, const struct mp_pkt *p, const struct mp_o
 uint32_t isn_new(struct mp_stack *st, const struct mp_endpoint *local, const struct mp_endpoint *remote, mp_time now);
 uint32_t isn_end(const struct sf *s);                      /* wire number after all that s has used */
 void isn_follow(struct sf *s, uint32_t end);               /* s, of which nothing is sent yet, begins past it */
+
+/* ---- timestamp.c ---- */
+uint32_t ts_offset(const struct mp_stack *st, const struct mp_addr *local, const struct mp_addr *remote);
+uint32_t ts_at(uint32_t offset, mp_time at);
 
 /* ---- mem.c ---- */
 void mem_account(struct mpc *c);                           /* counts anew what c has received and holds */

@@ -108,7 +108,8 @@ struct sf *st_sf_make(struct mpc *c, int ifindex, const struct mp_endpoint *loca
  * sequence numbers, which its old segments cannot be taken for. Without it, ports would bound the rate of connections. */
 static bool can_follow(const struct sf *old, mp_time now)
 {
-    return old->v.state == SF_TIME_WAIT && old->v.ts_on && (int32_t)(sf_ts_now(now) - sf_ts_now(old->v.last_sent)) > 0;
+    uint32_t offset = ts_offset(old->st, &old->v.local.ip, &old->v.remote.ip); /* of the new one; the old one may have come from another stack */
+    return old->v.state == SF_TIME_WAIT && old->v.ts_on && (int32_t)(ts_at(offset, now) - sf_ts(old, old->v.last_sent)) > 0;
 }
 
 /* Its place is needed; the rest of it is freed with its connection's next turn. */

@@ -120,6 +120,7 @@ struct engine {
 /* ---- engine.c ---- */
 mp_time eng_now(void);
 void eng_random(struct engine *e, void *p, size_t n);
+void eng_host_key(struct engine *e, uint8_t key[16]); /* hostkey.c: every engine of this host has it */
 void eng_log(int fd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Takes the settings of a helper's client ("name=value" lines) where nothing is alive yet; else they stay as they are. */
 void eng_reconfigure(struct engine *e, const char *text);

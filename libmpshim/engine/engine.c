@@ -92,6 +92,7 @@ void eng_log(int fd, const char *fmt, ...)
 /* ---- what the stack asks for: the engine's own part here, the network's in io/ ---- */
 
 static void op_random(void *arg, void *p, size_t n) { eng_random(arg, p, n); }
+static void op_host_key(void *arg, uint8_t key[16]) { eng_host_key(arg, key); }
 static void *op_flow_open(void *arg, int ifindex, const struct mp_endpoint *l, const struct mp_endpoint *r, bool passive)
 {
     return io_flow_open(((struct engine *)arg)->io, ifindex, l, r, passive);
@@ -136,8 +137,7 @@ static const struct mp_stack_ops stack_ops = {
     .random = op_random, .flow_open = op_flow_open, .flow_close = op_flow_close, .slice_max = op_slice_max,
     .writable = op_writable, .route = op_route, .mtu = op_mtu, .port_get = op_port_get, .port_put = op_port_put,
     .trace = op_trace, .conn_alloc = op_conn_alloc, .conn_free = op_conn_free, .port_hold = op_port_hold,
-    .withheld = op_withheld,
-    .listening = op_listening, .crowded = op_crowded,
+    .withheld = op_withheld, .listening = op_listening, .crowded = op_crowded, .host_key = op_host_key,
 };
 
 /* ---- settings ---- */

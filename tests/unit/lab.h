@@ -280,7 +280,7 @@ LAB static bool lab_crowded(void *arg, void *owner) { (void)owner; return ((stru
 LAB static void lab_stack(struct lab *l)
 {
     static const struct mp_stack_ops ops = { lab_random, lab_flow_open, lab_flow_close, lab_slice_max, lab_writable, lab_route,
-                                             lab_mtu, lab_port_get, lab_port_put, NULL, NULL, NULL, NULL, lab_withheld, lab_listening, lab_crowded };
+                                             lab_mtu, lab_port_get, lab_port_put, NULL, NULL, NULL, NULL, lab_withheld, lab_listening, lab_crowded, NULL };
     mp_settings_default(&l->set);
     l->set.checksum = l->csum;
     l->set.pacing = false; /* a script's data leaves when the window lets it: tests/unit/pace.c has it on */

@@ -27,13 +27,17 @@ TEST(a_plain_connection_comes_from_its_third_ack)
     lab_expect_no_options(g);
     CHECK(g->o.has_ts && g->o.sack_ok && g->o.has_wscale && g->o.has_mss);
     CHECK_EQ(g->o.mss, 1460);
+    uint32_t ts = g->o.ts_val;
+    mp_time at = g->at;
     lab_ack(&l, P0, 1, 1);
     CHECK(l.events & MP_EV_ACCEPT);
     lab_expect_counter(&l, cookie_in, 1);
     lab_forget(&l);
     lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 500 });
     CHECK_EQ(lab_read(&l), 500);
-    lab_expect(&l, P0, MP_ACK, 1, 501, 0);
+    g = lab_expect(&l, P0, MP_ACK, 1, 501, 0);
+    uint32_t ms = (uint32_t)((l.now - at) / MP_MS(1)); /* the cookie's clock was set back by the options that it holds */
+    CHECK(g->o.ts_val - ts >= ms && g->o.ts_val - ts <= ms + 63);
     lab_write(&l, 500);
     CHECK(lab_payload_is(lab_expect(&l, P0, MP_ACK, 1, 501, 500), 0));
     lab_end(&l);

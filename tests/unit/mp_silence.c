@@ -1,6 +1,8 @@
 /* A path that brings nothing while the stream waits for it: asked, given up, knocked at (core/silence.c; RFC 8684 3.4.2). */
 #include "lab_silence.h"
 
+#include "core/stack_int.h"
+
 static struct lab two(void) { return (struct lab){ .open_flags = 0 }; }
 
 static void flow(struct lab *l, uint32_t n)
@@ -46,8 +48,9 @@ TEST(a_path_that_answers_is_kept)
 /* Where the first path's queue grows while it brings data: what its segments echo is so many ms old. */
 static void turns_with_old_echoes(struct lab *l, uint32_t n, uint32_t ms)
 {
+    const struct sf *s = st_find(l->st, &l->p[0].engine, &l->p[0].peer);
     for (uint32_t i = 0; i < n; i++) {
-        l->p[0].ts_echo = (uint32_t)(l->now / 1000000u) + 1 - ms;
+        l->p[0].ts_echo = sf_ts(s, l->now - MP_MS(ms));
         lab_data(l, &l->p[0], 1 + i * SEG, 1, 2 * i * SEG, SEG);
         lab_data(l, &l->p[1], 1 + i * SEG, 1, (2 * i + 1) * SEG, SEG);
         lab_wait(l, MP_MS(1));

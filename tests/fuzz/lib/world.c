@@ -678,7 +678,7 @@ static void fix_options(const struct mpc *c, const struct sf *s, struct mp_pkt *
     if (fix & FIX_TS) {
         o.has_ts = s->v.ts_on || (p->flags & MP_SYN);
         o.ts_val = s->v.ts_recent + (o.ts_val & 0xff);
-        o.ts_ecr = sf_ts_now(s->st->now) - (o.ts_ecr & 0xff);
+        o.ts_ecr = sf_ts(s, s->st->now) - (o.ts_ecr & 0xff);
     }
     if ((fix & FIX_WHOLE) && o.dss.has_map) o.dss.len = (uint16_t)(p->data.len + o.dss.data_fin);
     if ((fix & FIX_WHOLE) && o.capable.has_data_len) o.capable.data_len = (uint16_t)p->data.len;
