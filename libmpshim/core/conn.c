@@ -234,7 +234,7 @@ void conn_sf_gone(struct mpc *c, struct sf *s, int err, mp_time now)
         conn_fail(c, ETIMEDOUT, now);
         return;
     }
-    pm_sf_failed(c, s, up, now);
+    pm_sf_failed(c, s, up, err, now);
     conn_orphan_look(c, now);
     if (conn_nlive(c)) return;
     /* RFC 8684 3.1: until the peer has shown by an option that it has our key nothing can be joined: as in plain TCP. */

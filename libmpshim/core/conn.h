@@ -36,6 +36,7 @@ struct pm_remote {          /* an address of the peer (ADD_ADDR); [0] is the ini
     uint8_t id;
     bool used;
     struct mp_endpoint at;
+    bool answered;          /* a subflow to it was, by one who has the keys */
 };
 struct pm_announce {        /* an own address told to the peer */
     uint8_t id;
@@ -55,6 +56,7 @@ struct pm_retry {           /* a (local, remote) pair that failed: when to try a
     bool spoils;            /* a middlebox there broke a subflow: what comes over it may not be the peer's word */
     bool silent;            /* given up unasked: its SYNs go out often, until it answers again (silence.c) */
     bool barred;            /* the peer reset it for a lasting reason: not again while another path works, RFC 8684 3.6 */
+    bool vain;              /* nobody took it up: RFC 8684 3.4.1 (pm_sf_failed) */
     mp_time not_before;
 };
 
@@ -335,7 +337,8 @@ void pm_add_addr_in(struct mpc *c, const struct mp_opt_add_addr *a, mp_time now)
 void pm_remove_addr_in(struct mpc *c, uint8_t id, mp_time now);
 bool pm_path_spoils(struct mpc *c, const struct sf *s);
 void pm_tick_removed(struct sf *s, mp_time now);
-void pm_sf_failed(struct mpc *c, struct sf *s, bool was_up, mp_time now);
+void pm_sf_failed(struct mpc *c, struct sf *s, bool was_up, int err, mp_time now);
+void pm_answered(struct mpc *c, const struct sf *s);       /* by the peer itself: its HMAC is right */
 void pm_vain_over(struct mpc *c, mp_time now);           /* joins have a chance again: none waits for what ended before */
 bool pm_is_barred(struct mpc *c, const struct mp_addr *ip); /* the owner has left this local address */
 uint8_t pm_local_id(struct mpc *c, const struct mp_addr *ip);

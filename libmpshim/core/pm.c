@@ -2,6 +2,7 @@
  * addresses themselves: pm_addr.c. */
 #include "core/stack_int.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 /* The table with room for another entry; it is as it was, and NULL returned, where there is none. */
@@ -143,7 +144,8 @@ static bool pair_usable(struct mpc *c, const struct mp_local *l, const struct pm
     if (r->id == 0 && c->v.no_join_initial) return false; /* RFC 8684 3.1 C flag */
     if (!st->ops.route(st->arg, l->ifindex, &l->ip, &r->at.ip, c->v.mark)) return false;
     struct pm_retry *t = retry_find(c, &l->ip, l->ifindex, &r->at);
-    *when = !t ? 0 : t->barred && conn_nlive(c) ? MP_NEVER : t->not_before;
+    bool given_up = t && ((t->barred && conn_nlive(c)) || (t->vain && !r->answered && conn_nsync(c)));
+    *when = !t ? 0 : given_up ? MP_NEVER : t->not_before;
     return true;
 }
 
@@ -249,11 +251,28 @@ void pm_vain_over(struct mpc *c, mp_time now)
     c->v.vain_since = now;
 }
 
-void pm_sf_failed(struct mpc *c, struct sf *s, bool was_up, mp_time now)
+void pm_answered(struct mpc *c, const struct sf *s)
+{
+    for (int i = 0; i < PM_MAX_REMOTE; i++)
+        if (mp_endpoint_eq(&c->v.remotes[i].at, &s->v.remote)) c->v.remotes[i].answered = true;
+}
+
+/* It never left this host, or made way to another: that says nothing about the peer's address. */
+static bool is_own_failure(int err)
+{
+    return !err || err == ENETDOWN || err == ENETUNREACH || err == EPERM || err == EACCES;
+}
+
+/* RFC 8684 3.4.1: an announced address that cannot be connected to is left alone until it is announced again. It may be somebody
+ * else's (a private one, or a lie), who would get our SYNs for as long as the connection lives. Three exceptions: when nothing
+ * else is up there is nothing to lose; an own link or address that is new is another path; and where the peer itself answered, be
+ * it over another path or by a reset that calls its reason transient (3.6), there is no stranger. */
+void pm_sf_failed(struct mpc *c, struct sf *s, bool was_up, int err, mp_time now)
 {
     if (c->v.server || s->v.passive) return;
     struct pm_retry *t = retry_of(c, &s->v.local.ip, s->v.ifindex, &s->v.remote);
     if (!t) return;
+    t->vain = !was_up && !s->v.reset_transient && !is_own_failure(err);
     /* The path itself is the matter: again soon, once, for some boxes act once; then seldom. */
     if (s->v.reset_reason == MP_RST_MIDDLEBOX) t->fails = 2 * t->fails + 2;
     else t->fails = was_up ? 1 : t->fails + 1;

@@ -127,11 +127,15 @@ bool pm_control_pending(const struct mpc *c)
 
 /* ---- the peer's addresses ---- */
 
-/* An address that the peer had taken back is there again: what failed on the way to it has nothing to say any more. */
-static void forget_failures(struct mpc *c, const struct mp_endpoint *at)
+/* Announced: it may be tried, also once more (RFC 8684 3.4.1). An address that the peer had taken back and that is there again,
+ * at once: what failed on the way to it has nothing to say any more. */
+static void forget_failures(struct mpc *c, const struct mp_endpoint *at, bool returned)
 {
-    for (int i = 0; i < c->v.nretry; i++)
-        if (mp_endpoint_eq(&c->retry[i].remote, at)) c->retry[i].not_before = 0;
+    for (int i = 0; i < c->v.nretry; i++) {
+        if (!mp_endpoint_eq(&c->retry[i].remote, at)) continue;
+        c->retry[i].vain = false;
+        if (returned) c->retry[i].not_before = 0;
+    }
 }
 
 static void learn(struct mpc *c, const struct mp_opt_add_addr *a)
@@ -141,8 +145,8 @@ static void learn(struct mpc *c, const struct mp_opt_add_addr *a)
     for (int i = 1; i < PM_MAX_REMOTE; i++) {
         struct pm_remote *r = &c->v.remotes[i];
         if (r->used && (r->id == a->addr_id || mp_endpoint_eq(&r->at, &at))) {
-            r->id = a->addr_id;
-            r->at = at;
+            forget_failures(c, &at, false);
+            *r = (struct pm_remote){ a->addr_id, true, at, r->answered && mp_endpoint_eq(&r->at, &at) };
             return;
         }
         if (!r->used && !free) free = r;
@@ -150,8 +154,8 @@ static void learn(struct mpc *c, const struct mp_opt_add_addr *a)
     if (mp_endpoint_eq(&c->v.remote, &at)) free = &c->v.remotes[0];
     else if (!a->addr_id) return; /* RFC 8684 3.2: the initial subflow's address has the id 0, no other one */
     if (!free) return;
-    if (!free->used) forget_failures(c, &at);
-    *free = (struct pm_remote){ a->addr_id, true, at };
+    forget_failures(c, &at, !free->used);
+    *free = (struct pm_remote){ a->addr_id, true, at, free == &c->v.remotes[0] };
 }
 
 void pm_add_addr_in(struct mpc *c, const struct mp_opt_add_addr *a, mp_time now)
@@ -246,7 +250,7 @@ void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now)
     for (int i = 0; i < c->v.nretry; i++)
         if (c->retry[i].ifindex == l->ifindex) {
             c->retry[i].not_before = 0;
-            c->retry[i].barred = false;
+            c->retry[i].barred = c->retry[i].vain = false;
         }
     pm_vain_over(c, now);
     pm_withdraw_removal(c, pm_local_id(c, &l->ip));

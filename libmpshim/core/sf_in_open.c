@@ -62,6 +62,7 @@ static void join_synack_options(struct sf *s, const struct mp_opts *o, mp_time n
         sf_abort(s, MP_RST_MPTCP, false, now);
         return;
     }
+    pm_answered(c, s);
     s->v.syn_tries = 0;
     s->v.ack_now = true; /* the third ACK carries our HMAC and is sent again until the fourth */
     sf_arm(s, SFT_JOIN_ACK, now + sf_rto_now(s));

@@ -8,6 +8,7 @@ void in_reset_reason(struct sf *s, const struct mp_opts *o)
 {
     if (!(o->mp & MP_OPT_HAS(MP_TCPRST)) || !conn_mp(s->c) || !s->c->v.version) return;
     s->v.reset_reason = o->tcprst.reason; /* pm_sf_failed heeds it */
+    s->v.reset_transient = o->tcprst.transient;
     s->v.barred = !o->tcprst.transient && o->tcprst.reason != MP_RST_UNSPECIFIED;
 }
 

@@ -169,7 +169,7 @@ struct mpc *mp_stack_connect(struct mp_stack *st, const struct mp_endpoint *remo
     }
     s->v.initial = true;
     c->v.local = s->v.local;
-    c->v.remotes[0] = (struct pm_remote){ .id = 0, .used = true, .at = *remote };
+    c->v.remotes[0] = (struct pm_remote){ .id = 0, .used = true, .at = *remote, .answered = true };
     sf_connect(s, now);
     race_start(c, ifindex, now);
     conn_touch(c);

@@ -324,6 +324,107 @@ TEST(an_address_that_is_told_anew_is_joined_at_once) /* whatever failed on the w
     lab_end(&l);
 }
 
+/* ---- an announced address that cannot be connected to is left alone, RFC 8684 3.4.1 ---- */
+
+static int joins_within(struct lab *l, mp_dur d) /* to that address */
+{
+    int n = 0;
+    lab_wait(l, d);
+    for (; l->qi < l->qn; l->qi++) n += (l->q[l->qi].flags & MP_SYN) && lab_at(&l->q[l->qi].k.dst.ip, 3, 2);
+    return n;
+}
+
+static struct peer *refused(struct lab *l, struct mp_opts why) /* the join to the address that is announced now */
+{
+    lab_client(l);
+    say(l, add_addr(l, 4, 3, 0));
+    struct peer *p = &l->p[l->np - 1];
+    lab_forget(l);
+    lab_send(l, p, (struct seg){ .flags = MP_RST | MP_ACK, .ack = 1, .o = why });
+    lab_expect_counter(l, join_failed, 1);
+    return p;
+}
+
+TEST(an_address_that_refuses_is_tried_again_when_it_is_announced_again)
+{
+    struct lab l = { 0 };
+    refused(&l, (struct mp_opts){ 0 });
+    CHECK_EQ(joins_within(&l, MP_SEC(600)), 0);
+    say(&l, add_addr(&l, 4, 3, 0));
+    CHECK_EQ(joins_within(&l, 0), 1);
+    lab_end(&l);
+}
+
+TEST(an_address_that_does_not_answer_is_left_alone) /* after the SYNs of one attempt */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    say(&l, add_addr(&l, 4, 3, 0));
+    CHECK_EQ(joins_within(&l, MP_SEC(130)), 7);
+    CHECK_EQ(joins_within(&l, MP_SEC(600)), 0);
+    lab_end(&l);
+}
+
+TEST(somebody_else_s_host_at_an_announced_address_is_left_alone) /* it answers, without the keys */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    say(&l, add_addr(&l, 4, 3, 0));
+    struct peer *p = &l.p[l.np - 1];
+    lab_forget(&l);
+    lab_synack(&l, p, (struct mp_opts){ 0 });
+    lab_expect(&l, p, MP_RST | MP_ACK, 1, 1, 0);
+    CHECK_EQ(joins_within(&l, MP_SEC(600)), 0);
+    lab_end(&l);
+}
+
+TEST(a_refusing_address_is_tried_when_nothing_else_is_up)
+{
+    struct lab l = { 0 };
+    refused(&l, (struct mp_opts){ 0 });
+    CHECK_EQ(joins_within(&l, MP_SEC(10)), 0);
+    lab_send(&l, P0, (struct seg){ .flags = MP_RST | MP_ACK, .seq = 1, .ack = 1 });
+    CHECK(joins_within(&l, MP_SEC(3)) > 0);
+    lab_end(&l);
+}
+
+TEST(a_refusing_address_is_tried_over_a_link_that_is_new_or_back)
+{
+    struct lab l = { 0 };
+    struct mp_local m = lab_local(2);
+    refused(&l, (struct mp_opts){ 0 });
+    mp_stack_local_add(l.st, &m, l.now);
+    CHECK_EQ(joins_within(&l, 0), 1);
+    lab_send(&l, &l.p[2], (struct seg){ .flags = MP_RST | MP_ACK, .ack = 1 });
+    CHECK_EQ(joins_within(&l, MP_SEC(100)), 0);
+    mp_stack_local_del(l.st, 2, &m.ip, l.now);
+    mp_stack_local_add(l.st, &m, l.now);
+    CHECK_EQ(joins_within(&l, 0), 1);
+    lab_end(&l);
+}
+
+TEST(a_refusal_for_now_is_the_peer_s_own) /* RFC 8684 3.6: T */
+{
+    struct lab l = { 0 };
+    refused(&l, (struct mp_opts){ .mp = MP_OPT_HAS(MP_TCPRST), .tcprst = { .transient = true, .reason = MP_RST_RESOURCE } });
+    CHECK(joins_within(&l, MP_SEC(2)) > 0);
+    lab_end(&l);
+}
+
+TEST(an_address_where_the_peer_answered_may_be_tried_again) /* by another path, or its third ACK never came through */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    say(&l, add_addr(&l, 4, 3, 0));
+    struct peer *p = &l.p[l.np - 1];
+    lab_forget(&l);
+    lab_synack(&l, p, lab_join_synack(&l, p, 4));
+    lab_expect_options(lab_expect(&l, p, MP_ACK, 1, 1, 0), MP_JOIN);
+    lab_send(&l, p, (struct seg){ .flags = MP_RST | MP_ACK, .seq = 1, .ack = 1 });
+    CHECK(joins_within(&l, MP_SEC(2)) > 0);
+    lab_end(&l);
+}
+
 TEST(a_removed_address_is_tried_when_only_joins_are_left) /* its return could not be told */
 {
     struct lab l = { 0 };
