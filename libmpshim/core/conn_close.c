@@ -34,6 +34,34 @@ void conn_fail(struct mpc *c, int err, mp_time now)
     conn_touch(c);
 }
 
+static const struct sf *over(const struct mpc *c, const void *flow)
+{
+    const struct sf *s = c->sfs;
+    while (s && flow && s->flow != flow) s = s->next;
+    return s;
+}
+
+static enum mp_last_kind last_kind(const struct mpc *c)
+{
+    if (!c->v.peer_key_known || (!conn_mp(c) && !conn_untold(c))) return MP_LAST_RST;
+    return c->v.version ? MP_LAST_FASTCLOSE : MP_LAST_FASTCLOSE_ACK;
+}
+
+bool mpc_last_words(const struct mpc *c, const void *flow, struct mp_last_words *w)
+{
+    const struct sf *s = over(c, flow);
+    if (!s || s->v.dead || s->v.reset_sent || s->v.state < SF_SYN_RCVD || s->v.state == SF_TIME_WAIT || c->v.closing || conn_finished(c)) return false;
+    *w = (struct mp_last_words){
+        .kind = last_kind(c), .flow = s->flow, .ifindex = s->v.ifindex, .local = s->v.local, .remote = s->v.remote,
+        .seq = s->v.iss + (uint32_t)s->v.snd_nxt, .ack = s->v.irs + (uint32_t)s->v.rcv_nxt, .has_ts = s->v.ts_on,
+        .ts_val = sf_ts(s, c->st->now), .ts_ecr = s->v.ts_recent,
+        .wnd = (uint16_t)(s->v.rcv_adv > s->v.rcv_nxt ? mp_min(65535, (s->v.rcv_adv - s->v.rcv_nxt) >> s->v.rcv_wscale) : 0),
+        .tos = c->v.tos, .ttl = c->v.ttl, .mark = c->v.mark, .priority = c->v.priority,
+    };
+    if (w->kind != MP_LAST_RST) w->key = c->v.key_remote;
+    return true;
+}
+
 /* What a finished connection need not keep through TIME_WAIT. */
 static void trim(struct mpc *c)
 {

@@ -89,6 +89,7 @@ static void answer(struct mp_stack *st, struct half *h, const struct mp_pkt *syn
     if (r) {
         *r = *synack;
         r->flow = NULL;
+        r->conn = NULL; /* one for this answer only, and gone */
         h->sent = now;
         h->again = now + (MP_SEC(1) << mp_min(h->tries, MOST_BACKOFF));
         if (h->tries++) st_count(st, MP_E_seg_rexmit, 1, NULL);

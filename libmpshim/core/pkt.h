@@ -13,10 +13,13 @@ enum { MP_FIN = 0x01, MP_SYN = 0x02, MP_RST = 0x04, MP_PSH = 0x08, MP_ACK = 0x10
 /* Bytes of an IP header and a TCP header without options. */
 static inline uint32_t mp_header_len(uint8_t family) { return (family == 4 ? 20 : 40) + 20; }
 
+struct mpc;
+
 /* The TCP header's fields in host order, options as bytes in wire form. */
 struct mp_pkt {
     struct mp_endpoint src, dst;
     int ifindex;         /* interface it arrived on / must leave by */
+    const struct mpc *conn; /* out: whose it is; NULL: of no connection */
     void *flow;          /* out: the io flow handle (stack.h flow_open); in: NULL */
     uint32_t seq, ack;
     uint16_t wnd;        /* as on the wire, unscaled */

@@ -12,6 +12,7 @@ void out_begin(struct sf *s, struct mp_pkt *out, mp_ssn ssn, uint8_t flags)
     out->dst = s->v.remote;
     out->ifindex = s->v.ifindex;
     out->flow = s->flow;
+    out->conn = s->c;
     out->seq = s->v.iss + (uint32_t)ssn;
     out->flags = flags;
     out->tos = s->c->v.tos;

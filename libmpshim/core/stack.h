@@ -128,6 +128,28 @@ void mpc_release(struct mpc *c, mp_dur linger_ns, mp_time now);
 int mpc_error(const struct mpc *c);                             /* errno: 0 closed in order, ECONNRESET, ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, ... */
 bool mpc_send_done(const struct mpc *c);                        /* all written bytes, and the FIN if shut down, are acknowledged by the peer */
 
+/* What would have to be told to the peer over one subflow so that the connection ends there at once, by who survives its owner. */
+struct mp_last_words {
+    enum mp_last_kind {
+        MP_LAST_RST = 1,       /* plain TCP, or the peer's key is not known yet: RFC 9293 3.5.2 */
+        MP_LAST_FASTCLOSE,     /* RFC 8684 3.5 */
+        MP_LAST_FASTCLOSE_ACK, /* of version 0, which has it on ACKs only: RFC 6824 3.5 */
+    } kind;
+    void *flow;
+    int ifindex;
+    struct mp_endpoint local, remote;
+    uint64_t key;              /* the peer's; 0 with MP_LAST_RST */
+    uint32_t seq, ack;         /* next to send and to receive, as on the wire */
+    bool has_ts;
+    uint32_t ts_val, ts_ecr;
+    uint16_t wnd;              /* as on the wire */
+    uint8_t tos, ttl;          /* as in struct mp_pkt, as the next two */
+    uint32_t mark, priority;
+};
+/* Over this flow; NULL: over the first one. false: nothing: both streams are complete, it is told already, or the peer has not
+ * answered yet. */
+bool mpc_last_words(const struct mpc *c, const void *flow, struct mp_last_words *w);
+
 enum mpc_opt { MPC_NODELAY, MPC_CORK, MPC_KEEPALIVE, MPC_KEEPIDLE_S, MPC_KEEPINTVL_S, MPC_KEEPCNT, MPC_USER_TIMEOUT_MS, MPC_RCVBUF, MPC_SNDBUF, MPC_TOS, MPC_TTL, MPC_MAXSEG,
                 MPC_CC /* congestion control: its number in mp_cc_all, from 1; 0: the setting's */,
                 MPC_STRICT /* never plain TCP: the connection fails with EPROTONOSUPPORT instead of falling back */,

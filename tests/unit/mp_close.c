@@ -128,6 +128,69 @@ TEST(an_abort_is_a_fast_close) /* 3.5 */
     lab_end(&l);
 }
 
+/* What a survivor would say is what an abort says. */
+TEST(last_words_are_those_of_an_abort) /* 3.5 */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct peer *p = lab_join(&l, 2);
+    lab_write(&l, 500);
+    lab_data(&l, p, 1, 1, 0, 300);
+    lab_forget(&l);
+    struct mp_last_words w[2];
+    int n = 0;
+    for (struct sf *s = l.c->sfs; s; s = s->next) CHECK(n < 2 && mpc_last_words(l.c, s->flow, &w[n++]));
+    CHECK_EQ(n, 2);
+    CHECK(mpc_last_words(l.c, NULL, &w[0]) && w[0].flow == l.c->sfs->flow);
+    CHECK(!mpc_last_words(l.c, &l, &w[0]));
+    mpc_abort(l.c, l.now);
+    CHECK_EQ(lab_waiting(&l), 2);
+    for (; l.qi < l.qn; l.qi++) {
+        const struct got *g = &l.q[l.qi];
+        const struct mp_last_words *s = &w[mp_endpoint_eq(&w[1].local, &g->k.src)];
+        CHECK(mp_endpoint_eq(&s->local, &g->k.src) && mp_endpoint_eq(&s->remote, &g->k.dst));
+        CHECK_EQ(s->kind, MP_LAST_FASTCLOSE);
+        CHECK_EQ(s->key, LAB_PEER_KEY);
+        CHECK_EQ(s->seq, g->k.seq);
+        CHECK_EQ(s->ack, g->k.ack);
+        CHECK_EQ(s->ifindex, g->k.ifindex);
+        CHECK(!mpc_last_words(l.c, s->flow, &w[0]));
+    }
+    lab_end(&l);
+}
+
+TEST(last_words_of_plain_tcp_are_a_reset)
+{
+    struct lab l = { .plain = true };
+    struct mp_last_words w;
+    lab_client(&l);
+    lab_write(&l, 100);
+    lab_expect(&l, P0, MP_ACK, 1, 1, 100);
+    CHECK(mpc_last_words(l.c, NULL, &w));
+    CHECK_EQ(w.kind, MP_LAST_RST);
+    CHECK_EQ(w.key, 0);
+    CHECK_EQ(w.seq, P0->irs + 101);
+    lab_end(&l);
+}
+
+/* A server that has said nothing yet may have a client that only listens. */
+TEST(there_are_last_words_from_the_third_ack_on_and_none_when_all_is_said)
+{
+    struct lab l = { 0 };
+    struct mp_last_words w;
+    lab_server(&l);
+    CHECK(mpc_last_words(l.c, NULL, &w));
+    CHECK_EQ(w.seq, P0->irs + 1);
+    mpc_shutdown(l.c, l.now);
+    lab_forget(&l);
+    CHECK(mpc_last_words(l.c, NULL, &w));
+    lab_ack_mp(&l, P0, 1, 1, 1);
+    data_fin_in(&l, P0, 1);
+    lab_forget(&l);
+    CHECK(!mpc_last_words(l.c, NULL, &w));
+    lab_end(&l);
+}
+
 TEST(an_abort_with_no_subflow_left_ends_in_silence) /* 3.5: there is nothing to send it on */
 {
     struct lab l = { 0 };

@@ -277,7 +277,9 @@ TEST(a_v0_priority_may_name_another_address)
 TEST(a_v0_fast_close_is_an_ack_that_a_reset_answers) /* RFC 6824 3.5 */
 {
     struct lab l = { 0 };
+    struct mp_last_words w;
     server(&l);
+    CHECK(mpc_last_words(l.c, NULL, &w) && w.kind == MP_LAST_FASTCLOSE_ACK && w.key == LAB_PEER_KEY);
     mpc_abort(l.c, l.now);
     struct got *g = lab_expect(&l, P0, MP_ACK, 1, 1, 0);
     lab_expect_options(g, MP_FASTCLOSE);
