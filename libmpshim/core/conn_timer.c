@@ -122,7 +122,7 @@ void conn_arm_data_timer(struct mpc *c, mp_time now)
     c->v.timer[CT_DATA_REXMIT] = due ? now + mp_min(slowest_rto(c) << mp_min((uint64_t)c->v.data_rexmits, 6), MP_SEC(30)) : MP_NEVER;
 }
 
-/* Each subflow looks at its own data when it retransmits (sf_loss.c); a connection of several, or of none for the moment, has
+/* Each subflow looks at its own data when it retransmits (sf_rto.c); a connection of several, or of none for the moment, has
  * this. Looked at late: an ACK need not touch the timer. */
 void conn_arm_user_timeout(struct mpc *c)
 {

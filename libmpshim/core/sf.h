@@ -1,7 +1,8 @@
 /* core/sf.h: one TCP subflow (RFC 9293) of a connection. Inside core/ only.
  *
- * Files: sf.c life and timers, sf_in.c a segment in (sf_in.h: and the files that it hands it to), sf_loss.c scoreboard and loss,
- * sf_recovery.c what follows a loss, sf_ecn.c ECN, sf_out.c segments out, of which sf_data.c those with data and sf_ack.c pure ACKs.
+ * Files: sf.c life and timers, sf_in.c a segment in (sf_in.h: and the files that it hands it to), sf_board.c scoreboard, sf_loss.c
+ * ACKs and loss, sf_rto.c time-outs, sf_recovery.c what follows a loss, sf_ecn.c ECN, sf_out.c segments out, of which sf_data.c those
+ * with data and sf_ack.c pure ACKs.
  * Sequence numbers are mp_ssn (base.h): expanded, relative to the initial one, compared with "<". */
 #ifndef MP_SF_H
 #define MP_SF_H
@@ -287,17 +288,21 @@ uint32_t sf_ts(const struct sf *s, mp_time at);             /* what a segment se
 /* ---- segment in (sf_in.c) ---- */
 void sf_input(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, mp_time now); /* any; p's data stays the caller's, flags and seq may change */
 
-/* ---- scoreboard (sf_loss.c) ---- */
+/* ---- scoreboard (sf_board.c) ---- */
 struct sf_seg *sf_seg_add(struct sf *s, mp_ssn start, mp_ssn end);
 void sf_seg_drop(struct sf *s, struct sf_seg *g);
 struct sf_seg *sf_seg_split(struct sf *s, struct sf_seg *g, mp_ssn at); /* g keeps the front; returns the back or NULL */
+static inline uint64_t sf_seg_bytes(const struct sf_seg *g) { return g->end - g->start; }
+void sf_mark_lost(struct sf *s, struct sf_seg *g);          /* neither lost nor sacked before */
+uint64_t sf_room(const struct sf *s);                       /* bytes congestion control and the subflow's window allow now */
+
+/* ---- ACKs and loss (sf_loss.c), time-outs (sf_rto.c) ---- */
 void sf_time_synack(struct sf *s, mp_time now);
 void sf_on_ack(struct sf *s, mp_ssn ack, const struct mp_opts *o, mp_time now);
 void sf_on_rto(struct sf *s, mp_time now);
 void sf_on_probe_timer(struct sf *s, mp_time now);
 void sf_on_reorder_timer(struct sf *s, mp_time now);
 void sf_arm_rexmit(struct sf *s, mp_time now);              /* (re)arms SFT_REXMIT and SFT_PROBE */
-uint64_t sf_room(const struct sf *s);                       /* bytes congestion control and the subflow's window allow now */
 
 /* ---- paths that others stand in for (overdue.c) ---- */
 void overdue_arm(struct sf *s, mp_time now);

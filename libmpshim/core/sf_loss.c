@@ -1,111 +1,8 @@
-/* What is in flight, what is lost, and when to send again: SACK scoreboard (RFC 2018), RACK-TLP (RFC 8985), RTO (RFC 6298). */
+/* An ACK arrives: what it says is there and what is lost (SACK, RFC 2018; RACK, RFC 8985; NewReno, RFC 6582), the round trip and
+ * rate that it measures. The scoreboard: sf_board.c. Time-outs: sf_rto.c. */
 #include "core/stack_int.h"
 
-#include <errno.h>
-#include <stdlib.h>
-
-/* ---- scoreboard ---- */
-
-struct sf_seg *sf_seg_add(struct sf *s, mp_ssn start, mp_ssn end)
-{
-    struct sf_seg *g = calloc(1, sizeof *g);
-    if (!g) return NULL;
-    g->start = start;
-    g->end = end;
-    g->prev = s->seg_tail;
-    if (s->seg_tail)
-        s->seg_tail->next = g;
-    else
-        s->seg_head = g;
-    s->seg_tail = g;
-    s->nseg++;
-    return g;
-}
-
-void sf_seg_drop(struct sf *s, struct sf_seg *g)
-{
-    if (g->prev) g->prev->next = g->next; else s->seg_head = g->next;
-    if (g->next) g->next->prev = g->prev; else s->seg_tail = g->prev;
-    s->nseg--;
-    chunk_put(s->st, g->chunk);
-    chunk_put(s->st, g->chunk2);
-    free(g);
-}
-
-struct sf_seg *sf_seg_split(struct sf *s, struct sf_seg *g, mp_ssn at)
-{
-    if (at <= g->start || at >= g->end) return NULL;
-    if (g->mtu_probe) pmtu_forget(s);
-    g->mtu_probe = false;
-    struct sf_seg *b = malloc(sizeof *b);
-    if (!b) return NULL;
-    *b = *g;
-    uint32_t front = (uint32_t)(at - g->start);
-    if (g->len < front) front = g->len; /* only a FIN is behind: still right, the FIN goes with the back */
-    b->start = at;
-    b->dsn = g->dsn + front;
-    b->len = g->len - front;
-    g->end = at;
-    g->len = front;
-    g->fin = false;
-    b->syn = b->infinite = false; /* the front is in front of it */
-    if (b->chunk) b->chunk->refs++;
-    if (b->chunk2) b->chunk2->refs++;
-    b->prev = g;
-    b->next = g->next;
-    if (g->next) g->next->prev = b; else s->seg_tail = b;
-    g->next = b;
-    s->nseg++;
-    return b;
-}
-
-static uint64_t seg_bytes(const struct sf_seg *g) { return g->end - g->start; }
-
-uint64_t sf_room(const struct sf *s)
-{
-    uint64_t cwnd = sf_cwnd(s), cw = cwnd > s->v.pipe ? cwnd - s->v.pipe : 0;
-    uint64_t edge = s->v.snd_una + s->v.snd_wnd;
-    uint64_t w = edge > s->v.snd_nxt ? edge - s->v.snd_nxt : 0;
-    return mp_min(cw, w);
-}
-
-/* ---- timers ---- */
-
-static mp_dur probe_timeout(const struct sf *s)
-{
-    mp_dur pto = 2 * s->v.srtt; /* RFC 8985 7.2 */
-    /* One segment in flight: the peer may be delaying its ACK (Linux: 40 ms at the least, 200 at the most). */
-    if (s->v.pipe <= s->v.mss) pto += MP_MS(conn_any_other(s->c, s) ? 40 : 200);
-    else pto += MP_MS(2);
-    return mp_min(pto, sf_rto_now(s));
-}
-
-void sf_arm_rexmit(struct sf *s, mp_time now)
-{
-    if (!s->seg_head || s->v.dead) {
-        sf_arm(s, SFT_REXMIT, MP_NEVER);
-        sf_arm(s, SFT_PROBE, MP_NEVER);
-        sf_arm(s, SFT_STALL, MP_NEVER);
-        return;
-    }
-    sf_arm(s, SFT_REXMIT, now + sf_rto_now(s));
-    /* RFC 8985 7.2: one probe, until all that was sent before it is acknowledged. A SACK of the probe alone is no reason
-     * for another one: each would bring one more segment from the tail, and the time-out never. */
-    bool probed = s->v.probe_out || s->v.snd_una < s->v.probe_end;
-    bool probe = s->v.srtt && s->v.state >= SF_ESTABLISHED && !s->v.in_recovery && !s->v.in_rto && !probed && !s->v.backoff;
-    sf_arm(s, SFT_PROBE, probe ? now + probe_timeout(s) : MP_NEVER);
-}
-
 /* ---- loss ---- */
-
-static void mark_lost(struct sf *s, struct sf_seg *g)
-{
-    g->lost = true;
-    s->v.pipe -= mp_min(s->v.pipe, seg_bytes(g));
-    st_count(s->st, MP_E_seg_lost, 1, s->c);
-    if (g->mtu_probe) pmtu_lost(s);
-    g->mtu_probe = false;
-}
 
 /* True: something was found lost. delivered: what the ACK at hand brought, for PRR. */
 static bool detect_loss(struct sf *s, uint64_t delivered, mp_time now)
@@ -119,7 +16,7 @@ static bool detect_loss(struct sf *s, uint64_t delivered, mp_time now)
         mp_time at = g->sent + s->v.rack_rtt + wnd;
         if (at <= now) {
             lost |= !g->mtu_probe;
-            mark_lost(s, g);
+            sf_mark_lost(s, g);
         } else if (at > wait)
             wait = at;
     }
@@ -138,7 +35,7 @@ static bool newreno(struct sf *s, bool advanced, mp_time now)
     bool next = advanced && s->v.in_recovery && s->v.by_dup_acks;
     if (!g || g->lost || g->sacked || !(first || next)) return false;
     if (next && g->sent_count > 1 && now - g->sent < s->v.srtt) return false; /* on its way again */
-    mark_lost(s, g);
+    sf_mark_lost(s, g);
     sf_enter_recovery(s, 0, now);
     s->v.by_dup_acks = true;
     return true;
@@ -187,12 +84,12 @@ void sf_time_synack(struct sf *s, mp_time now)
 static void seg_delivered(struct sf *s, struct sf_seg *g, struct ack_facts *f, mp_time now)
 {
     if (g->sacked) return;
-    f->delivered += seg_bytes(g);
+    f->delivered += sf_seg_bytes(g);
     if (g->lost && g->sent_count == 1) f->original = true;
     if (g->len && g->sent_count == 1) ecn_delivered(s);
     if (g->mtu_probe) pmtu_passed(s);
     g->mtu_probe = false;
-    if (!g->lost) s->v.pipe -= mp_min(s->v.pipe, seg_bytes(g));
+    if (!g->lost) s->v.pipe -= mp_min(s->v.pipe, sf_seg_bytes(g));
     bool timed = g->syn && s->v.ack_seen;
     if (g->sent_count == 1 && !timed) f->rtt = mp_max(now - g->sent, 1); /* 0: none */
     if (g->sent > f->latest && !timed) {
@@ -209,7 +106,7 @@ static void cumulative(struct sf *s, mp_ssn ack, struct ack_facts *f, mp_time no
         struct sf_seg *g = s->seg_head;
         if (g->end > ack && !sf_seg_split(s, g, ack)) return; /* no memory: taken with a later ACK */
         seg_delivered(s, g, f, now);
-        if (g->sacked) s->v.sacked_bytes -= mp_min(s->v.sacked_bytes, seg_bytes(g));
+        if (g->sacked) s->v.sacked_bytes -= mp_min(s->v.sacked_bytes, sf_seg_bytes(g));
         s->v.bytes_acked += g->len;
         sf_seg_drop(s, g);
     }
@@ -233,7 +130,7 @@ static void sack_block(struct sf *s, mp_ssn left, mp_ssn right, struct ack_facts
         seg_delivered(s, g, f, now);
         g->sacked = true;
         g->lost = false;
-        s->v.sacked_bytes += seg_bytes(g);
+        s->v.sacked_bytes += sf_seg_bytes(g);
     }
 }
 
@@ -347,98 +244,4 @@ void sf_on_ack(struct sf *s, mp_ssn ack, const struct mp_opts *o, mp_time now)
      * that one would else be put off for as long as anything else arrives. */
     if (advanced || (f.delivered && s->seg_head && f.latest < s->seg_head->sent)) sf_arm_rexmit(s, now);
     if (advanced && s->c->v.tx_plain) conn_plain_ack(s->c, s, now);
-}
-
-/* ---- time-outs ---- */
-
-/* RFC 8985 7.3: the last segment again draws a SACK that shows what is missing; meanwhile the other paths get ready. */
-void sf_on_probe_timer(struct sf *s, mp_time now)
-{
-    struct sf_seg *g = s->seg_tail;
-    while (g && (g->sacked || g->lost)) g = g->prev;
-    if (!g || s->v.probe_out) return;
-    if (g->len > s->v.mss) {
-        struct sf_seg *b = sf_seg_split(s, g, g->end - s->v.mss - g->fin);
-        if (b) g = b;
-    }
-    st_count(s->st, MP_E_tlp, 1, s->c);
-    ecn_missed(s);
-    s->v.probe_out = true;
-    s->v.probe_end = s->v.snd_nxt;
-    g->probed = true;
-    sf_arm(s, SFT_REXMIT, now + sf_rto_now(s));
-    overdue_probe(s, now);
-}
-
-/* Data waits, and no path has heard of the peer for as long as any time-out lasts: an idle subflow is no proof of life. */
-static bool all_silent(const struct mpc *c, mp_time now)
-{
-    mp_time heard = 0;
-    for (const struct sf *s = c->sfs; s; s = s->next) heard = mp_max(heard, s->v.last_recv);
-    return c->v.snd_una < c->v.snd_end && now - heard > MP_SEC(15) * c->st->set.data_tries;
-}
-
-enum { KNOCKS = 120 }; /* SYNs over a path that fell silent: a minute */
-static bool give_up(struct sf *s, mp_time now)
-{
-    struct mpc *c = s->c;
-    if (s->v.state == SF_SYN_SENT || s->v.state == SF_SYN_RCVD) {
-        if (race_is_lost(s)) {
-            sf_die(s, ECONNREFUSED, now);
-            return true;
-        }
-        if (++s->v.syn_tries <= (int)(s->v.silent ? KNOCKS : s->st->set.syn_tries)) return false;
-        st_count(s->st, MP_E_syn_timeout, 1, c);
-        sf_die(s, ETIMEDOUT, now);
-        return true;
-    }
-    uint64_t limit = c->v.user_timeout_ms ? MP_MS(c->v.user_timeout_ms) : 0;
-    bool many = s->v.backoff > (int)s->st->set.data_tries;
-    /* Probed twice a second, because others stood in for it or its link was gone: the number of tries says nothing. */
-    if (s->v.stale && now - s->v.last_progress <= MP_SEC(15) * s->st->set.data_tries) many = false;
-    if (!many && !(limit && now - s->v.last_progress > limit)) return false;
-    if (s->v.stale && conn_any_other(c, s) && !all_silent(c, now)) return false; /* a cheap probe of a path that others stand in for */
-    st_count(s->st, MP_E_subflow_timeout, 1, c);
-    sf_die(s, ETIMEDOUT, now);
-    return true;
-}
-
-void sf_on_rto(struct sf *s, mp_time now)
-{
-    if (!s->seg_head || give_up(s, now)) return;
-    st_count(s->st, MP_E_rto, 1, s->c);
-    s->v.backoff++;
-    if (s->v.backoff == 1) ecn_missed(s);
-    ecn_reduced(s);
-    duplex_lost(s, now);
-    pmtu_timeout(s);
-    rescue_timeout(s, now);
-    bool was_recovering = s->v.in_recovery || s->v.in_rto;
-    s->v.in_recovery = s->v.cc.in_recovery = s->v.by_dup_acks = false;
-    s->v.dup_acks = 0;
-    uint64_t flight = s->v.snd_nxt - s->v.snd_una; /* what was lost before counts: it was sent too */
-    if (s->seg_head->sacked) { /* RFC 2018 8: told to be there, and not acknowledged in all this time: given up again */
-        for (struct sf_seg *g = s->seg_head; g; g = g->next) g->sacked = false;
-        s->v.sacked_bytes = 0;
-    }
-    for (struct sf_seg *g = s->seg_head; g; g = g->next)
-        if (!g->sacked && !g->lost) mark_lost(s, g);
-    s->v.pipe = 0;
-    if (s->v.state >= SF_ESTABLISHED) {
-        if (s->v.backoff > 1) /* RFC 5681 3.1: the same segment again: ssthresh stays */
-            s->v.cc.cwnd = s->v.mss;
-        else {
-            struct mp_cc_group grp = conn_cc_group(s->c, s);
-            s->c->cc->on_rto(&grp, flight, now);
-        }
-        s->v.in_rto = true;
-        if (s->v.backoff == 1) sf_undo_begin(s);
-        s->v.frto = s->v.backoff == 1 && !was_recovering && !s->v.ts_on ? SF_FRTO_HEAD : SF_FRTO_OFF;
-        s->v.recovery_point = s->v.snd_nxt;
-        s->v.rack_xmit = 0;
-        if (!s->v.stale && conn_any_other(s->c, s)) overdue_hand_over(s, now);
-    }
-    s->v.probe_out = false;
-    s->v.probe_end = 0;
-    sf_arm_rexmit(s, now);
 }
