@@ -34,7 +34,7 @@ struct io_counters {
     uint64_t filters;              /* cBPF programs attached */
 };
 
-/* ---- receive buffers (sock.c) ---- */
+/* ---- receive buffers (pool.c) ---- */
 struct io_pool;
 struct io_pool *io_pool_new(void);
 void io_pool_free(struct io_pool *p);         /* buffers still referenced live on */
@@ -220,10 +220,12 @@ void io_sock_drop(struct io_sock *s);
 void io_reap(struct io *io);
 struct io_sock *io_sock_find(struct io *io, enum io_kind kind, int ifindex, uint8_t family);
 int io_sock_filter(struct io_sock *s); /* attaches now, or at io_take_end(); 0 or -errno */
+/* ---- sock_out.c ---- */
 /* Sends or queues. 0, or -errno: the packet was not taken. */
 int io_sock_send(struct io_sock *s, const struct msghdr *m);
 int io_sock_send_marked(struct io_sock *s, struct msghdr *m, union io_ctl *ctl, const struct mp_pkt *p); /* ctl: what m has; p's are put behind */
 void io_sock_forget(struct io_sock *s); /* what waits is not sent any more */
+void io_sock_flush(struct io_sock *s);  /* what waits is sent, as far as there is room */
 static inline bool io_sock_blocked(const struct io_sock *s) { return s->waiting != NULL; }
 
 /* ---- headers (hdr.c) ---- */
