@@ -5,7 +5,7 @@
 #
 #   libmpshim/core/**/*.c                 libmpcore.a            sans-I/O; tools/check-border.sh guards it
 #   libmpshim/{core,io,engine}/**/*.c     libmpshim-engine.so    exports what is marked visible in engine/engine.h
-#   libmpshim/engine/helper_main.c        mpshim-engine          the helper host
+#   libmpshim/engine/helper_*.c           mpshim-engine          the helper host
 #   libmpshim/resolve/*.c                libmpshim-resolve.so   names, asked over every interface (libcares)
 #   libmpshim/shim/*.c                    libmpshim.so           exports: shim/calls.def, and shim/extra.map where it exists
 #   libmpshim/tools/NAME.c, NAME/*.c      NAME                   linked with no library; NAME_LIBS below for others
@@ -79,7 +79,7 @@ src = $(sort $(wildcard $(addprefix libmpshim/$(1)/,*.c */*.c)))
 obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
 core_o := $(call obj,$(call src,core))
 io_o := $(call obj,$(call src,io))
-engine_main := libmpshim/engine/helper_main.c
+engine_main := $(wildcard libmpshim/engine/helper_*.c)
 engine_o := $(call obj,$(filter-out $(engine_main),$(call src,engine)))
 resolve_o := $(call obj,$(call src,resolve))
 shim_o := $(call obj,$(call src,shim))
@@ -91,7 +91,7 @@ tool_sh := $(patsubst libmpshim/tools/%.sh,$(B)/%,$(wildcard libmpshim/tools/*.s
 lib_engine := $(if $(engine_o),$(B)/libmpshim-engine.so)
 lib_resolve := $(if $(resolve_o),$(B)/libmpshim-resolve.so)
 lib_shim := $(if $(shim_o),$(B)/libmpshim.so)
-helper := $(if $(wildcard $(engine_main)),$(B)/mpshim-engine)
+helper := $(if $(engine_main),$(B)/mpshim-engine)
 tools := $(tool_c) $(tool_sh)
 here := $(if $(filter build,$(B)),$(notdir $(tools)))
 

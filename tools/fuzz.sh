@@ -12,7 +12,7 @@ mkdir -p "$out/found" docs
 flags="-std=c17 -D_GNU_SOURCE= -g -O1 -fno-omit-frame-pointer -pthread -Ilibmpshim -Itests/unit -Itests/fuzz"
 flags="$flags -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined"
 core=$(ls libmpshim/core/*.c libmpshim/core/*/*.c)
-engine=$(find libmpshim/engine -name '*.c' ! -name helper_main.c)
+engine=$(find libmpshim/engine -name '*.c' ! -name "helper_*.c")
 
 build() # TARGET
 {

@@ -2,31 +2,21 @@
  *
  * Started by the shim on demand. Forks itself away from its starter, so that no program ever reaps it, takes the
  * lock of its control socket, and says on --ready-fd when it serves. */
-#define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "engine/ctl.h"
 #include "engine/ctlpath.h"
 #include "engine/engine.h"
+#include "engine/helper.h"
 #include "engine/keeper.h"
 
-enum { IDLE_DEFAULT_S = 10, SETTINGS_MAX = 64, PATH_ROOM = 108, LOCK_TRIES = 60 };
+enum { IDLE_DEFAULT_S = 10, SETTINGS_MAX = 64 };
 
 struct args {
     char ctl[PATH_ROOM];
@@ -101,90 +91,7 @@ static int parse(struct args *a, int argc, char **argv)
     return -1;
 }
 
-/* ---- becoming a process of its own ---- */
-
-static void leave(pid_t child)
-{
-    if (child > 0)
-        _exit(0);
-    if (child < 0)
-        _exit(1);
-}
-
-/* Started by hand: the terminal gets its word and the exit status when the helper serves, or cannot. */
-static void tell_starter(int fd)
-{
-    char said[128];
-    ssize_t n = read(fd, said, sizeof said);
-    if (n > 0 && said[0] == '1')
-        _exit(0);
-    dprintf(2, "mpshim-engine: %.*s\n", n > 0 ? (int)n : 15, n > 0 ? said : "could not start");
-    _exit(1);
-}
-
-static void detach(struct args *a)
-{
-    int word[2];
-    if (a->ready_fd < 0) {
-        if (pipe2(word, O_CLOEXEC))
-            _exit(1);
-        pid_t child = fork();
-        if (child) {
-            close(word[1]);
-            tell_starter(word[0]);
-        }
-        close(word[0]);
-        a->ready_fd = word[1];
-        int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-        for (int fd = 0; fd < 3 && null >= 0; fd++)
-            dup2(null, fd); /* whose pipes would else stay open */
-    } else {
-        leave(fork());
-    }
-    setsid();
-    leave(fork()); /* no session leader: never gets a terminal */
-    if (chdir("/"))
-        _exit(1);
-}
-
-/* It serves all programs of the user: what the one was limited to that happened to start it, is not meant for it. */
-static void lift_limits(void)
-{
-    static const struct { int what; rlim_t enough; } limits[] = {
-        { RLIMIT_CPU, RLIM_INFINITY }, { RLIMIT_FSIZE, RLIM_INFINITY }, { RLIMIT_DATA, RLIM_INFINITY },
-        { RLIMIT_AS, RLIM_INFINITY }, { RLIMIT_STACK, 8 << 20 },
-    };
-    struct sched_param normal = { 0 };
-    cpu_set_t all;
-    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
-        struct rlimit rl = { limits[i].enough, limits[i].enough };
-        if (setrlimit(limits[i].what, &rl) == 0 || getrlimit(limits[i].what, &rl))
-            continue;
-        rl.rlim_cur = rl.rlim_max < limits[i].enough ? rl.rlim_max : limits[i].enough; /* as far as it may go */
-        setrlimit(limits[i].what, &rl);
-    }
-    memset(&all, 0xff, sizeof all);
-    sched_setaffinity(0, sizeof all, &all);
-    sched_setscheduler(0, SCHED_OTHER, &normal);
-    setpriority(PRIO_PROCESS, 0, 0);
-}
-
-static void secure(void)
-{
-    struct rlimit rl;
-    prctl(PR_SET_DUMPABLE, 0); /* keys of many programs: no core dump, no ptrace by the user's other processes */
-    lift_limits();
-    umask(077);
-    signal(SIGPIPE, SIG_IGN);
-    signal(SIGHUP, SIG_IGN);
-    rl.rlim_cur = rl.rlim_max = 1 << 20; /* root may; two descriptors a connection, and one its port's guard */
-    if (setrlimit(RLIMIT_NOFILE, &rl) && getrlimit(RLIMIT_NOFILE, &rl) == 0) {
-        rl.rlim_cur = rl.rlim_max < 65536 ? rl.rlim_max : 65536;
-        setrlimit(RLIMIT_NOFILE, &rl);
-    }
-}
-
-/* ---- the control socket ---- */
+/* ---- what the starter hears ---- */
 
 static void ready(void *arg)
 {
@@ -197,13 +104,6 @@ static void ready(void *arg)
         close(a->ready_fd);
 }
 
-static struct sockaddr_un address(const char *path)
-{
-    struct sockaddr_un a = { .sun_family = AF_UNIX };
-    memcpy(a.sun_path, path, strlen(path) + 1); /* both hold PATH_ROOM */
-    return a;
-}
-
 /* Anything but a first byte '1' is the reason, in words, for the one who waits. */
 static void failed(void *arg, const char *why)
 {
@@ -211,111 +111,6 @@ static void failed(void *arg, const char *why)
     if (a->ready_fd >= 0 && write(a->ready_fd, why, strlen(why)) >= 0)
         close(a->ready_fd);
     a->ready_fd = -1;
-}
-
-static bool somebody_serves(const char *path)
-{
-    struct sockaddr_un a = address(path);
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    bool r = fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a) == 0;
-    if (fd >= 0)
-        close(fd);
-    return r;
-}
-
-static void lock_name(char name[PATH_ROOM + 8], const char *path) { snprintf(name, PATH_ROOM + 8, "%s.lock", path); }
-
-/* A lock counts only while its file still has its name: the one who holds it may remove it. */
-static bool is_named(int fd, const char *name)
-{
-    struct stat mine, there;
-    return fstat(fd, &mine) == 0 && stat(name, &there) == 0 && mine.st_ino == there.st_ino && mine.st_dev == there.st_dev;
-}
-
-/* fd; -EAGAIN: held by another; -errno. */
-static int try_lock(const char *path)
-{
-    char name[PATH_ROOM + 8];
-    lock_name(name, path);
-    int fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0)
-        return -errno;
-    if (flock(fd, LOCK_EX | LOCK_NB) == 0 && is_named(fd, name))
-        return fd;
-    close(fd);
-    return -EAGAIN;
-}
-
-/* The lock decides who serves; it goes with the process. fd, or -EAGAIN: another one serves already. */
-static int lock(const char *path)
-{
-    struct timespec pause = { .tv_nsec = 50 * 1000 * 1000 };
-    int fd = try_lock(path);
-    for (int i = 1; i < LOCK_TRIES && fd == -EAGAIN && !somebody_serves(path); i++) {
-        nanosleep(&pause, NULL); /* it is starting, or ending */
-        fd = try_lock(path);
-    }
-    return fd;
-}
-
-static void remove_both(const char *path)
-{
-    char name[PATH_ROOM + 8];
-    unlink(path);
-    lock_name(name, path);
-    unlink(name); /* last: who holds it speaks for the socket */
-}
-
-/* Helpers that were killed leave their files, and nobody comes back for those of a network namespace that is gone. */
-static void remove_if_stale(const char *path)
-{
-    int fd = try_lock(path);
-    if (fd < 0)
-        return;
-    remove_both(path);
-    close(fd);
-}
-
-/* "ctl-4026531840", "ctl-4026531840-1a2b3c4d" */
-static bool is_socket_name(const char *name)
-{
-    return strncmp(name, "ctl-", 4) == 0 && name[4] && !name[4 + strspn(name + 4, "0123456789abcdef-")];
-}
-
-/* Beside our own socket, which nobody else may write to; sockets first made their locks, so those with a lock are all. */
-static void remove_stale(const char *own)
-{
-    char dir[PATH_ROOM], path[PATH_ROOM];
-    size_t n = (size_t)(strrchr(own, '/') - own);
-    memcpy(dir, own, n);
-    dir[n] = 0;
-    DIR *d = opendir(dir);
-    for (struct dirent *f; d && (f = readdir(d));) {
-        char *end = strstr(f->d_name, ".lock");
-        if (!end || end[5])
-            continue;
-        *end = 0;
-        if (is_socket_name(f->d_name) && strcmp(f->d_name, own + n + 1) &&
-            snprintf(path, sizeof path, "%s/%s", dir, f->d_name) < (int)sizeof path)
-            remove_if_stale(path);
-    }
-    if (d)
-        closedir(d);
-}
-
-static int serve_on(const char *path)
-{
-    struct sockaddr_un a = address(path);
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return -errno;
-    unlink(path); /* left by one that was killed: we hold the lock */
-    if (bind(fd, (struct sockaddr *)&a, sizeof a)) {
-        int err = -errno;
-        close(fd);
-        return err;
-    }
-    return fd;
 }
 
 static int complain(const char *what, int err)
@@ -342,25 +137,25 @@ static struct eng_cfg config(struct args *a)
 
 static int run(struct args *a)
 {
-    int lock_fd = lock(a->ctl);
+    int lock_fd = helper_lock(a->ctl);
     if (lock_fd == -EAGAIN) {
         ready(a);
         return 0;
     }
     if (lock_fd < 0)
         return cannot(a, "cannot lock the control socket", lock_fd);
-    int fd = serve_on(a->ctl);
+    int fd = helper_serve_on(a->ctl);
     if (fd < 0)
         return cannot(a, "cannot make the control socket", fd);
     struct eng_cfg cfg = config(a);
     cfg.ctl_fd = fd;
     cfg.lock_fd = lock_fd;
     if (a->dir_is_ours)
-        remove_stale(a->ctl);
+        helper_remove_stale(a->ctl);
     int status = mpshim_engine_main(&cfg);
     if (status == ENGINE_REPLACED)
         return 0;
-    remove_both(a->ctl); /* the lock is still held */
+    helper_remove(a->ctl); /* the lock is still held */
     return status;
 }
 
@@ -369,7 +164,7 @@ static int ask_to_replace(const char *path)
 {
     struct ctl_req q = { .version = CTL_VERSION, .op = CTL_REPLACE };
     union { struct cmsghdr h; char b[CMSG_SPACE(2 * sizeof(int))]; } c = { 0 };
-    struct sockaddr_un a = address(path);
+    struct sockaddr_un a = helper_address(path);
     struct iovec v = { &q, sizeof q };
     struct msghdr mh = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = &c, .msg_controllen = sizeof c };
     int pair[2], to = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
@@ -398,7 +193,7 @@ static int replace(struct args *a)
         return cannot(a, "cannot speak to the running helper", cfg.take_fd);
     int status = mpshim_engine_main(&cfg);
     if (status == 0)
-        remove_both(a->ctl);
+        helper_remove(a->ctl);
     return status == ENGINE_REPLACED ? 0 : status;
 }
 
@@ -420,7 +215,7 @@ int main(int argc, char **argv)
         return cannot(&a, "no safe place for the control socket", r);
     a.dir_is_ours = r == 0;
     if (!a.foreground)
-        detach(&a);
-    secure();
+        helper_detach(&a.ready_fd);
+    helper_secure();
     return a.replace ? replace(&a) : run(&a);
 }
