@@ -260,7 +260,15 @@ def test_icmp_refusal_is_reported_with_the_quoted_sequence(peers):
     server.nft(f"table inet t {{ chain c {{ type filter hook input priority 0; tcp dport {PORT} reject with icmpx admin-prohibited; }} }}")
     for family, errno in ((4, 113), (6, 13)):  # EHOSTUNREACH, EACCES
         result = send(client, 1000, family)
-        assert result["err"] == errno and result["quoted"], family
+        assert result["err"] == errno and result["quoted"] and not result["no_way"], family
+
+
+def test_icmp_that_knows_no_way_is_reported_as_that(peers):
+    client, server = peers
+    server.nft(f"table inet t {{ chain c {{ type filter hook input priority 0; tcp dport {PORT} reject with icmpx host-unreachable; }} }}")
+    for family in 4, 6:
+        result = send(client, 1000, family)
+        assert result["err"] == 113 and result["quoted"] and result["no_way"], family  # EHOSTUNREACH
 
 
 def test_path_mtu_is_reported(peers):

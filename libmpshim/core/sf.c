@@ -253,7 +253,7 @@ void sf_rtt_sample(struct sf *s, mp_dur rtt)
 mp_dur sf_rto_now(const struct sf *s)
 {
     mp_dur r = s->v.rto;
-    for (int i = 0; i < s->v.backoff && r < MP_SEC(60); i++) r *= 2;
+    for (int i = s->v.reverts; i < s->v.backoff && r < MP_SEC(60); i++) r *= 2;
     /* The last SYN with MP_CAPABLE does not wait its full turn: if the path drops the option, the next one, without it,
      * connects (matrix, drop-syn: after 2.1 s; the kernel after 3.4). */
     if (s->v.state == SF_SYN_SENT && s->v.initial && conn_mp(s->c) && !s->c->v.strict && s->v.syn_tries &&

@@ -170,6 +170,7 @@ struct sf {
         /* RTT, RTO (RFC 6298) */
         mp_dur srtt, rttvar, rto, min_rtt;
         int backoff;          /* consecutive time-outs */
+        int reverts;          /* of them, those that a router has explained: they double nothing (RFC 6069) */
         int persists;         /* probes of a shut window since data was last sent */
         /* RACK and recovery */
         mp_time rack_xmit; mp_ssn rack_end; mp_dur rack_rtt;
@@ -300,6 +301,7 @@ uint64_t sf_room(const struct sf *s);                       /* bytes congestion 
 void sf_time_synack(struct sf *s, mp_time now);
 void sf_on_ack(struct sf *s, mp_ssn ack, const struct mp_opts *o, mp_time now);
 void sf_on_rto(struct sf *s, mp_time now);
+void sf_no_way(struct sf *s, mp_time now);                  /* ICMP: a router had none to the peer for its oldest segment */
 void sf_on_probe_timer(struct sf *s, mp_time now);
 void sf_on_reorder_timer(struct sf *s, mp_time now);
 void sf_arm_rexmit(struct sf *s, mp_time now);              /* (re)arms SFT_REXMIT and SFT_PROBE */

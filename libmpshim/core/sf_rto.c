@@ -72,7 +72,8 @@ static bool give_up(struct sf *s, mp_time now)
         return true;
     }
     uint64_t limit = c->v.user_timeout_ms ? MP_MS(c->v.user_timeout_ms) : 0;
-    bool many = s->v.backoff > (int)s->st->set.data_tries;
+    bool many = s->v.backoff - s->v.reverts > (int)s->st->set.data_tries;
+    many |= s->v.reverts && now - s->v.last_progress > MP_SEC(60) * s->st->set.data_tries; /* as long as if each had doubled the wait */
     /* Probed twice a second, because others stood in for it or its link was gone: the number of tries says nothing. */
     if (s->v.stale && now - s->v.last_progress <= MP_SEC(15) * s->st->set.data_tries) many = false;
     if (!many && !(limit && now - s->v.last_progress > limit)) return false;
@@ -86,7 +87,7 @@ void sf_on_rto(struct sf *s, mp_time now)
 {
     if (!s->seg_head || give_up(s, now)) return;
     st_count(s->st, MP_E_rto, 1, s->c);
-    s->v.backoff++;
+    if (!s->v.backoff++) s->v.reverts = 0;
     if (s->v.backoff == 1) ecn_missed(s);
     ecn_reduced(s);
     duplex_lost(s, now);
@@ -120,4 +121,14 @@ void sf_on_rto(struct sf *s, mp_time now)
     s->v.probe_out = false;
     s->v.probe_end = 0;
     sf_arm_rexmit(s, now);
+}
+
+/* RFC 6069 3.1: a router had no way for what a time-out has repeated. So it was not lost in a full queue, and its time-out is
+ * taken back: when the way is there again, the next try is not half a minute off. */
+void sf_no_way(struct sf *s, mp_time now)
+{
+    if (s->v.state < SF_ESTABLISHED || !s->seg_head || s->v.backoff <= s->v.reverts) return;
+    s->v.reverts++;
+    st_count(s->st, MP_E_rto_reverted, 1, s->c);
+    if (!s->seg_head->lost) sf_arm(s, SFT_REXMIT, mp_max(now, s->seg_head->sent + sf_rto_now(s)));
 }

@@ -72,6 +72,10 @@ void mp_stack_writable(struct mp_stack *s, void *flow);  /* NULL: all */
  * the error is local and about the latest packet. */
 void mp_stack_net_error(struct mp_stack *s, void *flow, int err, uint32_t seq, bool must_match, uint32_t mtu, mp_time now);
 
+/* Beside it: the ICMP message says that a router had no way to the network or host (type 3 codes 0 and 1; of ICMPv6 type 1 codes 0
+ * and 3), not that somebody forbids it or that the packet went in circles. */
+void mp_stack_no_way(struct mp_stack *s, void *flow, uint32_t seq, mp_time now);
+
 /* ---- local addresses (paths), from rtnetlink or the simulator ---- */
 struct mp_local {
     int ifindex;

@@ -130,3 +130,15 @@ void mp_stack_net_error(struct mp_stack *st, void *flow, int err, uint32_t seq, 
             return;
         }
 }
+
+void mp_stack_no_way(struct mp_stack *st, void *flow, uint32_t seq, mp_time now)
+{
+    st->now = now;
+    for (struct mpc *c = st->all; c; c = c->next)
+        for (struct sf *s = c->sfs; s; s = s->next) {
+            if (s->flow != flow || s->v.dead) continue;
+            if (seq - s->v.iss == (uint32_t)s->v.snd_una) sf_no_way(s, now);
+            conn_touch(c);
+            return;
+        }
+}

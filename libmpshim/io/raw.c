@@ -7,6 +7,7 @@
 #include <linux/errqueue.h>
 #include <linux/in6.h>
 #include <netinet/icmp6.h>
+#include <netinet/ip_icmp.h>
 #include <unistd.h>
 
 #include "core/wire.h"
@@ -237,6 +238,14 @@ static const struct sock_extended_err *find_error(struct msghdr *h)
     return NULL;
 }
 
+/* RFC 792, RFC 4443 3.1: net or host unreachable; no route or address unreachable. The errno says the same of a filter's refusals. */
+static bool says_no_way(const struct sock_extended_err *e)
+{
+    if (e->ee_origin == SO_EE_ORIGIN_ICMP6)
+        return e->ee_type == ICMP6_DST_UNREACH && (e->ee_code == ICMP6_DST_UNREACH_NOROUTE || e->ee_code == ICMP6_DST_UNREACH_ADDR);
+    return e->ee_type == ICMP_UNREACH && (e->ee_code == ICMP_UNREACH_NET || e->ee_code == ICMP_UNREACH_HOST);
+}
+
 static void report_error(struct io_sock *s, const struct sock_extended_err *e, const uint8_t *b, size_t n, mp_time now)
 {
     struct mp_endpoint local, remote;
@@ -248,6 +257,7 @@ static void report_error(struct io_sock *s, const struct sock_extended_err *e, c
     f = io_flow_find(s->io, s->ifindex, &local, &remote);
     if (!f || f->raw != s || !*s->io->stack) return;
     mp_stack_net_error(*s->io->stack, f, (int)e->ee_errno, seq, true, e->ee_errno == EMSGSIZE ? e->ee_info : 0, now);
+    if (says_no_way(e)) mp_stack_no_way(*s->io->stack, f, seq, now);
 }
 
 /* Each is one ICMP message; what is not read keeps the socket readable. */

@@ -1,4 +1,5 @@
 /* sim/scen_build.c: the network of a scenario: hosts, links, boxes, routes, and the connections to be made over it. */
+#include <errno.h>
 #include <stdlib.h>
 
 #include "sim/scen_int.h"
@@ -52,6 +53,7 @@ static void icmp(struct sim_host *host, const struct mp_pkt *h, int err, uint32_
     for (struct sim_flow *f = host->flows; f; f = f->next)
         if (f->open && mp_endpoint_eq(&f->local, &h->src) && mp_endpoint_eq(&f->remote, &h->dst)) {
             mp_stack_net_error(host->stack, f, err, h->seq, true, mtu, host->node.sim->now);
+            if (err == EHOSTUNREACH) mp_stack_no_way(host->stack, f, h->seq, host->node.sim->now);
             sim_host_kick(host);
             return;
         }

@@ -138,7 +138,10 @@ static void op_net_error(struct run *r)
     for (struct mpc *c = mp_stack_first(h->st); c; c = mp_stack_next(c))
         for (struct sf *s = c->sfs; s; s = s->next)
             if (s->v.id == (b >> 4) % 4) {
-                mp_stack_net_error(h->st, s->flow, errs[b >> 1 & 3], s->v.iss + (uint32_t)s->v.snd_una + (v & 15), b & 8, 500u + v * 4u, r->w->now);
+                uint32_t seq = s->v.iss + (uint32_t)s->v.snd_una + (v & 15);
+                void *flow = s->flow;
+                mp_stack_net_error(h->st, flow, errs[b >> 1 & 3], seq, b & 8, 500u + v * 4u, r->w->now);
+                if (v & 16) mp_stack_no_way(h->st, flow, seq, r->w->now);
                 return;
             }
 }

@@ -37,6 +37,7 @@ struct peer {
     mp_dur stalled;          /* the longest time between two of those */
     int err; uint32_t mtu;   /* from mp_stack_net_error */
     bool quoted;
+    bool no_way;             /* mp_stack_no_way */
 };
 
 /* The toy: what io/ sees of a stack. */
@@ -184,6 +185,12 @@ void mp_stack_net_error(struct mp_stack *s, void *flow, int err, uint32_t seq, b
         }
 }
 
+void mp_stack_no_way(struct mp_stack *s, void *flow, uint32_t seq, mp_time now)
+{
+    (void)s, (void)now, (void)seq;
+    for (int i = 0; i < toy.n; i++) toy.peer[i].no_way |= toy.peer[i].flow == flow;
+}
+
 /* ---- paths ---- */
 
 static const char *text(const struct mp_addr *a)
@@ -236,11 +243,11 @@ static void say_counters(const char *extra)
 
 static void finish(struct peer *c)
 {
-    char extra[256];
+    char extra[300];
     double s = (double)(io_now() - c->started) / 1e9;
 
-    snprintf(extra, sizeof extra, "\"acked\": %llu, \"up\": %s, \"err\": %d, \"quoted\": %s, \"mtu\": %u, \"seconds\": %.6f, \"stalled\": %.6f, \"resent\": %llu, \"port\": %u",
-             (unsigned long long)c->snd_una, c->up ? "true" : "false", c->err, c->quoted ? "true" : "false", c->mtu, s, (double)c->stalled / 1e9, (unsigned long long)c->resent, c->local.port);
+    snprintf(extra, sizeof extra, "\"acked\": %llu, \"up\": %s, \"err\": %d, \"quoted\": %s, \"no_way\": %s, \"mtu\": %u, \"seconds\": %.6f, \"stalled\": %.6f, \"resent\": %llu, \"port\": %u",
+             (unsigned long long)c->snd_una, c->up ? "true" : "false", c->err, c->quoted ? "true" : "false", c->no_way ? "true" : "false", c->mtu, s, (double)c->stalled / 1e9, (unsigned long long)c->resent, c->local.port);
     say_counters(extra);
     io_flow_close(toy.io, c->flow);
     io_port_put(toy.io, c->local.ip.family, c->local.port);

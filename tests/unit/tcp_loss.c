@@ -169,6 +169,62 @@ TEST(a_subflow_that_stays_silent_is_given_up)
     lab_end(&l);
 }
 
+/* The peer's router about the latest segment, or what lies so far behind its beginning. */
+static void no_way(struct lab *l, uint32_t behind)
+{
+    const struct got *g = &l->q[l->qn - 1];
+    mp_stack_no_way(l->st, g->k.flow, g->k.seq + behind, l->now);
+    lab_forget(l);
+}
+
+static mp_dur until_next(struct lab *l)
+{
+    mp_time from = l->q[l->qn - 1].at;
+    for (lab_forget(l); !lab_waiting(l) && l->now < from + MP_SEC(100);) lab_wait(l, MP_MS(1));
+    return l->q[l->qn - 1].at - from;
+}
+
+TEST(a_time_out_that_a_router_explains_doubles_nothing) /* RFC 6069 3.1 */
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    lab_write(&l, 1000);
+    for (int i = 0; i < 3; i++) until_next(&l); /* the probe and two time-outs */
+    mp_dur wait = until_next(&l);
+    no_way(&l, 0);
+    CHECK_EQ(until_next(&l), wait);
+    no_way(&l, 0);
+    CHECK_EQ(until_next(&l), wait);
+    no_way(&l, 500); /* not what is repeated */
+    CHECK_EQ(until_next(&l), 2 * wait);
+    lab_expect_counter(&l, rto_reverted, 2);
+    lab_forget(&l);
+    lab_ack(&l, P0, 1, 1001);
+    lab_write(&l, 1000);
+    until_next(&l);
+    mp_dur first = until_next(&l);
+    CHECK_EQ(until_next(&l), 2 * first); /* what was explained then says nothing now */
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(a_peer_that_stays_unreachable_is_given_up_as_late) /* RFC 1122 4.2.3.5: as many tries as there were would be a minute */
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    lab_write(&l, 1000);
+    mp_time from = l.now;
+    while (!mpc_error(l.c) && l.now < from + MP_SEC(3600)) {
+        until_next(&l);
+        if (!mpc_error(l.c)) no_way(&l, 0);
+    }
+    lab_forget(&l);
+    CHECK_EQ(mpc_error(l.c), ETIMEDOUT);
+    CHECK(l.now - from > MP_SEC(600));
+    CHECK(l.now - from < MP_SEC(1200));
+    lab_end(&l);
+}
+
 TEST(after_a_timeout_the_rest_follows_the_acks)
 {
     struct lab l = { .plain = true };
