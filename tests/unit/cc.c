@@ -321,6 +321,39 @@ TEST(slow_start_ends_without_loss_when_the_rtt_rises)
     }
 }
 
+/* The RTT of a path that carries `bdp` bytes in 50 ms, told by what was sent first in the round before. */
+static void queueing_round_trip(struct lab *l, uint64_t *sent, uint64_t bdp)
+{
+    l->s[0].last_rtt = MP_MS(50) * mp_max(*sent, bdp) / bdp;
+    *sent = l->s[0].cwnd;
+    round_trip(l, 0);
+}
+
+TEST(slow_start_ends_in_the_round_after_when_the_queue_has_grown_further)
+{
+    FOR_EACH_CC(l, 1) {
+        const uint64_t bdp = 64 * MSS;
+        uint64_t sent = 0;
+
+        if (l->cc->delay_based) continue;
+        for (int r = 0; r < 20 && l->s[0].ssthresh == UINT64_MAX; r++) queueing_round_trip(l, &sent, bdp);
+        CHECK(l->s[0].ssthresh > 2 * bdp && l->s[0].ssthresh < 3 * bdp); /* after five more rounds: 8 bdp */
+    }
+}
+
+TEST(slow_start_keeps_its_window_while_a_higher_rtt_is_new)
+{
+    FOR_EACH_CC(l, 1) {
+        if (l->cc->delay_based) continue;
+        for (int r = 0; r < 4; r++) round_trip(l, 0);
+        uint64_t before = l->s[0].cwnd;
+        l->s[0].last_rtt = MP_MS(60);
+        round_trip(l, 0);
+        CHECK_EQ(l->s[0].cwnd, before + 7 * 2 * MSS); /* until there are eight samples */
+        CHECK(l->s[0].ssthresh == UINT64_MAX);
+    }
+}
+
 TEST(slow_start_goes_on_after_a_short_rtt_spike)
 {
     FOR_EACH_CC(l, 1) {

@@ -67,36 +67,54 @@ static void hystart_sample(struct mp_cc_state *s)
     s->priv[P_ROUND_SAMPLES]++;
 }
 
-/* RFC 9406 4.2: enter conservative slow start on a higher RTT, go back when it was only noise. */
+static mp_dur rtt_thresh(mp_dur rtt) { return mp_max(min_rtt_thresh, mp_min(rtt / MIN_RTT_DIVISOR, max_rtt_thresh)); }
+
+/* RFC 9406 4.2 goes back when the RTT was only noise, and else on for five rounds, to three times the window: more than most
+ * queues hold. What made the RTT rise was sent when the window was half as large: if it is a queue of ours, the next
+ * round finds it far longer, and slow start is over. A path that only became slower shows no second rise. */
+static void judge_css(struct mp_cc_state *s, mp_dur cur)
+{
+    mp_dur baseline = s->priv[P_CSS_BASELINE_RTT];
+
+    if (cur < baseline) {
+        s->priv[P_CSS_BASELINE_RTT] = 0;
+    } else if (s->priv[P_CSS_ROUNDS] && cur >= baseline + rtt_thresh(baseline)) {
+        s->ssthresh = s->cwnd;
+        s->priv[P_CSS_BASELINE_RTT] = 0;
+    }
+}
+
+/* RFC 9406 4.2: conservative slow start on a higher RTT. */
 static void hystart_judge(struct mp_cc_state *s)
 {
     mp_dur cur = s->priv[P_ROUND_MIN_RTT], last = s->priv[P_LAST_ROUND_MIN_RTT];
-    mp_dur thresh = mp_max(min_rtt_thresh, mp_min(last / MIN_RTT_DIVISOR, max_rtt_thresh));
 
     if (s->priv[P_ROUND_SAMPLES] < N_RTT_SAMPLE) return;
     if (s->priv[P_CSS_BASELINE_RTT]) {
-        if (cur < s->priv[P_CSS_BASELINE_RTT]) s->priv[P_CSS_BASELINE_RTT] = 0;
-    } else if (last && cur >= last + thresh) {
+        judge_css(s, cur);
+    } else if (last && cur >= last + rtt_thresh(last)) {
         s->priv[P_CSS_BASELINE_RTT] = cur;
         s->priv[P_CSS_ROUNDS] = 0;
     }
 }
 
-/* RFC 9406 4.3: only the first slow start is blind; later ones know ssthresh. */
-static bool conservative(struct mp_cc_state *s, const struct mp_cc_ack *a)
+/* RFC 9406 4.3: only the first slow start is blind; later ones know ssthresh. Returns what counts of the bytes acknowledged:
+ * in conservative slow start a quarter, but nothing until the round ends that began it, since that round judges nothing. */
+static uint64_t hystart_counts(struct mp_cc_state *s, const struct mp_cc_ack *a)
 {
-    if (s->ssthresh != UINT64_MAX) return false;
+    if (s->ssthresh != UINT64_MAX) return a->acked;
     if (a->round_start) hystart_new_round(s);
     hystart_sample(s);
     hystart_judge(s);
-    return s->priv[P_CSS_BASELINE_RTT] != 0;
+    if (!s->priv[P_CSS_BASELINE_RTT]) return a->acked;
+    return s->priv[P_CSS_ROUNDS] ? a->acked / CSS_GROWTH_DIVISOR : 0;
 }
 
 bool mp_cc_hystart_ack(struct mp_cc_state *s, const struct mp_cc_ack *a)
 {
-    uint64_t divisor = conservative(s, a) ? CSS_GROWTH_DIVISOR : 1;
+    uint64_t counts = hystart_counts(s, a);
 
-    return a->app_limited || mp_cc_slow_start(s, a->acked / divisor);
+    return a->app_limited || mp_cc_slow_start(s, counts);
 }
 
 /* ---- reductions ---- */
