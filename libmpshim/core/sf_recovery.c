@@ -1,6 +1,6 @@
 /* Recovery from loss: how much may be sent in it (PRR, RFC 9937), how much reordering is borne before (RFC 8985 6.2),
- * and how one that was needless is found out: by timestamps (Eifel, RFC 3522), by D-SACK (RFC 2883, RFC 3708), and after
- * a time-out without timestamps by F-RTO (RFC 5682). */
+ * and how one that was needless is found out: by timestamps (Eifel, RFC 3522), by D-SACK (RFC 2883, RFC 3708), because
+ * nothing was sent again, and after a time-out without timestamps by F-RTO (RFC 5682). */
 #include "core/stack_int.h"
 
 enum { REO_WND_PERSIST = 16 }; /* recoveries, RFC 8985 6.2 */
@@ -159,6 +159,13 @@ static bool eifel(const struct sf *s, const struct mp_opts *o)
 /* All that was sent again had arrived before. The reports may come when the recovery is over. */
 static bool all_duplicates(const struct sf *s) { return s->v.undo_on && s->v.undo_sent && !s->v.undo_bytes; }
 
+/* Nothing was sent again, and all has arrived that was on its way when the recovery began: an ACK told of a gap, and before
+ * anything could be sent another one, read with it, of the late segments. */
+static bool sent_nothing_again(const struct sf *s)
+{
+    return s->v.in_recovery && !s->v.undo_sent && s->v.snd_una >= s->v.recovery_point;
+}
+
 /* RFC 5682 3.1: after a time-out the head is sent again, then new data; if the ACKs go on past what was not sent again,
  * they are the originals'. */
 static bool frto(struct sf *s, bool advanced, bool original)
@@ -175,7 +182,8 @@ static bool frto(struct sf *s, bool advanced, bool original)
 void sf_undo_check(struct sf *s, const struct mp_opts *o, bool advanced, bool original, mp_time now)
 {
     bool recovering = s->v.in_recovery || s->v.in_rto;
-    if ((recovering && advanced && eifel(s, o)) || all_duplicates(s) || (s->v.in_rto && frto(s, advanced, original))) undo(s, now);
+    if ((recovering && advanced && eifel(s, o)) || all_duplicates(s) || sent_nothing_again(s) || (s->v.in_rto && frto(s, advanced, original)))
+        undo(s, now);
 }
 
 /* RFC 8985 7.4.2: all is acknowledged that was sent until the probe, and no D-SACK says that the probe was one too many:

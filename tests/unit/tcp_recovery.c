@@ -135,6 +135,26 @@ TEST(the_original_s_timestamp_undoes_a_recovery) /* Eifel, RFC 3522 3.2 */
     lab_end(&l);
 }
 
+TEST(a_recovery_that_is_over_before_anything_is_sent_again_is_undone) /* ACKs that are read in one batch */
+{
+    struct lab l = { .plain = true, .no_ts = true, .tune = cubic };
+    uint32_t s = grown(&l);
+    lab_write(&l, 6000);
+    lab_forget(&l);
+    uint64_t cwnd = lab_sf(&l, 0).cwnd;
+    lab_wait(&l, LAB_RTT);
+    l.blocked = true;
+    sack(&l, s, s + 1000, s + 5000);
+    lab_expect_counter(&l, recovery, 1);
+    CHECK(lab_sf(&l, 0).ssthresh < cwnd);
+    lab_ack(&l, P0, 1, s + 6000);
+    l.blocked = false;
+    lab_expect_nothing(&l);
+    lab_expect_counter(&l, spurious, 1);
+    CHECK(lab_sf(&l, 0).cwnd >= cwnd);
+    lab_end(&l);
+}
+
 TEST(an_old_timestamp_that_acknowledges_less_proves_nothing) /* RFC 3522 3.2: it must acknowledge what was sent again */
 {
     struct lab l = { .plain = true, .tune = cubic };
