@@ -125,6 +125,9 @@ def serve_one(connection, reader, root):
         return False
     method, path, version = words
     if method == "PUT":
+        if not headers.get("content-length", "").isdigit():     # a box that changes bytes, and a peer without checksums
+            send_head(connection, "411 Length Required", 0)
+            return False
         return answer_put(connection, reader, headers)
     if method != "GET":
         send_head(connection, "405 Method Not Allowed", 0)
