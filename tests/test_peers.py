@@ -98,6 +98,35 @@ def test_a_box_on_the_second_path_costs_only_that_path(lab, hook, client, server
         assert not any("Fallback" in name for name in seen.bad(host)), seen.bad(host)
 
 
+# -- the end of a short answer, a DATA_FIN, which a box takes out with the other options before the server hears of our fallback
+
+SHORT = """
+import socket, sys
+if sys.argv[1] == "listen":
+    listener = socket.socket(proto=socket.IPPROTO_MPTCP); listener.bind(("0.0.0.0", 9000)); listener.listen(); print("ready", flush=True)
+    while True:
+        s = listener.accept()[0]; s.recv(100); s.sendall(bytes(3000)); s.close()
+s = socket.create_connection((sys.argv[2], 9000), timeout=5); s.send(b"?")
+got = 0
+while got < 3000: got += len(s.recv(4096))
+t = socket.create_connection((sys.argv[2], 9000), timeout=5); t.send(b"?")
+while part := t.recv(4096): got += len(part)
+print(got, flush=True)
+"""
+
+
+@pytest.mark.parametrize("hook", ["strip-nonsyn,dir=b2a", "strip-nonsyn"], ids=["down", "two-way"])
+def test_behind_a_box_that_takes_options_out_the_next_connection_is_plain_from_the_start(lab, hook):
+    net = lab.two_path(families="v4")
+    net.link[0].hook(hook)
+    program = [PYTHON, "-c", SHORT]
+    server = net.server.popen([*program, "listen"], stdout=subprocess.PIPE)
+    assert server.stdout.readline() == "ready\n"
+    client = net.client.run([*shim("-v"), *program, "connect", net.server.address()])
+    assert client.stdout == "6000\n"
+    assert "or the path to it not to carry it" in client.stderr
+
+
 # -- urgent data with a peer that has it: plain TCP of the kernel
 
 URGENT = """

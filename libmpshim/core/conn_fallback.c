@@ -71,6 +71,7 @@ enum fb_action conn_fallback(struct mpc *c, struct sf *s, enum fb_event e, enum 
             if (e == FB_ACK_WITHOUT_DSS || e == FB_DATA_WITHOUT_DSS_SINGLE) c->v.mp_fail_more = 2; /* the first may be lost */
         }
         c->v.infinite_pending = step.action == FB_send_fail || step.action == FB_send_infinite;
+        if (was == FB_UNCONFIRMED) conn_event(c, MP_EV_PLAIN);
         go_plain(c, s, why);
     }
     if (step.next == FB_CONFIRMED && was != FB_CONFIRMED) {

@@ -108,6 +108,7 @@ enum mp_event_bits {
     MP_EV_READABLE = 4,  /* mpc_peek has bytes or EOF is new */
     MP_EV_WRITABLE = 8,  /* mpc_write_space grew from 0 / from below half */
     MP_EV_CLOSED = 16,   /* finished, both ways; mpc_error tells how. After mpc_release, memory is the stack's to free */
+    MP_EV_PLAIN = 32,    /* plain TCP since the handshake, of which nothing but data could tell: mpc_get_info says why */
 };
 bool mp_stack_event(struct mp_stack *s, struct mpc **c, unsigned *bits); /* takes the next; false: none */
 

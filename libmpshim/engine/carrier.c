@@ -233,12 +233,17 @@ void eng_carriers_on_ready(struct engine *e)
     } while (n == 128);
 }
 
-static void on_connected(struct carrier *c, mp_time now)
+static void note_plain(struct carrier *c, mp_time now)
 {
     struct mpc_info info;
-    c->connected = true;
     mpc_get_info(c->mpc, &info);
     eng_plain_note(c->e, &info, now);
+}
+
+static void on_connected(struct carrier *c, mp_time now)
+{
+    c->connected = true;
+    note_plain(c, now);
     eng_verdict_open(c->e, c->client, c->mpc);
     if (c->state == CR_PENDING)
         eng_carrier_pending_connected(c, now);
@@ -253,6 +258,8 @@ void eng_carrier_on_event(struct engine *e, struct mpc *m, unsigned bits, mp_tim
         return; /* released: the stack finishes alone */
     if (bits & MP_EV_CONNECTED)
         on_connected(c, now);
+    if (c->mpc && (bits & MP_EV_PLAIN))
+        note_plain(c, now);
     if (c->mpc && (bits & MP_EV_CLOSED)) {
         c->closed = true;
         c->err = mpc_error(m);

@@ -72,7 +72,7 @@ enum ctl_op {
     X(NO_LOOPBACK, "the loopback interface is down") \
     X(NO_INTERFACE, "no suitable interface") \
     X(NO_ENGINE, "no engine") \
-    X(REMEMBERED_PLAIN, "the peer is known not to speak MPTCP") \
+    X(REMEMBERED_PLAIN, "the peer is known not to speak MPTCP, or the path to it not to carry it") \
     X(BOUND, "bound by the program to one address, port, device or way") \
     X(RESOURCE, "out of descriptors, ports or memory") \
     X(BAD_REQUEST, "the engine did not understand") \

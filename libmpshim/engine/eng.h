@@ -256,7 +256,7 @@ bool eng_carriers_held(struct engine *e);        /* some are open, in whatever p
 /* ---- verdict.c ---- */
 void eng_verdict_open(struct engine *e, uint64_t client, struct mpc *m);
 void eng_verdict_end(struct engine *e, uint64_t client, struct mpc *m, int err);
-void eng_plain_note(struct engine *e, const struct mpc_info *i, mp_time now); /* remembers a peer without MPTCP */
+void eng_plain_note(struct engine *e, const struct mpc_info *i, mp_time now); /* remembers a peer to which there is no MPTCP */
 bool eng_plain_known(struct engine *e, const struct mp_endpoint *remote, mp_time now);
 /* Iterates those remembered: i 0 first, then what it returned; 0: no more. */
 int eng_plain_next(const struct engine *e, int i, mp_time now, struct mp_endpoint *at, mp_time *until);

@@ -140,7 +140,8 @@ void eng_verdict_end(struct engine *e, uint64_t client, struct mpc *m, int err)
 /* ---- peers without MPTCP ---- */
 
 /* Another connection to a peer whose answer carried no MPTCP option would gain nothing and cost the carrier: the
- * kernel carries it. Not for long, since a path's middlebox or the peer may change. */
+ * kernel carries it. Not for long, since a path's middlebox or the peer may change. The same where a box takes the options out of all
+ * that follows, from the start on: there, besides, the end of a short answer may be lost with them (docs/protocol.md, Fallback). */
 enum { PLAIN_MAX = 256 };
 #define PLAIN_KEEP MP_SEC(300)
 #define PLAIN_KEEP_DROPPED MP_SEC(60) /* loss may have looked like it */
@@ -169,15 +170,27 @@ static struct plain_peer *plain_slot(struct engine *e, const struct mp_endpoint 
     return oldest;
 }
 
+/* 0: the next connection may do better. */
+static mp_dur plain_keep(enum mp_plain_why why)
+{
+    switch (why) {
+    case MP_WHY_NO_OPTION_SYNACK:
+    case MP_WHY_NO_OPTION_ACK:
+    case MP_WHY_NO_DSS: return PLAIN_KEEP;
+    case MP_WHY_SYN_DROPPED: return PLAIN_KEEP_DROPPED;
+    default: return 0;
+    }
+}
+
 void eng_plain_note(struct engine *e, const struct mpc_info *i, mp_time now)
 {
-    if (i->server || i->multipath || (i->why != MP_WHY_NO_OPTION_SYNACK && i->why != MP_WHY_SYN_DROPPED))
+    if (i->server || i->multipath || !plain_keep(i->why))
         return;
     if (!e->plain && !(e->plain = calloc(PLAIN_MAX, sizeof *e->plain)))
         return;
     struct plain_peer *p = plain_slot(e, &i->remote);
     p->at = i->remote;
-    p->until = now + (i->why == MP_WHY_SYN_DROPPED ? PLAIN_KEEP_DROPPED : PLAIN_KEEP);
+    p->until = now + plain_keep(i->why);
 }
 
 int eng_plain_next(const struct engine *e, int i, mp_time now, struct mp_endpoint *at, mp_time *until)

@@ -132,6 +132,7 @@ TEST(unconfirmed_data_without_mapping_from_a_server)
     lab_client_unconfirmed(&l);
     lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .len = 100 });
     CHECK_EQ(fails_sent(&l), 1);
+    CHECK(l.events & MP_EV_PLAIN); /* from the start: the owner may remember it */
     plain_works_and_is_told(&l, MP_WHY_NO_DSS, 1, 101);
 }
 
