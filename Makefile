@@ -133,14 +133,14 @@ bench: ## throughput and CPU seconds per GB beside kernel TCP and kernel MPTCP
 	@PYTHONPATH=tests $(PYTHON) -m lab.bench
 	@PYTHONPATH=tests $(PYTHON) -m lab.costs
 
-apps: ## forty unmodified programs as client, server and both, over two paths: writes docs/app-matrix.md; installs them
+apps: ## unmodified programs as client, server and both, over two paths: writes docs/app-matrix.md; installs them
 	@tools/bootstrap.sh --apps
 	@$(MAKE) --no-print-directory -j$(JOBS) all $(B)/tests/linkem
 	@PYTHONPATH=tests $(PYTHON) -m apps --write docs/app-matrix.md $(ARGS)
 
 tests: all $(test_all) ## every test program, not run
 
-replay: $(B)/tests/sim_run ## one simulated run bit for bit, traced: make replay SEED=7 [ARGS="--pcap run.pcap"]
+replay: $(B)/tests/sim_run ## one simulated run bit for bit, traced: make replay SEED=7 [ARGS="--pcap run"]
 	@[ -n "$(SEED)" ] || { echo "usage: make replay SEED=number [ARGS=...]" >&2; exit 2; }
 	$(B)/tests/sim_run --seed $(SEED) --trace $(ARGS)
 
@@ -244,7 +244,7 @@ bootstrap: ## installs the packages that building and testing need (root on Debi
 	@tools/bootstrap.sh --tests
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
 
 # ---- rules
 $(B)/obj/%.o: %.c build/config.mk

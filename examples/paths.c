@@ -1,5 +1,6 @@
 /* paths HOST PORT [ADDRESS]: connects to an echo server (socat TCP-LISTEN:PORT,fork EXEC:cat is one), sends a word through it,
- * and tells over which paths; then leaves the local ADDRESS. Runs with and without libmpshim: try `mptcp-run examples/paths HOST PORT`. See mpshim.h. */
+ * and tells over which paths; then leaves the local ADDRESS. Runs with and without libmpshim: try `mptcp-run build/examples/paths HOST PORT`.
+ * See mpshim.h. */
 #include <arpa/inet.h>
 #include <netdb.h>
 #include <stdio.h>
