@@ -50,7 +50,7 @@ static enum mp_last_kind last_kind(const struct mpc *c)
 bool mpc_last_words(const struct mpc *c, const void *flow, struct mp_last_words *w)
 {
     const struct sf *s = over(c, flow);
-    if (!s || s->v.dead || s->v.reset_sent || s->v.state < SF_SYN_RCVD || s->v.state == SF_TIME_WAIT || c->v.closing || conn_finished(c)) return false;
+    if (!s || s->v.dead || s->v.reset_sent || s->v.state < SF_SYN_RCVD || s->v.state == SF_TIME_WAIT || c->v.closing || c->v.err || tx_done(c)) return false;
     *w = (struct mp_last_words){
         .kind = last_kind(c), .flow = s->flow, .ifindex = s->v.ifindex, .local = s->v.local, .remote = s->v.remote,
         .seq = s->v.iss + (uint32_t)s->v.snd_nxt, .ack = s->v.irs + (uint32_t)s->v.rcv_nxt, .has_ts = s->v.ts_on,

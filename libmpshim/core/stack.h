@@ -151,7 +151,7 @@ struct mp_last_words {
     uint8_t tos, ttl;          /* as in struct mp_pkt, as the next two */
     uint32_t mark, priority;
 };
-/* Over this flow; NULL: over the first one. false: nothing: both streams are complete, it is told already, or the peer has not
+/* Over this flow; NULL: over the first one. false: nothing: the peer has the end of our stream or was told already, or has not
  * answered yet. */
 bool mpc_last_words(const struct mpc *c, const void *flow, struct mp_last_words *w);
 
