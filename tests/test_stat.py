@@ -39,7 +39,7 @@ def busy(lab):
 @pytest.mark.parametrize("engine", ["inside", "helper"])
 def test_a_download_is_shown_with_both_paths(busy, engine):
     net, run = busy(f"--engine={engine}")
-    (told,) = snapshot(net.client, "--interval=0.5")
+    (told,) = [e for e in snapshot(net.client, "--interval=0.5") if e["connections"]]  # a helper may have the will of the other
     assert told["helper"] == (engine == "helper")
     (conn,) = told["connections"]
     assert conn["program"] == "curl" and conn["multipath"] and conn["remote"].endswith(":8000") and conn["why"] == ""
@@ -57,7 +57,7 @@ def test_the_table_has_a_line_for_each_path(busy):
     assert rows[0].split()[:4] == ["PROGRAM", "LOCAL", "REMOTE", "STATE"]
     assert rows[1].startswith("curl/") and " MPTCP " in rows[1]
     assert [row.split()[0] for row in rows[2:4]] == ["eth0", "eth1"] or [row.split()[0] for row in rows[2:4]] == ["eth1", "eth0"]
-    assert re.search(r"^1 engine, 1 connection: 1 multipath, 0 plain TCP; \S+ bit/s in", rows[-1])
+    assert re.search(r"^(1 engine|2 engines), 1 connection: 1 multipath, 0 plain TCP; \S+ bit/s in", rows[-1])
     assert stat(net.client, "nobody", check=False).returncode == 1
     assert "curl/" in stat(net.client, "curl", ":8000", "eth1").stdout
     net.client.stop(run.process)

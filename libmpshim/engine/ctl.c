@@ -93,6 +93,7 @@ static void conn_free(struct ctl_conn *k)
         close(k->log_fd);
     ctl_kept_close(k);
     eng_move_drop(k->in);
+    eng_heir_free(k->heir);
     free(k);
 }
 
@@ -130,6 +131,10 @@ static void conn_ended(struct ctl_conn *k)
 {
     struct engine *e = k->e;
     ev_io_stop(e->loop, &k->io);
+    if (k->heir) {
+        eng_heir_speak(k->heir);
+        k->heir = NULL;
+    }
     if (k->elder)
         mp_stack_join_elsewhere(e->stack, false);
     if (k->log_fd >= 0) {
@@ -272,7 +277,7 @@ void eng_ctl_stop(struct engine *e)
 bool eng_ctl_any(const struct engine *e)
 {
     const struct ctl_conn *k = e->conns;
-    while (k && k->elder)
+    while (k && (k->elder || (k->heir && !eng_heir_matters(k->heir))))
         k = k->next;
     return k;
 }
@@ -280,6 +285,8 @@ bool eng_ctl_any(const struct engine *e)
 struct ctl_conn *eng_ctl_next(struct engine *e, struct ctl_conn *k, struct ctl_client *c)
 {
     k = k ? k->next : e->conns;
+    while (k && k->heir) /* an engine whose helper ends looks for another */
+        k = k->next;
     if (k)
         *c = (struct ctl_client){ .id = k->id, .fd = k->fd, .log_fd = k->log_fd, .verbose = k->verbose, .uid = k->uid, .elder = k->elder };
     return k;

@@ -21,6 +21,7 @@ struct ctl_conn {
     uid_t uid;
     uint64_t id;        /* never reused: carriers outlive their client */
     bool elder;         /* a helper whose place we have, or who has ours: no client */
+    struct heir *heir;  /* of an engine inside, whose will is here: no client; owned */
     struct move_in *in; /* an engine's sockets on their way to us; owned */
     ev_timer last;      /* the client has gone; its log waits for the last lines */
     mp_time until;

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "engine/ctl_conn.h"
+#include "engine/will.h"
 
 static void do_hello(struct ctl_conn *k, struct ctl_msg *m)
 {
@@ -114,6 +115,17 @@ static void do_keep(struct ctl_conn *k, struct ctl_msg *m)
     ctl_answer(ctl_take_fd(m, 0), &rep);
 }
 
+static void do_will(struct ctl_conn *k, struct ctl_msg *m)
+{
+    int file = ctl_take_fd(m, 0);
+    if (file >= 0 && k->e->is_listening && !k->heir && m->q.value == WILL_BYTES)
+        k->heir = eng_heir_new(k->e, file, m->nfd > 1 ? m->fd[1] : -1);
+    else if (file >= 0)
+        close(file);
+    if (!k->heir)
+        shutdown(k->fd, SHUT_RDWR); /* the end of file says no, here as there */
+}
+
 void ctl_dispatch(struct ctl_conn *k, struct ctl_msg *m)
 {
     struct engine *e = k->e;
@@ -137,6 +149,11 @@ void ctl_dispatch(struct ctl_conn *k, struct ctl_msg *m)
     case CTL_MOVE_GO: ctl_do_move_go(k); break;
     case CTL_PLACE: ctl_do_place(k, m); break;
     case CTL_KEEP: do_keep(k, m); break;
+    case CTL_WILL: do_will(k, m); break;
+    case CTL_WILL_GUARDS:
+        if (k->heir)
+            eng_heir_guards(k->heir, m->fd, m->nfd);
+        break;
     case CTL_STATUS: eng_status_send(e, ctl_take_fd(m, 0)); break;
     case CTL_RELEASE_PORT: do_release_port(k, m); break;
     default: break; /* of a later version: the closed reply socket says no */

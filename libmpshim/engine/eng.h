@@ -16,7 +16,8 @@
  * statsock.c where they find it     secret.c    memory for keys
  * move.c     everything goes to another engine    move_in.c   ... and comes from one
  * portguard.c what keeps a listener from the outside
- * keeper.c   who starts a helper again that was killed */
+ * keeper.c   who starts a helper again that was killed
+ * will.c     what a helper is to say if the program is killed (will.h)   heir.c    a helper says it   will_read.c  and reads it */
 #ifndef ENG_ENG_H
 #define ENG_ENG_H
 
@@ -36,6 +37,8 @@ struct ctl_conn;
 struct drain;
 struct guest;
 struct move_in;
+struct heir;
+struct will_file;
 
 struct eng_secrets { /* secret.c */
     size_t size;                /* of a slot; 0: none was asked for yet */
@@ -47,6 +50,21 @@ struct eng_secrets { /* secret.c */
 
 enum { ENG_SPARES = 64, ENG_IDENTITY_USES = 16 };
 struct eng_spare { struct mp_endpoint id; int fd, uses; }; /* identity.c */
+
+struct eng_will { /* will.c: what is to be said if the program is killed */
+    char *helper;               /* owned; where its control socket is; NULL: there is no will */
+    int (*launch)(void);        /* struct eng_cfg's, as the next */
+    bool (*is_restricted)(void);
+    struct will_file *file;     /* mapped; NULL: nothing was established yet */
+    int fd;                     /* of it; owned */
+    bool none;                  /* there is no memory for it */
+    bool young;                 /* slots were filled whose ports' guards the helper may not have yet */
+    uint32_t first_free;        /* slot, index + 1; 0: none */
+    ev_io io;                   /* active: a helper has it; its descriptor is owned */
+    ev_io starting;             /* active: one was started; likewise */
+    mp_time told_at, look_at;   /* look_at: for a helper, not before */
+    uint8_t *given;             /* owned; a bit for each port whose guard the helper has */
+};
 
 #define ENG_HASH 1024 /* carrier table buckets, a power of two */
 #define ENG_RANDOM 1024
@@ -102,6 +120,8 @@ struct engine {
     int ctl_fd, log_fd, verbose;
     int lock_fd, take_fd;       /* helper; -1: none; owned */
     bool replaced;              /* another helper has our place */
+    struct eng_will will;
+    struct heir *heirs;         /* heir.c: wills that are being said; owned */
     ev_io keeper_io;            /* keeper.c; its descriptor is owned; active: one runs */
     char *kept;                 /* owned; what the keeper was told last */
     size_t nkept;
@@ -280,6 +300,7 @@ void eng_statsock_close(struct engine *e);
 int eng_move_out(struct engine *e, int to);      /* to: a helper's control connection. 0: all is there, or -errno: nothing happened */
 int eng_place_give(struct engine *e, int to);    /* only the control socket and its lock go. 0: the other one serves, or -errno */
 int eng_send_fds(int to, const struct ctl_req *q, const int *fd, int n); /* 0 or -errno */
+int eng_send_fds_now(int to, const struct ctl_req *q, const int *fd, int n); /* likewise, -EAGAIN and -ETOOMANYREFS too */
 
 /* ---- move_in.c ---- */
 struct move_in *eng_move_sockets(struct move_in *in, int *fd, int n); /* takes the descriptors; in NULL: the first ones; NULL: no memory */
@@ -291,6 +312,24 @@ void eng_move_drop(struct move_in *in);          /* NULL: nothing */
 /* ---- keeper.c ---- */
 void eng_keeper_tell(struct engine *e);          /* which listeners would be deaf without this helper; starts one, if need be */
 void eng_keeper_end(struct engine *e);           /* in order */
+
+/* ---- will.c: of an engine inside; elsewhere they do nothing ---- */
+int eng_will_init(struct engine *e, const struct eng_cfg *cfg); /* 0 or -ENOMEM */
+void eng_will_note(struct engine *e, const struct mpc *c, const void *flow); /* c was heard of or speaks over this flow; NULL: its first */
+void eng_will_forget(struct engine *e, void *flow); /* it closes */
+void eng_will_sweep(struct engine *e, mp_time now);
+mp_time eng_will_next(const struct engine *e);   /* when to sweep again; MP_NEVER: when there is something new */
+bool eng_will_is_told(const struct engine *e);   /* a helper has it */
+void eng_will_revoke(struct engine *e, bool yes); /* all goes on elsewhere: nothing is to be said */
+void eng_will_close(struct engine *e);           /* what is in it now is said */
+
+/* ---- heir.c: of a helper ---- */
+struct heir *eng_heir_new(struct engine *e, int file, int raw); /* owns file. NULL: not from one who may send all that it says */
+void eng_heir_free(struct heir *h);              /* NULL: nothing; unsaid */
+void eng_heir_guards(struct heir *h, int *fd, int n); /* takes those that are guards: -1 in their places */
+bool eng_heir_matters(const struct heir *h);     /* there is something to say */
+void eng_heir_speak(struct heir *h);             /* the program is gone: says it; h is not the caller's any more */
+void eng_heirs_free(struct engine *e);
 
 /* ---- drain.c ---- */
 void eng_drain_add(struct engine *e, int fd, uint64_t ms, bool leave); /* owns fd */

@@ -97,7 +97,12 @@ static void *op_flow_open(void *arg, int ifindex, const struct mp_endpoint *l, c
 {
     return io_flow_open(((struct engine *)arg)->io, ifindex, l, r, passive);
 }
-static void op_flow_close(void *arg, void *flow) { io_flow_close(((struct engine *)arg)->io, flow); }
+static void op_flow_close(void *arg, void *flow)
+{
+    struct engine *e = arg;
+    eng_will_forget(e, flow);
+    io_flow_close(e->io, flow);
+}
 static uint32_t op_slice_max(void *arg, void *flow, uint32_t mss) { return io_slice_max(((struct engine *)arg)->io, flow, mss); }
 static bool op_writable(void *arg, void *flow) { return io_writable(((struct engine *)arg)->io, flow); }
 static bool op_route(void *arg, int ifindex, const struct mp_addr *l, const struct mp_addr *r, uint32_t mark)
@@ -207,7 +212,9 @@ void eng_free(struct engine *e)
 {
     if (!e)
         return;
+    eng_will_close(e);
     if (e->loop) {
+        eng_heirs_free(e);
         eng_keeper_end(e);
         eng_drain_free(e);
         eng_statsock_close(e);
@@ -254,7 +261,9 @@ struct engine *eng_new(const struct eng_cfg *cfg, int *err, const char **why)
     e->idle_exit_s = cfg->idle_exit_s;
     e->alarm_at = MP_NEVER;
     e->runq_tail = &e->runq;
-    *err = settings_take(e, cfg->settings, why);
+    *err = eng_will_init(e, cfg);
+    if (!*err)
+        *err = settings_take(e, cfg->settings, why);
     if (*err) {
         e->ctl_fd = e->log_fd = -1; /* still the caller's */
         eng_free(e);

@@ -2,6 +2,8 @@
 #ifndef ENG_ENGINE_H
 #define ENG_ENGINE_H
 
+#include <stdbool.h>
+
 #define ENGINE_API __attribute__((visibility("default")))
 
 struct eng_cfg {
@@ -15,6 +17,11 @@ struct eng_cfg {
     void (*thread_begin)(void);
     int lock_fd;         /* helper: held as long as it serves; handed on with the control socket. Owned. 0: none */
     int take_fd;         /* helper: instead of ctl_fd: the running helper's end, which hands over all it has. Owned. 0: none */
+    /* inside: where the helper is that is told what to say if this process is killed (engine/will.h); NULL: nobody is. And how
+     * one is started, on the engine's own thread: a descriptor that can be read when it serves or cannot, or -errno; NULL: none is. */
+    const char *helper_path;
+    int (*helper_launch)(void);
+    bool (*is_restricted)(void); /* inside: the program may have forbidden itself what it takes; NULL: it has not */
     int idle_exit_s;     /* helper: end when nothing was alive that long; 0: never */
     void (*ready)(void *arg); /* helper: called when it serves; NULL: none */
     void *ready_arg;

@@ -21,8 +21,10 @@ void eng_flush(struct engine *e)
 {
     struct mp_pkt p;
     mp_time now = eng_now();
-    while (mp_stack_poll(e->stack, &p, now))
+    while (mp_stack_poll(e->stack, &p, now)) {
+        eng_will_note(e, p.conn, p.flow);
         io_output(e->io, &p);
+    }
 }
 
 static bool take_events(struct engine *e)
@@ -31,6 +33,8 @@ static bool take_events(struct engine *e)
     unsigned bits;
     bool any = false;
     while (mp_stack_event(e->stack, &c, &bits)) {
+        if (bits & MP_EV_ACCEPT)
+            eng_will_note(e, c, NULL); /* it may be for the peer to speak first */
         eng_carrier_on_event(e, c, bits, eng_now());
         any = true;
     }
@@ -109,7 +113,7 @@ static void on_carriers(struct ev_loop *loop, ev_io *w, int events)
 /* Nothing left that needs this engine? */
 static bool is_idle(struct engine *e)
 {
-    return e->nlive == 0 && mp_stack_live(e->stack) == 0 && !eng_port_any(e) && !eng_ctl_any(e);
+    return e->nlive == 0 && mp_stack_live(e->stack) == 0 && !eng_port_any(e) && !e->heirs && !eng_ctl_any(e);
 }
 
 static void idle_check(struct engine *e, mp_time now)
@@ -133,7 +137,7 @@ static void idle_check(struct engine *e, mp_time now)
 
 static bool sweep_needed(const struct engine *e)
 {
-    return e->all || e->ports || e->leaving || e->idle_exit_s;
+    return e->all || e->ports || e->leaving || e->idle_exit_s || eng_will_next(e) != MP_NEVER;
 }
 
 static void sweep_set(struct engine *e, mp_dur in)
@@ -152,10 +156,11 @@ static void on_sweep(struct ev_loop *loop, ev_timer *w, int events)
     eng_carriers_sweep(e, now);
     eng_identity_sweep(e, now);
     eng_port_check(e, now);
+    eng_will_sweep(e, now);
     idle_check(e, now);
     if (!sweep_needed(e))
         return;
-    mp_time at = eng_carriers_next_look(e);
+    mp_time at = mp_min(eng_carriers_next_look(e), eng_will_next(e));
     if (e->ports_again)
         at = mp_min(at, e->ports_again);
     sweep_set(e, at <= now ? MP_MS(1) : mp_min(at - now, MP_SEC(1)));

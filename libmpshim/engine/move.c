@@ -198,8 +198,7 @@ static void out_close(struct out *o)
 
 /* ---- the messages ---- */
 
-/* -ETOOMANYREFS: too many descriptors are under way for this user; the taker is just taking them. */
-int eng_send_fds(int to, const struct ctl_req *q, const int *fd, int n)
+int eng_send_fds_now(int to, const struct ctl_req *q, const int *fd, int n)
 {
     union { struct cmsghdr h; char b[CMSG_SPACE(CTL_FDS * sizeof(int))]; } c = { 0 };
     struct iovec v = { (void *)q, sizeof *q };
@@ -208,13 +207,18 @@ int eng_send_fds(int to, const struct ctl_req *q, const int *fd, int n)
     c.h.cmsg_type = SCM_RIGHTS;
     c.h.cmsg_len = CMSG_LEN((size_t)n * sizeof(int));
     memcpy(CMSG_DATA(&c.h), fd, (size_t)n * sizeof(int));
+    return sendmsg(to, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+}
+
+/* -ETOOMANYREFS: too many descriptors are under way for this user; the taker is just taking them. */
+int eng_send_fds(int to, const struct ctl_req *q, const int *fd, int n)
+{
     for (int tries = 0;; tries++) {
-        if (sendmsg(to, &m, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
-            return 0;
-        if ((errno != ETOOMANYREFS && errno != EAGAIN && errno != EINTR) || tries == ANSWER_MS / 10)
-            return -errno;
+        int err = eng_send_fds_now(to, q, fd, n);
+        if ((err != -ETOOMANYREFS && err != -EAGAIN && err != -EINTR) || tries == ANSWER_MS / 10)
+            return err;
         struct pollfd p = { .fd = to, .events = POLLOUT };
-        poll(&p, errno == EAGAIN, 10);
+        poll(&p, err == -EAGAIN, 10);
     }
 }
 
@@ -288,7 +292,10 @@ int eng_move_out(struct engine *e, int to)
         err = ask(to, &o);
     if (!err) {
         struct ctl_req q = request(CTL_MOVE_GO);
+        eng_will_revoke(e, true); /* before: the taker may hear of our end before it hears this */
         err = send(to, &q, sizeof q, MSG_NOSIGNAL) < 0 ? -errno : 0;
+        if (err)
+            eng_will_revoke(e, false);
     }
     out_close(&o);
     return err;

@@ -148,6 +148,8 @@ void *io_flow_open(void *arg, int ifindex, const struct mp_endpoint *local, cons
     return f;
 }
 
+uint32_t *io_flow_word(void *flow) { return &((struct io_flow *)flow)->word; }
+
 void io_flow_close(void *arg, void *flow)
 {
     if (!flow) return;

@@ -261,6 +261,14 @@ static void taken_close(struct io_guards *g, struct taken *t)
     *t = g->taken[--g->ntaken];
 }
 
+int io_guard_fd(struct io *io, uint16_t port)
+{
+    uint32_t i = io->guards->at[port];
+    struct taken *t = i ? NULL : find_taken(io->guards, port);
+
+    return i ? io->guards->v[i - 1].fd : t ? t->fd : -1;
+}
+
 void io_guards_trim(struct io_guards *g)
 {
     for (uint32_t i = g->ntaken; i-- > 0;)

@@ -126,6 +126,7 @@ struct io_flow {
     bool syn_sent;
     bool way_known, withheld; /* routing was asked since it last changed; it sends this flow's packets another way: withheld.c */
     bool opening;             /* our SYN was repeated and nothing came back: `hop` is asked for, its failure is told */
+    uint32_t word;            /* the owner's */
     struct io_sock *raw;      /* counted, as the next two */
     struct io_sock *fast;     /* NULL before the move */
     struct io_sock *hidden;   /* IO_PACKET_RX where strict rp_filter would drop what comes in; else NULL */

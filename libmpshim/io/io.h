@@ -35,6 +35,7 @@ void io_free(struct io *io);
 /* The network part of struct mp_stack_ops; arg is the struct io. */
 void *io_flow_open(void *io, int ifindex, const struct mp_endpoint *local, const struct mp_endpoint *remote, bool passive);
 void io_flow_close(void *io, void *flow);
+uint32_t *io_flow_word(void *flow); /* the owner's own word about it; 0 at first */
 uint32_t io_slice_max(void *io, void *flow, uint32_t mss);
 bool io_writable(void *io, void *flow);
 bool io_route(void *io, int ifindex, const struct mp_addr *local, const struct mp_addr *remote, uint32_t mark);
@@ -43,6 +44,7 @@ uint32_t io_mtu(void *io, int ifindex);
 uint16_t io_port_get(void *io, uint8_t family, bool fresh);
 void io_port_put(void *io, uint8_t family, uint16_t port);
 void io_port_hold(void *io, uint8_t family, uint16_t port); /* a connection that was loaded uses it */
+int io_guard_fd(struct io *io, uint16_t port); /* of a port that is under guard: its socket, io's; -1: it is not */
 
 /* Sends one packet of mp_stack_poll. What the kernel does not take now (EAGAIN, ENOBUFS) waits in its socket's queue, the flow
  * reads as not writable, and mp_stack_writable() follows. A queue that is full drops, as one on the way would (tx_drop). */

@@ -94,7 +94,7 @@ static uint32_t settings_mark(void)
 
 /* Where the helper is that serves programs with our settings: interfaces that a user excluded must carry nothing of his
  * program, though another program of his runs without that. */
-static int control_path(char *path, size_t n)
+int shim_helper_path(char *path, size_t n)
 {
     if (shim_conf.control) return snprintf(path, n, "%s", shim_conf.control) < (int)n ? 0 : -ENAMETOOLONG;
     int r = mpshim_ctl_path(path, n);
@@ -107,14 +107,14 @@ static int control_path(char *path, size_t n)
 static int replace_helper(void)
 {
     char path[PATH_MAX], program[PATH_MAX];
-    return control_path(path, sizeof path) || !find_program(program) ? -ENOENT : shim_helper_launch(program, path, true);
+    return shim_helper_path(path, sizeof path) || !find_program(program) ? -ENOENT : shim_helper_launch(program, path, true);
 }
 
 /* fd or -errno, *why for people. */
 static int connect_helper(bool start, const char **why)
 {
     char path[PATH_MAX], program[PATH_MAX];
-    int r = control_path(path, sizeof path);
+    int r = shim_helper_path(path, sizeof path);
     if (r < 0) return *why = "no safe place for the helper's control socket", r;
     int fd = connect_to(path);
     if (fd >= 0 || !start) return fd;
@@ -126,6 +126,44 @@ static int connect_helper(bool start, const char **why)
     fd = connect_to(path); /* also if another process was faster */
     if (fd < 0) *why = r == -ETIMEDOUT ? "mpshim-engine does not get ready" : r == -ECHILD ? shim_helper_said : "mpshim-engine could not be started";
     return fd;
+}
+
+/* ---- for the engine inside, which starts one from its own thread ---- */
+
+static struct { char *program, *path, **env; uid_t user; } later; /* env: as it was then; the program may be changing it at that moment */
+
+static char **environment_copy(void)
+{
+    size_t n = 0, bytes = 0;
+    for (; environ && environ[n]; n++) bytes += strlen(environ[n]) + 1;
+    char **v = malloc((n + 1) * sizeof *v + bytes), *text = (char *)(v + n + 1);
+    size_t j = 0;
+    for (size_t i = 0; v && i < n; i++) {
+        if (!strncmp(environ[i], "LD_PRELOAD=", 11)) continue; /* it must not load us */
+        v[j++] = text;
+        text = stpcpy(text, environ[i]) + 1;
+    }
+    if (v) v[j] = NULL;
+    return v;
+}
+
+/* A container's first process would take it along when it ends. */
+bool shim_helper_prepare(const char *path)
+{
+    char program[PATH_MAX];
+    if (shim_pid == 1 || !find_program(program)) return false;
+    if (later.path) return !strcmp(later.path, path); /* the thread of an engine before may be reading it still */
+    char *copy = strdup(program), **env = environment_copy(), *at = strdup(path);
+    if (!copy || !env || !at) return free(copy), free(env), free(at), false;
+    later.program = copy, later.env = env, later.path = at, later.user = geteuid();
+    return true;
+}
+
+int shim_helper_launch_kept(void)
+{
+    if (shim_is_restricted || geteuid() != later.user) return -EPERM;
+    if (!shim_is_privileged() && !has_privilege_of_its_own(later.program)) return -EPERM;
+    return shim_helper_spawn(later.program, later.path, false, later.env);
 }
 
 static void look_for_helper(void *p)

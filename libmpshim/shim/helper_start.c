@@ -116,22 +116,29 @@ static int await_ready(int fd)
     return -ECHILD;
 }
 
-int shim_helper_launch(const char *program, const char *path, bool replace)
+int shim_helper_spawn(const char *program, const char *path, bool replace, char *const *envp)
 {
     char *argv[] = {(char *)program, "--ctl", (char *)path, "--ready-fd", "3", replace ? "--replace" : NULL, NULL};
-    size_t size;
-    char **envp = environment(&size);
     int ready[2];
-    if (!envp || syscall(SYS_pipe2, ready, O_CLOEXEC) < 0) {
-        if (envp) munmap(envp, size);
-        return -EMFILE;
-    }
+    if (syscall(SYS_pipe2, ready, O_CLOEXEC) < 0) return -EMFILE;
     struct start s = {.argv = argv, .envp = envp, .ready = above(ready[1]), .null = above((int)shim_neg(syscall(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR | O_CLOEXEC)))};
     int r = s.ready < 0 || s.null < 0 ? -EMFILE : run_child(&s);
     if (s.ready >= 0) syscall(SYS_close, s.ready);
     if (s.null >= 0) syscall(SYS_close, s.null);
-    munmap(envp, size);
-    if (r == 0) r = await_ready(ready[0]);
+    if (r == 0) return ready[0];
     syscall(SYS_close, ready[0]);
+    return r;
+}
+
+int shim_helper_launch(const char *program, const char *path, bool replace)
+{
+    size_t size;
+    char **envp = environment(&size);
+    if (!envp) return -EMFILE;
+    int fd = shim_helper_spawn(program, path, replace, envp), r = fd;
+    munmap(envp, size);
+    if (fd < 0) return r;
+    r = await_ready(fd);
+    syscall(SYS_close, fd);
     return r;
 }

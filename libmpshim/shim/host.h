@@ -65,10 +65,17 @@ bool shim_have_inside(const char **why); /* started if need be */
 bool shim_have_helper(bool start, const char **why); /* after a failure not tried again for 10 s */
 int shim_helper_open(bool start, int log, const char **why); /* a control connection of its own, greeted; log: its verdict lines go there, -1; fd or -errno */
 
-/* ---- helper_start.c; with the lock held ---- */
+int shim_helper_path(char *path, size_t n); /* where its control socket is: 0 or -errno */
+/* Keeps what an engine inside needs to start one from its own thread, later; false: none may be started so. */
+bool shim_helper_prepare(const char *path);
+int shim_helper_launch_kept(void); /* from any thread: a descriptor that can be read when it serves or cannot, or -errno */
+
+/* ---- helper_start.c; with the lock held, but shim_helper_spawn() ---- */
 
 /* Runs this program until it says that it serves at path: 0; -ETIMEDOUT; -ECHILD: it could not, see shim_helper_said; -errno. */
 int shim_helper_launch(const char *program, const char *path, bool replace);
+/* The same without waiting, with this environment: the pipe on which it says so, or -errno. */
+int shim_helper_spawn(const char *program, const char *path, bool replace, char *const *envp);
 extern char shim_helper_said[128];
 
 /* ---- beside.c ---- */

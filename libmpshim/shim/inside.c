@@ -20,6 +20,8 @@ const char *shim_inside_failed;
 
 static void engine_thread_begins(void) { shim_is_engine = true; }
 
+static bool is_restricted(void) { return shim_is_restricted; }
+
 static int (*engine_start(const char **why))(const struct eng_cfg *, const char **)
 {
     char path[PATH_MAX];
@@ -39,12 +41,17 @@ static int start_inside(const char **why)
     if (syscall(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) return -errno;
     struct stat st = {0};
     syscall(SYS_fstat, pair[1], &st);
+    char helper[PATH_MAX];
+    bool has_place = shim_helper_path(helper, sizeof helper) == 0;
     struct eng_cfg cfg = {
         .ctl_fd = pair[1],
         .log_fd = shim_log_fd >= 0 ? REAL(fcntl)(shim_log_fd, F_DUPFD_CLOEXEC, NULL) : -1,
         .verbose = shim_conf.verbose,
         .settings = shim_conf.settings,
         .thread_begin = engine_thread_begins,
+        .helper_path = has_place ? helper : NULL,
+        .is_restricted = is_restricted,
+        .helper_launch = has_place && shim_helper_prepare(helper) ? shim_helper_launch_kept : NULL,
     };
     int r = start(&cfg, why);
     /* The engine owns both from here on, but in the file table of its own thread: where it left them open in ours,

@@ -269,6 +269,7 @@ void mpc_abort(struct mpc *c, mp_time now)
 }
 void mpc_release(struct mpc *c, mp_dur l, mp_time now) { (void)l, (void)now; c->released = true; c->events = 0; if (!c->shut) { c->shut = true; if (sink(c) && sink(c) != c) { sink(c)->eof_in = true; ev(sink(c), MP_EV_READABLE); } c->eof_in = true; } }
 int mpc_error(const struct mpc *c) { return c->err; }
+bool mpc_last_words(const struct mpc *c, const void *flow, struct mp_last_words *w) { (void)c, (void)flow, (void)w; return false; }
 bool mpc_send_done(const struct mpc *c) { return !c->peer || c->peer->rx.len == 0; }
 int mpc_setopt(struct mpc *c, enum mpc_opt o, uint64_t v, mp_time now) { (void)c, (void)o, (void)v, (void)now; return 0; }
 void mp_stack_listen_setopt(struct mp_stack *s, void *owner, enum mpc_opt o, uint64_t v) { (void)s, (void)owner, (void)o, (void)v; }

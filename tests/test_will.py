@@ -1,0 +1,215 @@
+"""A program that is killed with its engine inside: a helper tells its peers (engine/will.h), as the kernel would of its own sockets."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+import lab as lab_package
+from lab.host import PYTHON
+from lab.netns import processes
+from lab.shim import MPTCP_RUN, ROOT, Watch, engines, shim
+
+FAR, FAR6, PORT = "10.10.1.1", "fd00:10:1::1", 7000
+MPTCP_STAT = MPTCP_RUN.parent / "mptcp-stat"
+
+# Reads, or also sends all the while, and says how that ended.
+PEER = f"""import os, socket, sys, threading
+kind, does, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+l = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 262 if kind == "kernel" else 0)
+l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); l.bind(("::", port)); l.listen(); print("ready", flush=True)
+while True:
+    s = l.accept()[0]; n = 0
+    try:
+        while does == "sends": n += s.send(b"x" * 65536)
+        while data := s.recv(65536): n += len(data); print("got", n, flush=True)
+        end = "end"
+    except OSError as e: end = os.strerror(e.errno)
+    s.close(); print("over", end, flush=True)
+"""
+PROGRAM = """import os, socket, sys, time
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 10); s.settimeout(None); s.sendall(b"abc"); print("up", flush=True)
+while len(sys.argv) > 3 and s.recv(1 << 20): pass
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def net(lab):
+    return lab.two_path(direct=True)
+
+
+@contextlib.contextmanager
+def peer(net, kind, does="reads", port=PORT):
+    p = net.server.popen([*(shim() if kind == "ours" else ()), PYTHON, "-c", PEER, kind, does, port], stdout=subprocess.PIPE)
+    assert p.stdout.readline() == "ready\n"
+    try:
+        yield p
+    finally:
+        net.server.stop(p)
+
+
+def program(net, *args, code=PROGRAM, options=("--engine=inside",)):
+    p = net.client.popen([*shim(*options), PYTHON, "-c", code, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert p.stdout.readline() == "up\n"
+    return p
+
+
+def status(host):
+    return json.loads(host.run([MPTCP_STAT, "--json", "--interval=0"]).stdout)
+
+
+def wait_for(what, timeout=10):
+    end = time.monotonic() + timeout
+    while not (v := what()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+    return v
+
+
+def is_told(host, pid):
+    """A helper has this program's will, all its subflows in it."""
+    return any(e["pid"] == pid and e["will_told"] for e in status(host)) and any(e["wills"] for e in status(host))
+
+
+def killed(host, p, sig=signal.SIGKILL):
+    wait_for(lambda: is_told(host, p.pid))
+    time.sleep(1.2)  # a second old: the guards of its ports are the helper's too
+    p.send_signal(sig)
+    assert p.wait(10) == -sig
+    return time.monotonic()
+
+
+def over(p, seconds=3):
+    """How it ended for the peer: soon."""
+    begin = time.monotonic()
+    while not (line := p.stdout.readline()).startswith("over"):
+        assert line, "the peer ended"
+    assert time.monotonic() - begin < seconds, (line, time.monotonic() - begin)
+    return line[5:-1]
+
+
+@pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGSEGV], ids=["SIGKILL", "SIGSEGV"])
+@pytest.mark.parametrize("kind", ["kernel", "plain", "ours"])
+@pytest.mark.parametrize("far", [FAR, FAR6], ids=["v4", "v6"])
+def test_a_peer_that_only_reads_hears_of_it(net, kind, sig, far):
+    with peer(net, kind) as p, Watch(net) as seen:
+        killed(net.client, program(net, far, PORT), sig)
+        assert over(p) == "Connection reset by peer"
+    if kind == "kernel":
+        assert seen.mptcp(net.server, "MPJoinAckRx") == 1 and seen.mptcp(net.server, "MPFastcloseRx") >= 1
+    wait_for(lambda: not any(e["wills"] for e in status(net.client)))
+
+
+@pytest.mark.parametrize("kind", ["kernel", "plain", "ours"])
+def test_a_peer_that_sends_hears_of_it_as_soon(net, kind):
+    """No reset of the kernel's comes first, which would end the subflows and leave the connection waiting for others."""
+    with peer(net, kind, "sends") as p:
+        killed(net.client, program(net, FAR, PORT, "receive"))
+        assert over(p) in ("Connection reset by peer", "Broken pipe")
+
+
+def test_several_connections_to_several_ports(net):
+    with peer(net, "kernel") as p, peer(net, "plain", port=PORT + 1) as q:
+        k = program(net, FAR, PORT, PORT + 1, code=PROGRAM.replace("while len", "t = socket.create_connection((sys.argv[1], int(sys.argv[3])), 10); t.sendall(b'x')\nwhile 3 < 0 and len"))
+        killed(net.client, k)
+        assert over(p) == over(q) == "Connection reset by peer"
+
+
+ACCEPTS = f"""import socket, sys
+l = socket.socket(); l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); l.bind(("0.0.0.0", {PORT})); l.listen(); print("up", flush=True)
+s = l.accept()[0]; sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("kind", ["kernel", "plain", "ours"])
+def test_a_client_of_a_killed_server_hears_of_it(net, kind):
+    """The server has said nothing yet. A helper is started for the first connection that a listener brings."""
+    code = f"import os, socket, sys\ns = socket.socket(socket.AF_INET, socket.SOCK_STREAM, {262 if kind == 'kernel' else 0}); s.connect(('10.10.1.2', {PORT})); print('ready', flush=True)\n" \
+        "try: print('over', s.recv(9) or 'end', flush=True)\nexcept OSError as e: print('over', os.strerror(e.errno), flush=True)"
+    k = program(net, code=ACCEPTS)
+    assert not engines(net.client)
+    p = net.server.popen([*(shim() if kind == "ours" else ()), PYTHON, "-c", code], stdout=subprocess.PIPE)
+    assert p.stdout.readline() == "ready\n"
+    wait_for(lambda: is_told(net.client, k.pid), 2)
+    k.kill()
+    assert over(p) == "Connection reset by peer"
+
+
+@pytest.mark.parametrize("end", ["kill", "replace"])
+def test_another_helper_has_it_when_the_first_ends(net, end):
+    with peer(net, "kernel") as p:
+        k = program(net, FAR, PORT)
+        wait_for(lambda: is_told(net.client, k.pid))
+        first, = engines(net.client)
+        if end == "kill":
+            os.kill(first, signal.SIGKILL)
+        else:
+            net.client.run([MPTCP_RUN.parent / "mpshim-engine", "--replace"])
+        wait_for(lambda: engines(net.client) not in ([], [first]) and is_told(net.client, k.pid), 15)
+        killed(net.client, k)
+        assert over(p) == "Connection reset by peer"
+
+
+def test_a_short_run_starts_none_and_an_idle_one_keeps_none(net):
+    with peer(net, "kernel") as p:
+        k = program(net, FAR, PORT)
+        k.stdin.close()
+        assert k.wait() == 0 and over(p) == "end"
+        assert not engines(net.client)
+        # Nothing to say any more: the helper does not count this program.
+        k = program(net, FAR, PORT, code=PROGRAM.replace("sys.stdin.read()", "sys.stdin.readline(); s.close(); sys.stdin.read()"))
+        wait_for(lambda: is_told(net.client, k.pid))
+        k.stdin.write("\n")
+        k.stdin.flush()
+        assert over(p) == "end"
+        wait_for(lambda: not any(e["wills"] for e in status(net.client)))
+        wait_for(lambda: not engines(net.client), 20)
+        time.sleep(1.5)  # and nobody starts another
+        assert k.poll() is None and not engines(net.client)
+
+
+@pytest.mark.parametrize("how", ["sys.exit()", "os._exit(0)", "os.execv('/bin/true', ['true'])", "os.kill(os.getpid(), 15)"])
+def test_an_end_in_order_is_none_of_these(net, how):
+    """What was written arrives, then the end; nothing is said in the program's name."""
+    with peer(net, "kernel") as p, Watch(net) as seen:
+        k = program(net, FAR, PORT, code=PROGRAM.replace("sys.stdin.read()", f"sys.stdin.readline(); s.sendall(b'x' * 1000000); {how}"))
+        wait_for(lambda: is_told(net.client, k.pid))
+        k.stdin.write("\n")
+        k.stdin.flush()
+        k.wait()
+        assert over(p) == "end"
+        wait_for(lambda: not any(e["wills"] for e in status(net.client)))
+    assert not seen.bad(net.server)
+
+
+def test_children_and_the_dead_leave_nothing_behind(net):
+    """A forked child that lives on has nothing of it: the peer hears of its parent's end all the same."""
+    with peer(net, "kernel") as p:
+        k = program(net, FAR, PORT, code=PROGRAM.replace("sys.stdin.read()", "child = os.fork()\nif not child: s.close(); time.sleep(60)\nsys.stdin.read()"))
+        killed(net.client, k)
+        assert over(p) == "Connection reset by peer"
+        helper, = engines(net.client)
+        wait_for(lambda: not any("mpshim-will" in os.readlink(f"/proc/{helper}/fd/{n}") for n in os.listdir(f"/proc/{helper}/fd")))
+        for pid in processes(net.client.ns):
+            assert pid == helper or "mpshim-will" not in open(f"/proc/{pid}/maps").read(), pid
+
+
+def test_ports_are_free_when_all_is_said(net):
+    with peer(net, "kernel") as p:
+        k = program(net, FAR, PORT)
+        wait_for(lambda: is_told(net.client, k.pid))
+        port, = [c["subflows"][0]["local"]["port"] if isinstance(c["subflows"][0]["local"], dict) else int(c["subflows"][0]["local"].rpartition(":")[2])
+                 for e in status(net.client) for c in e["connections"]]
+        killed(net.client, k)
+        over(p)
+        wait_for(lambda: not net.client.run([PYTHON, "-c", f"import socket; socket.create_server(('', {port}))"], check=False).returncode, 5)
+
+
+def test_a_forged_will_is_passed_over():
+    done = subprocess.run([ROOT / os.environ.get("B", "build") / "tests/engine_will"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
