@@ -21,8 +21,9 @@ static uint64_t queue_limit(const struct mpc *c)
     double rate = 0, rtt = 0;
     for (const struct sf *s = c->sfs; s; s = s->next) {
         if (s->v.dead || !s->v.srtt) continue;
-        cw += s->v.cc.cwnd;
-        rate += (double)s->v.cc.cwnd / (double)s->v.srtt;
+        uint64_t window = s->v.cc.cwnd + duplex_credit(s);
+        cw += window;
+        rate += (double)window / (double)s->v.srtt;
         if ((double)s->v.srtt > rtt) rtt = (double)s->v.srtt;
     }
     uint64_t enough = mp_max(mp_max(3 * cw, (uint64_t)(2 * rate * rtt)), QUEUE_MIN);

@@ -25,7 +25,7 @@ static void make_view(struct mpc *c, struct view *w, int avoid, mp_time now)
         p->min_rtt = s->v.min_rtt;
         p->rate = s->v.rate;
         p->rttvar = s->v.rttvar;
-        p->cwnd = s->v.cc.cwnd;
+        p->cwnd = sf_cwnd(s);
         p->flight = s->v.pipe;
         p->mss = s->v.mss;
         p->room = sf_room(s);
@@ -51,7 +51,7 @@ static bool defer(const struct sf *s, uint64_t room, uint64_t want, uint32_t mos
 static void note_limited(struct view *w)
 {
     for (int i = 0; i < w->v.n; i++)
-        if (w->sf[i]->v.cc.cwnd <= w->sf[i]->v.pipe + w->sf[i]->v.mss) w->sf[i]->v.cwnd_limited = true;
+        if (sf_cwnd(w->sf[i]) <= w->sf[i]->v.pipe + w->sf[i]->v.mss) w->sf[i]->v.cwnd_limited = true;
 }
 
 /* The size of the next piece on s out of `want` bytes; 0: not now. */

@@ -86,16 +86,20 @@ struct sf_mapping {         /* received, waiting for its bytes */
 #define SF_MAX_MAPPINGS 16384 /* one for each out-of-order segment at worst; power of two */
 #define SF_MAX_HOLD 64u       /* pieces; beyond that they are copied into one */
 
-/* Of a path that is full in both directions: duplex.c. */
+/* Of a path that is full in both directions: duplex.c. The zero of all clocks is the first ACK's. */
+struct sf_way {                   /* one direction of it */
+    int32_t least, least_before; mp_time least_at; /* ms from clock to clock: the least since least_at, and before it */
+    mp_dur queue;                 /* what the latest took above the least */
+};
 struct sf_duplex {
     bool on;                      /* this round trip: data goes both ways */
     bool odd;                     /* the peer's timestamps are not milliseconds */
     mp_time at; uint32_t ts_val, ts_ecr; /* the first ACK's */
-    int32_t least, least_before; mp_time least_at; /* the way there in ms: the least since least_at, and before it; the zero is the first ACK's */
-    uint64_t lent;                /* of cwnd: given beyond congestion control, while the queue was empty */
-    mp_dur latest, queue;         /* there, by the latest ACK; smoothed */
+    uint32_t peer_ms;             /* the peer's clock, by the latest ACK */
+    struct sf_way there, back;
+    mp_dur queue;                 /* there, smoothed */
     uint64_t received, acked;     /* bytes, when the round trip began */
-    mp_time lost_at;              /* 0: never */
+    uint64_t rate; uint32_t rate_ms; uint64_t rate_mark; /* bytes per ms of the peer's clock, in the last round trip; at this one's begin */
 };
 
 struct sf {
@@ -188,6 +192,7 @@ struct sf {
         bool probe_out; mp_time probe_due; /* TLP in flight; when its answer should be here */
         bool cwnd_limited;
         uint64_t prr_delivered, prr_out, prr_flight; /* PRR, bytes since recovery began; RecoverFS */
+        uint64_t prr_credit;  /* duplex_credit() when it began: the most that counts in it */
         uint64_t prr_cwnd;    /* the window while in_recovery, RFC 9937 */
         bool undo_on;         /* the latest reduction may still turn out needless */
         mp_ssn undo_from;     /* snd_una when it was made */
@@ -359,8 +364,7 @@ void pmtu_lost(struct sf *s);
 /* ---- both directions full (duplex.c) ---- */
 void duplex_sample(struct sf *s, const struct mp_opts *o, mp_time now);
 void duplex_before(struct sf *s, struct mp_cc_ack *a);
-void duplex_after(struct sf *s, const struct mp_cc_ack *a);
-void duplex_lost(struct sf *s, mp_time now);
+uint64_t duplex_credit(const struct sf *s);                  /* bytes that the peer has and whose ACKs wait in its queue: beyond cwnd */
 bool duplex_any(const struct mpc *c);
 
 /* ---- pacing (pace.c) ---- */

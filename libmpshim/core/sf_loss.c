@@ -166,7 +166,6 @@ static void congestion(struct sf *s, const struct ack_facts *f, uint64_t flight,
     struct mp_cc_group g = conn_cc_group(s->c, s);
     duplex_before(s, &a);
     s->c->cc->on_ack(&g, &a);
-    duplex_after(s, &a);
     if (a.round_start) s->v.cwnd_limited = false;
 }
 

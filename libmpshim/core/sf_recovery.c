@@ -7,13 +7,13 @@ enum { REO_WND_PERSIST = 16 }; /* recoveries, RFC 8985 6.2 */
 
 /* ---- proportional rate reduction, RFC 9937 6 ---- */
 
-uint64_t sf_cwnd(const struct sf *s) { return s->v.in_recovery ? s->v.prr_cwnd : s->v.cc.cwnd; }
+uint64_t sf_cwnd(const struct sf *s) { return s->v.in_recovery ? s->v.prr_cwnd : s->v.cc.cwnd + duplex_credit(s); }
 
 static uint64_t minus(uint64_t a, uint64_t b) { return a > b ? a - b : 0; }
 
 void sf_prr(struct sf *s, uint64_t delivered, bool safe)
 {
-    uint64_t aim = s->v.cc.ssthresh, may;
+    uint64_t aim = s->v.cc.ssthresh + mp_min(s->v.prr_credit, duplex_credit(s)), may;
     s->v.prr_delivered += delivered;
     if (s->v.pipe > aim) /* rounded up */
         may = minus((uint64_t)((double)s->v.prr_delivered * (double)aim / (double)mp_max(s->v.prr_flight, 1)) + 1, s->v.prr_out);
@@ -41,10 +41,10 @@ void sf_enter_recovery(struct sf *s, uint64_t delivered, mp_time now)
     s->c->cc->on_loss(&g, now);
     ecn_missed(s);
     ecn_reduced(s);
-    duplex_lost(s, now);
     s->v.probe_out = false;
     s->v.probe_end = 0;
     s->v.prr_delivered = s->v.prr_out = 0;
+    s->v.prr_credit = duplex_credit(s); /* less arrives in a recovery: its rate would be too much */
     /* RecoverFS: what was not delivered before this ACK */
     s->v.prr_flight = minus(s->v.snd_nxt - s->v.snd_una, s->v.sacked_bytes) + delivered;
     sf_prr(s, 0, false);

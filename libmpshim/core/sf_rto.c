@@ -90,7 +90,6 @@ void sf_on_rto(struct sf *s, mp_time now)
     if (!s->v.backoff++) s->v.reverts = 0;
     if (s->v.backoff == 1) ecn_missed(s);
     ecn_reduced(s);
-    duplex_lost(s, now);
     pmtu_timeout(s);
     rescue_timeout(s, now);
     bool was_recovering = s->v.in_recovery || s->v.in_rto;

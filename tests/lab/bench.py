@@ -171,7 +171,7 @@ TITLES = {
     "7": "plain veth, no emulator, shim to shim, against kernel TCP (Mbit/s)",
     "8": "one path 50 Mbit/s 20 ms with loss (%), reordering (5 % held back by ms) or both; TCP against TCP, CUBIC (Mbit/s)",
     "9": "8M 20 ms + 2M 150 ms with 2 s of queue, receiver's SO_RCVBUF of so many KB (Mbit/s)",
-    "10": "the kernel's simult_flows: 16 MiB one way and 80 KB the other (down, up), or 16 MiB both ways at once (seconds)",
+    "10": "the kernel's simult_flows: 16 MiB one way and 80 KB the other (down, up); and, an addition, 16 MiB both ways at once (seconds)",
 }
 EQUAL = dict(families="v4", rate="50M", delay="10ms")
 SLOW = dict(families="v4", rate="20M", delay="10ms")
@@ -474,8 +474,8 @@ SIMULT_BYTES, SIMULT_SMALL, SIMULT_QUEUE = 16 << 20, 20 * 4096, "1500k"   # nete
 
 
 def duplex_cases():
-    """simult_flows sends 16 MiB one way and 80 KB the other; both ways at once, and two rows with the lab's short
-    queue, are harder. The bound is the script's: 10 % of overhead, 400 + 50 ms."""
+    """simult_flows sends 16 MiB one way and 80 KB the other, then the reverse: the rows "down" and "up". Both ways at once,
+    also with the lab's short queue, is our addition and harder. The bound of all is the script's: 10 % of overhead, 400 + 50 ms."""
     def case(rates, delays, role, make, way, queue=SIMULT_QUEUE):
         options = dict(families="v4", rate=[f"{rate}M" for rate in rates], delay=[f"{delay}ms" for delay in delays], queue=queue)
         bytes_ = {"down": (SIMULT_BYTES, SIMULT_SMALL), "up": (SIMULT_SMALL, SIMULT_BYTES), "both": (SIMULT_BYTES, SIMULT_BYTES)}[way]

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""One connection, so many bytes each way at the same time, as the kernel's simult_flows does.
+"""One connection, so many bytes each way at the same time: a large and a small number as in the kernel's simult_flows, or two large ones.
 
     duplex.py --listen PORT SEND RECEIVE            serves one connection; prints "ready", then a line of JSON
     duplex.py --connect HOST PORT SEND RECEIVE      prints a line of JSON
