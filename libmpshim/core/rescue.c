@@ -95,20 +95,14 @@ void rescue_tick(struct sf *s, mp_time now)
     sf_arm(s, SFT_QUIET, now + mp_min(s->v.rto << mp_min((uint64_t)s->v.quiet_probes - 1, 8), MP_SEC(60)));
 }
 
-/* A fresh subflow is up: of two between the same addresses only one is wanted, the one that is heard. A client knows
- * what it asked for; a server takes a second one from the same address as a sign when the first is in trouble. */
-bool rescue_established(struct sf *s, mp_time now)
+/* A fresh subflow is up: of two between the same addresses only that one is wanted. A server takes it as a sign when the first is
+ * in trouble. Its client, which hears of this by the fourth ACK, may have heard the first again meanwhile; were it to keep that one,
+ * each end would reset what the other keeps (simulation seed 913824). */
+void rescue_established(struct sf *s, mp_time now)
 {
     for (struct sf *o = s->c->sfs; o; o = o->next) {
         if (o == s || o->v.dead || o->v.reset_pending || !same_pair(o, s)) continue;
         if (o->v.state < SF_ESTABLISHED || o->v.state > SF_CLOSE_WAIT || o->v.fin_queued) continue;
-        bool lost = s->v.passive ? o->v.backoff || o->v.misfits : o->v.rescued;
-        if (lost)
-            sf_abort(o, MP_RST_UNSPECIFIED, true, now);
-        else if (!s->v.passive) {
-            sf_abort(s, MP_RST_UNSPECIFIED, true, now);
-            return false;
-        }
+        if (!s->v.passive || o->v.backoff || o->v.misfits) sf_abort(o, MP_RST_UNSPECIFIED, true, now);
     }
-    return true;
 }

@@ -324,7 +324,7 @@ void rescue_heard(struct sf *s, mp_time now);               /* sets last_recv */
 void rescue_misfit(struct sf *s, const struct mp_opts *o, mp_time now); /* o: of a segment that does not fit */
 void rescue_timeout(struct sf *s, mp_time now);
 void rescue_tick(struct sf *s, mp_time now);
-bool rescue_established(struct sf *s, mp_time now);         /* false: s itself is not wanted any more */
+void rescue_established(struct sf *s, mp_time now);         /* s, a join, is up */
 /* ---- recovery (sf_recovery.c) ---- */
 uint64_t sf_cwnd(const struct sf *s);                       /* the window that holds now: PRR's while in recovery */
 void sf_enter_recovery(struct sf *s, uint64_t delivered, mp_time now);

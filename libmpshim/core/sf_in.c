@@ -196,7 +196,7 @@ static void synced_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, m
         note_timestamp(s, o->ts_val, now);
     if (!ack_in(s, p, o, ssn, now)) return;
     rescue_heard(s, now); /* only now: numbers that do not fit ours are no sign of life for this subflow */
-    if (!s->v.join_done && !in_fourth_ack(s, now)) return;
+    if (!s->v.join_done) in_fourth_ack(s, now);
     if (!conn_options_in(s->c, s, p, o, now)) return;
     if (p->data.len) silence_echo(s, o, now);
     if (p->data.len && !in_data(s, p, o, ssn, now)) return;

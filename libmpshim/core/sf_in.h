@@ -18,7 +18,7 @@ bool in_window(const struct sf *s, mp_ssn ssn, uint32_t seglen);   /* RFC 9293 3
 void in_syn_sent(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, mp_time now); /* any segment in SYN-SENT */
 /* An ACK of our SYN/ACK in SYN-RECEIVED. false: it does not end the handshake, and the segment is not to be looked at further. */
 bool in_third_ack(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_ssn ssn, mp_time now);
-bool in_fourth_ack(struct sf *s, mp_time now); /* RFC 8684 3.2: of a join of ours. false: it is not wanted any more */
+void in_fourth_ack(struct sf *s, mp_time now); /* RFC 8684 3.2: of a join of ours */
 
 /* ---- sf_in_rst.c ---- */
 void in_rst(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_ssn ssn, mp_time now); /* in a synchronised state */

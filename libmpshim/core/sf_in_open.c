@@ -193,8 +193,8 @@ bool in_third_ack(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o,
     return true;
 }
 
-/* The fourth ACK: RFC 8684 3.2. false: the join is not wanted any more. */
-bool in_fourth_ack(struct sf *s, mp_time now)
+/* The fourth ACK: RFC 8684 3.2. */
+void in_fourth_ack(struct sf *s, mp_time now)
 {
     s->v.join_done = s->v.fully = true;
     s->v.backoff = 0; /* the third ACK's: data has not waited yet */
@@ -203,5 +203,5 @@ bool in_fourth_ack(struct sf *s, mp_time now)
     s->c->v.timer[CT_ORPHAN] = MP_NEVER;
     conn_doubt_look(s->c, now);
     close_abandoned(s, now);
-    return rescue_established(s, now);
+    rescue_established(s, now);
 }

@@ -81,6 +81,27 @@ TEST(a_subflow_that_is_heard_again_calls_the_fresh_one_off)
     lab_end(&l);
 }
 
+TEST(a_fresh_subflow_whose_third_ack_is_out_stays_though_the_old_one_is_heard_again) /* the server may have reset that; simulation seed 913824 */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    flow(&l, 20);
+    lab_wait(&l, MP_SEC(3));
+    lab_expect_counter(&l, rescue, 1);
+    struct peer *fresh = &l.p[l.np - 1];
+    lab_synack(&l, fresh, lab_join_synack(&l, fresh, 0));
+    lab_data(&l, P0, 1 + 20 * LAB_MSS, 1, 20 * LAB_MSS, LAB_MSS);
+    lab_forget(&l);
+    lab_ack_mp(&l, fresh, 1, 1, 0);
+    const struct got *g = lab_expect(&l, P0, MP_RST | MP_ACK, 1, 1 + 21 * LAB_MSS, 0);
+    CHECK(g->flags & MP_RST);
+    lab_data(&l, fresh, 1, 1, 21 * LAB_MSS, LAB_MSS);
+    CHECK_EQ(lab_read(&l), 22 * LAB_MSS);
+    CHECK_EQ(lab_info(&l).nsubflows, 1);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(segments_of_which_none_fits_bring_a_fresh_subflow)
 {
     struct lab l = { 0 };
