@@ -93,9 +93,8 @@ def over(p, seconds=3):
     return line[5:-1]
 
 
-@pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGSEGV], ids=["SIGKILL", "SIGSEGV"])
-@pytest.mark.parametrize("kind", ["kernel", "plain", "ours"])
-@pytest.mark.parametrize("far", [FAR, FAR6], ids=["v4", "v6"])
+@pytest.mark.parametrize("kind, sig, far", [("kernel", signal.SIGKILL, FAR), ("plain", signal.SIGKILL, FAR), ("ours", signal.SIGKILL, FAR), ("kernel", signal.SIGSEGV, FAR),
+                                            ("kernel", signal.SIGKILL, FAR6), ("plain", signal.SIGKILL, FAR6), ("ours", signal.SIGABRT, FAR6)])
 def test_a_peer_that_only_reads_hears_of_it(net, kind, sig, far):
     with peer(net, kind) as p, Watch(net) as seen:
         killed(net.client, program(net, far, PORT), sig)
@@ -210,6 +209,48 @@ def test_ports_are_free_when_all_is_said(net):
         wait_for(lambda: not net.client.run([PYTHON, "-c", f"import socket; socket.create_server(('', {port}))"], check=False).returncode, 5)
 
 
-def test_a_forged_will_is_passed_over():
-    done = subprocess.run([ROOT / os.environ.get("B", "build") / "tests/engine_will"], capture_output=True, text=True)
+TESTS = ROOT / os.environ.get("B", "build") / "tests"
+
+
+def test_of_a_will_nothing_is_believed():
+    done = subprocess.run([TESTS / "engine_will"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+# Its connection, and the exact numbers that would end it (TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ).
+VICTIM = """import socket, sys
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 10); s.sendall(b"abc"); s.recv(3)
+def number(queue): s.setsockopt(6, 20, queue); return s.getsockopt(6, 21) & 0xffffffff
+s.setsockopt(6, 19, 1); recv, send = number(1), number(2); s.setsockopt(6, 19, -1)
+print("up", flush=True); print(s.getsockname()[1], send, recv, flush=True); sys.stdin.read(1); s.sendall(b"more"); print(s.recv(4), flush=True)
+"""
+ECHO = f"""import socket
+l = socket.create_server(("0.0.0.0", {PORT})); print("ready", flush=True)
+while True:
+    s = l.accept()[0]
+    while data := s.recv(65536): s.sendall(data)
+"""
+
+
+def test_a_forged_will_ends_nobody_elses_connection(net):
+    """The kernel's, of another process; without a raw socket to show it is not even read."""
+    far = net.server.popen([PYTHON, "-c", ECHO], stdout=subprocess.PIPE)
+    assert far.stdout.readline() == "ready\n"
+    ctl = str(net.client.scratch("will-")) + "/ctl"
+    net.client.popen([MPTCP_RUN.parent / "mpshim-engine", "--foreground", "--idle", "0", "--ctl", ctl])
+    wait_for(lambda: os.path.exists(ctl))
+    p = net.client.popen([PYTHON, "-c", VICTIM, FAR, PORT], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert p.stdout.readline() == "up\n"
+    port, seq, ack = p.stdout.readline().split()
+    index = net.client.run(["cat", "/sys/class/net/eth0/ifindex"]).stdout.strip()
+
+    def forged(shown, port):
+        time.sleep(0.1)
+        return net.client.run([TESTS / "engine_forge", ctl, shown, index, "10.10.1.2", port, FAR, PORT, seq, ack], check=False).returncode
+    assert forged("none", port) == 2
+    assert forged("raw", port) == 0
+    wait_for(lambda: not any(e["wills"] for e in status(net.client)))
+    time.sleep(1.5)  # all three times
+    p.stdin.write("x")
+    p.stdin.flush()
+    assert p.stdout.readline() == "b'more'\n"

@@ -192,12 +192,20 @@ static bool tell(struct engine *e)
     return true;
 }
 
+static void starting_over(struct engine *e)
+{
+    if (!ev_is_active(&e->will.starting))
+        return;
+    ev_io_stop(e->loop, &e->will.starting);
+    close(e->will.starting.fd);
+}
+
+/* '1', or why not: it shows when we look for it. */
 static void on_started(struct ev_loop *loop, ev_io *io, int events)
 {
-    (void)events;
+    (void)loop, (void)events;
     struct engine *e = io->data;
-    ev_io_stop(loop, io);
-    close(io->fd); /* '1', or why not: it shows when we look for it */
+    starting_over(e);
     e->will.look_at = eng_now() + TRY_AGAIN;
     if (!ev_is_active(&e->will.io))
         tell(e);
@@ -208,7 +216,7 @@ static void start(struct engine *e)
 {
     struct eng_will *w = &e->will;
     int fd = w->launch ? w->launch() : -1;
-    w->look_at = eng_now() + (fd < 0 ? TRY_AGAIN : LOOK_AGAIN);
+    w->look_at = eng_now() + TRY_AGAIN;
     if (fd < 0)
         return;
     ev_io_init(&w->starting, on_started, fd, EV_READ);
@@ -286,8 +294,9 @@ void eng_will_sweep(struct engine *e, mp_time now)
             give_guards(e, now);
         return;
     }
-    if (ev_is_active(&w->starting) || now < w->look_at)
+    if (now < w->look_at)
         return;
+    starting_over(e); /* it was started long ago, and says nothing */
     w->look_at = now + LOOK_AGAIN;
     if (!tell(e) && (eng_port_any(e) || any_old(w->file, now)))
         start(e);
@@ -326,10 +335,7 @@ void eng_will_close(struct engine *e)
     struct eng_will *w = &e->will;
     if (e->loop) {
         helper_lost(e);
-        if (ev_is_active(&w->starting)) {
-            ev_io_stop(e->loop, &w->starting);
-            close(w->starting.fd);
-        }
+        starting_over(e);
     }
     file_close(w);
     free(w->helper);
