@@ -13,7 +13,7 @@
 #define OLD MP_SEC(1)         /* a connection that lived so long is worth a helper, and a descriptor of its port there */
 #define LOOK_AGAIN MP_SEC(1)  /* for a helper that somebody else started */
 #define TRY_AGAIN MP_SEC(10)  /* one that could not be started, or ended at once */
-#define SOON MP_MS(20)        /* one has ended: another may be taking its place */
+#define SOON MP_MS(20)        /* a program may end before, which needs none; one that has ended may have another in its place by then */
 
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x0010
@@ -86,7 +86,7 @@ static void slot_write(struct engine *e, struct will_slot *s, const struct mp_la
     struct will_file *f = e->will.file;
     uint32_t kind = words ? (uint32_t)words->kind : 0;
     if (kind && !s->kind && !f->filled++) {
-        e->will.look_at = e->will.look_at ? e->will.look_at : 1;
+        e->will.look_at = mp_max(e->will.look_at, eng_now() + SOON);
         eng_sweep_at(e, e->will.look_at); /* is there a helper? */
     }
     if (!kind && s->kind)
@@ -307,7 +307,7 @@ mp_time eng_will_next(const struct engine *e)
     const struct eng_will *w = &e->will;
     if (!w->file || !w->file->filled || (ev_is_active(&w->io) && !w->young))
         return MP_NEVER;
-    return ev_is_active(&w->io) || !w->look_at ? eng_now() + OLD : w->look_at;
+    return ev_is_active(&w->io) ? eng_now() + OLD : w->look_at;
 }
 
 /* ---- life ---- */
