@@ -151,6 +151,15 @@ static void note_progress(struct sim_conn *k)
     k->last_rx = now;
 }
 
+/* So many bytes of the stream from `at` on a middlebox took out before these; of a small segment they are fewer (box_alg.c). 0: none. */
+static uint64_t taken_out(const struct sim_conn *k, uint64_t at, const uint8_t *p, size_t n)
+{
+    if (!k->app->may_remove || k->removed || at + n >= k->expect_rx) return 0;
+    uint64_t most = mp_min(k->app->may_remove, k->expect_rx - at - n);
+    while (most && sim_stream_check(k->key_rx, at + most, p, n) < mp_min(n, 4)) most--;
+    return most;
+}
+
 /* Compares n bytes with the stream from k->rx on. *stray: those among them that a middlebox put in. */
 static bool check(struct sim_conn *k, const uint8_t *p, size_t n, size_t *stray)
 {
@@ -164,12 +173,12 @@ static bool check(struct sim_conn *k, const uint8_t *p, size_t n, size_t *stray)
     for (size_t i = 0; i < n; i++) {
         i += sim_stream_check(k->key_rx, k->rx + i - *stray, p + i, n - i);
         if (i == n) break;
+        uint64_t removed = taken_out(k, k->rx + i - *stray, p + i, n - i);
         if (p[i] == SIM_BOX_MARK && k->inserted < k->app->may_insert) {
             k->inserted++;
             ++*stray;
-        } else if (k->app->may_remove && !k->removed &&
-                   sim_stream_check(k->key_rx, k->rx + i - *stray + k->app->may_remove, p + i, n - i) >= mp_min(n - i, 4)) {
-            k->removed = k->app->may_remove;
+        } else if (removed) {
+            k->removed = removed;
             k->rx += k->removed;
             --i;
         } else if (k->app->may_change) {

@@ -215,6 +215,7 @@ static void box_payload(struct sim_box *b, int dir, struct sim_pkt *p)
     box_emit(b, dir, p);
 }
 
+/* It knows what went by before it acts: a hole of then is filled once, and what is behind it never comes again (seed 946156). */
 static void box_holes(struct sim_box *b, int dir, struct sim_pkt *p)
 {
     struct sim_box_flow *f = box_flow_of(b, dir, &p->h, true);
@@ -222,7 +223,7 @@ static void box_holes(struct sim_box *b, int dir, struct sim_pkt *p)
     if (p->h.flags & MP_SYN || !f->seen[dir]) {
         f->seen[dir] = true;
         f->next[dir] = end;
-    } else if (p->h.len && (int32_t)(p->h.seq - f->next[dir]) > 0) {
+    } else if (p->h.len && (int32_t)(p->h.seq - f->next[dir]) > 0 && box_acts(b, dir)) {
         box_drop(b, dir, p);
         return;
     } else if ((int32_t)(end - f->next[dir]) > 0) {
@@ -254,7 +255,7 @@ static const struct sim_box_kind kinds[SIM_BOX_COUNT] = {
     [SIM_BOX_ALG_SHRINK] = {"alg-shrink", "bytes taken out once, numbers mended", box_alg, .sees_all = true},
     [SIM_BOX_PROXY] = {"proxy", "data acknowledged ahead, without MPTCP options", box_proxy, .sees_all = true},
     [SIM_BOX_ANSWER] = {"answer", "a proxy that answers for both sides, without MPTCP options", box_proxy, .sees_all = true},
-    [SIM_BOX_HOLES] = {"holes", "data after a hole dropped", box_holes},
+    [SIM_BOX_HOLES] = {"holes", "data after a hole dropped", box_holes, .sees_all = true},
     [SIM_BOX_ACK_UNSEEN] = {"ack-unseen", "ACKs of unseen data dropped", box_ack_unseen, .sees_all = true},
     [SIM_BOX_CLAMP] = {"clamp", "windows made smaller", box_clamp, .sees_all = true},
     [SIM_BOX_MSS] = {"mss", "the MSS option made smaller", box_mss},

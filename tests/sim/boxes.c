@@ -215,6 +215,24 @@ TEST(holes_are_blocked_until_filled)
     lab_fini(&b);
 }
 
+TEST(a_hole_from_before_the_box_acts_is_none_to_it) /* what is behind it has arrived, and is not sent again */
+{
+    struct lab b;
+    lab_init(&b, (struct sim_box_cfg){.what = SIM_BOX_HOLES, .from = MP_SEC(2)});
+    b.s.now = MP_SEC(1);
+    struct mp_pkt syn = head(0, MP_SYN, 9, 0, NULL), third = head(0, MP_ACK, 16, 1, NULL);
+    lab_send(&b, 0, &syn, "");
+    lab_send(&b, 0, &third, "ghi");
+    b.s.now = MP_SEC(2);
+    struct mp_pkt first = head(0, MP_ACK, 10, 1, NULL), fourth = head(0, MP_ACK, 19, 1, NULL), sixth = head(0, MP_ACK, 25, 1, NULL);
+    lab_send(&b, 0, &first, "abcdef");
+    lab_send(&b, 0, &fourth, "jkl");
+    CHECK_NUM(b.to[0].n, ==, 4);
+    lab_send(&b, 0, &sixth, "pqr");
+    CHECK_NUM(b.to[0].n, ==, 4);
+    lab_fini(&b);
+}
+
 TEST(strip_can_take_the_option_out)
 {
     struct lab b;
