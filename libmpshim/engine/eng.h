@@ -328,6 +328,7 @@ struct heir *eng_heir_new(struct engine *e, int file, int raw); /* owns file. NU
 void eng_heir_free(struct heir *h);              /* NULL: nothing; unsaid */
 void eng_heir_guards(struct heir *h, int *fd, int n); /* takes those that are guards: -1 in their places */
 bool eng_heir_matters(const struct heir *h);     /* there is something to say */
+int eng_heir_ports(const struct heir *h);        /* guards that it has */
 void eng_heir_speak(struct heir *h);             /* the program is gone: says it; h is not the caller's any more */
 void eng_heirs_free(struct engine *e);
 

@@ -145,24 +145,27 @@ static json_t *kernel_json(const struct engine *e)
     return o;
 }
 
-/* Programs for which this helper would speak if they were killed. */
-static int wills(struct engine *e)
+/* Programs for which this helper would speak if they were killed, and ports that it would hold meanwhile. */
+static int wills(struct engine *e, int *ports)
 {
     int n = 0;
+    *ports = 0;
     for (struct ctl_conn *k = e->conns; k; k = k->next)
-        n += k->heir && eng_heir_matters(k->heir);
+        if (k->heir && eng_heir_matters(k->heir))
+            n++, *ports += eng_heir_ports(k->heir);
     return n;
 }
 
 static char *status_text(struct engine *e)
 {
     char program[64];
-    json_t *o = json_pack("{s:i, s:i, s:i, s:s, s:b, s:i, s:i, s:I, s:I, s:I, s:I, s:i, s:b, s:o, s:o, s:o, s:o, s:o}", "version", CTL_VERSION,
+    int ports, n = wills(e, &ports);
+    json_t *o = json_pack("{s:i, s:i, s:i, s:s, s:b, s:i, s:i, s:I, s:I, s:I, s:I, s:i, s:i, s:b, s:o, s:o, s:o, s:o, s:o}", "version", CTL_VERSION,
                           "pid", (int)getpid(), "uid", (int)geteuid(), "program", program_name(program),
                           "helper", e->is_listening, "carriers", (int)e->nlive, "stack_connections", mp_stack_live(e->stack),
                           "now_us", (json_int_t)(eng_now() / 1000), "total_connects", (json_int_t)e->total_connects,
                           "total_accepts", (json_int_t)e->total_accepts, "total_kernel", (json_int_t)e->total_kernel,
-                          "wills", wills(e), "will_told", eng_will_is_told(e),
+                          "wills", n, "will_ports", ports, "will_told", eng_will_is_told(e),
                           "left_to_kernel", kernel_json(e), "connections", conns_json(e), "listeners", ports_json(e), "plain_peers", plain_json(e),
                           "counters", counters_json(e));
     if (!o)

@@ -377,12 +377,21 @@ import atexit; s = dial_keep(); atexit.register(lambda: s.sendall(b"atexit" * 10
 """, "106000 end", after="print(*kept().split()[0::2])")
 
 
+# The helper knows what is to be said if this program is killed.
+TOLD = """
+stat = lambda: json.loads(subprocess.run(["STAT", "--json", "--interval=0"], capture_output=True, text=True).stdout)
+"LD_PRELOAD" not in os.environ or wait(lambda: any(e["pid"] == os.getpid() and e["will_told"] for e in stat())) or sys.exit("not told")
+"""
+
+
 @pytest.mark.parametrize("host, sig", [*(("helper", sig) for sig in ("SIGTERM", "SIGKILL")), *(("inside", sig) for sig in ("SIGTERM", "SIGINT", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGPROF", "SIGIO", "SIGRTMAX")),
                                        *(("inside", sig) for sig in ("SIGKILL", "SIGSEGV", "SIGABRT"))])
 def test_killed_program_ends_its_connections(same, sig, host):
     """The far end hears of it: an end or a reset, never silence."""
-    live = 0.3 if host == "helper" or sig not in ("SIGKILL", "SIGSEGV", "SIGABRT") else 2.5  # a helper was started and told by then
-    same(f"[signal.signal(n, signal.SIG_DFL) for n in (signal.SIGINT, signal.SIGHUP)]; s = dial_keep(b'abc'); time.sleep({live}); os.kill(os.getpid(), signal.{sig})", "3",
+    from conftest import MPTCP_RUN
+    at_once = host == "inside" and sig in ("SIGKILL", "SIGSEGV", "SIGABRT")
+    until = TOLD.replace("STAT", str(MPTCP_RUN.with_name("mptcp-stat"))) if at_once else "time.sleep(0.3)"
+    same(f"[signal.signal(n, signal.SIG_DFL) for n in (signal.SIGINT, signal.SIGHUP)]; s = dial_keep(b'abc')\n{until}\nos.kill(os.getpid(), signal.{sig})", "3",
          after="print(kept(4).split()[0])", status=-getattr(signal, sig), carried=None, hosts=[host])
 
 
