@@ -57,13 +57,16 @@ static bool is_bulk_both_ways(struct sf *s)
     return in >= BULK * s->v.mss && in >= out / 8;
 }
 
-/* A round trip's, by the peer's clock: ACKs that come in bunches while the queue on the way back drains make it no faster. */
+/* A round trip's, by the peer's clock: ACKs that come in bunches while the queue on the way back drains make it no faster. What
+ * a round trip delivers is what was in flight when it began, so one alone would make every other window small for ever. */
 static void note_rate(struct sf *s)
 {
     struct sf_duplex *d = &s->v.duplex;
     int32_t took = (int32_t)(d->peer_ms - d->rate_ms);
     if (took <= 0) return;
-    d->rate = (s->v.delivered - d->rate_mark) / (uint32_t)took;
+    uint64_t rate = (s->v.delivered - d->rate_mark) / (uint32_t)took;
+    d->rate = mp_max(rate, d->rate_last);
+    d->rate_last = rate;
     d->rate_ms = d->peer_ms;
     d->rate_mark = s->v.delivered;
 }

@@ -99,7 +99,8 @@ struct sf_duplex {
     struct sf_way there, back;
     mp_dur queue;                 /* there, smoothed */
     uint64_t received, acked;     /* bytes, when the round trip began */
-    uint64_t rate; uint32_t rate_ms; uint64_t rate_mark; /* bytes per ms of the peer's clock, in the last round trip; at this one's begin */
+    uint64_t rate, rate_last;     /* bytes per ms of the peer's clock: the larger of the last two round trips', the last one's */
+    uint32_t rate_ms; uint64_t rate_mark; /* the peer's clock and v.delivered when this round trip began */
 };
 
 struct sf {
