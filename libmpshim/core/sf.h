@@ -73,6 +73,7 @@ struct sf_seg {
     bool lent;              /* also sent on another subflow, opportunistically */
     uint8_t sent_count;
     mp_time sent;           /* latest transmission */
+    mp_time first;          /* the first one */
 };
 
 struct sf_mapping {         /* received, waiting for its bytes */

@@ -117,6 +117,7 @@ static void emit_seg(struct sf *s, struct mp_pkt *out, struct sf_seg *g, bool fr
     s->v.data_sent_at = now;
     if (!fresh && !s->v.rexmit_ts) s->v.original_ts = sf_ts(s, g->sent);
     g->sent = now;
+    if (!g->sent_count) g->first = now;
     if (g->sent_count < 255) g->sent_count++;
     sf_sent_in_recovery(s, g, !fresh, now);
     out_finish(s, out, &o, now);

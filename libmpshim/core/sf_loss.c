@@ -52,6 +52,7 @@ struct ack_facts {
     uint64_t delivered; /* bytes newly acknowledged or sacked */
     mp_dur rtt;         /* of a segment sent once; 0: none */
     mp_time latest;     /* when the one that was sent last was sent; 0: none */
+    mp_time first;      /* when that one was sent the first time */
     bool again;         /* that one was sent more than once */
     uint32_t echo;      /* our timestamp that the peer repeats; 0: none */
     mp_ssn fack;        /* as it was before */
@@ -94,6 +95,7 @@ static void seg_delivered(struct sf *s, struct sf_seg *g, struct ack_facts *f, m
     if (g->sent_count == 1 && !timed) f->rtt = mp_max(now - g->sent, 1); /* 0: none */
     if (g->sent > f->latest && !timed) {
         f->latest = g->sent;
+        f->first = g->first;
         f->again = g->sent_count > 1;
         s->v.acked_dsn = g->dsn + g->len;
     }
@@ -204,9 +206,10 @@ static void time_round_trip(struct sf *s, const struct ack_facts *f, bool advanc
         return;
     }
     /* Drawn by an earlier transmission, whose round trip was long, or by nothing of ours: the peer sent on its own and
-     * repeats what it saw before an outage. Longer than a time-out, it is no sample; the RTO is then as careful as before
-     * any (RFC 6298 5.7). */
-    if (ms && MP_MS(ms) <= s->v.rto) sf_rtt_sample(s, MP_MS(ms));
+     * repeats what it saw before an outage, or has seen none since the handshake, for a box takes ours out (simulation seed 1027056:
+     * an RTO of a minute). Longer than a time-out, or from before the first one, it is no sample; the RTO is then as careful as
+     * before any (RFC 6298 5.7). */
+    if (ms && MP_MS(ms) <= s->v.rto && echoed(s, f, f->first)) sf_rtt_sample(s, MP_MS(ms));
     else s->v.rto = mp_max(s->v.rto, mp_min(2 * MP_MS(ms), MP_SEC(3)));
 }
 

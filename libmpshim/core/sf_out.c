@@ -182,6 +182,7 @@ static bool emit_syn(struct sf *s, struct mp_pkt *out, mp_time now)
     s->v.pipe = 1;
     g->lost = false;
     g->sent = now;
+    if (!g->sent_count) g->first = now;
     if (g->sent_count < 255) g->sent_count++;
     out_finish(s, out, &o, now);
     sf_arm_rexmit(s, now);

@@ -390,6 +390,24 @@ TEST(an_outage_is_no_round_trip) /* the peer sends on its own, and echoes what i
     lab_end(&l);
 }
 
+TEST(an_echo_from_before_a_segment_s_first_sending_is_no_round_trip) /* a box takes our timestamps out; simulation seed 1027056 */
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    mp_dur srtt = lab_sf(&l, 0).srtt;
+    uint32_t echo = P0->ts_echo;
+    lab_wait(&l, lab_sf(&l, 0).rto - MP_MS(60));
+    lab_write(&l, 5000);
+    sent(&l, 1, 5);
+    lab_wait(&l, 2 * LAB_RTT + MP_MS(5));
+    sent(&l, 4001, 1); /* the probe: which of the two draws the ACK is not known */
+    P0->ts_echo = echo; /* younger than a time-out */
+    lab_ack(&l, P0, 1, 5001);
+    CHECK(mpc_send_done(l.c));
+    CHECK_EQ(lab_sf(&l, 0).srtt, srtt);
+    lab_end(&l);
+}
+
 TEST(a_segment_sent_once_before_an_outage_is_no_round_trip) /* the retransmission beside it drew the ACK */
 {
     struct lab l = { .plain = true, .no_ts = true };
