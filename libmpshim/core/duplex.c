@@ -9,11 +9,11 @@
  * less what the peer's said when it left, the queue on the way back. While a subflow receives as well as it sends, slow start
  * goes by the former, and ends when QUEUED segments of ours wait there. And by the latter it is known what the peer has
  * although it counts as in flight: what arrived there within that time. It comes on top of the congestion window, which so
- * has to fill our own queue only, and does what it would do if nothing came the other way. Clocks that do not tick
- * milliseconds are not used. The receive window's part: conn_window.c. */
+ * has to fill our own queue only, and does what it would do if nothing came the other way; but while our queue is empty, nobody
+ * waits for us, and it grows on. Clocks that do not tick milliseconds are not used. The receive window's part: conn_window.c. */
 #include "core/stack_int.h"
 
-enum { LATELY_S = 10, QUEUED = 40, BULK = 8 };
+enum { LATELY_S = 10, QUEUED = 40, BULK = 8, EMPTY_GROWTH = 16 };
 #define EMPTY MP_MS(6) /* the clocks' ticks and delayed ACKs make so much of none */
 
 static void way_sample(struct sf_way *w, int32_t took, mp_time now)
@@ -87,6 +87,7 @@ void duplex_before(struct sf *s, struct mp_cc_ack *a)
     }
     if (!d->on) return;
     s->v.cc.last_rtt = s->v.min_rtt + d->there.queue;
+    if (d->queue <= EMPTY && s->v.cc.cwnd >= s->v.cc.ssthresh && !a->app_limited) s->v.cc.cwnd += a->acked / EMPTY_GROWTH;
     if (s->v.cc.ssthresh != UINT64_MAX || d->queue <= EMPTY || queued(s) <= QUEUED * s->v.mss) return;
     s->v.cc.ssthresh = s->v.cc.cwnd = s->v.cc.cwnd / 2; /* seen a round trip late: that has doubled the window */
 }
