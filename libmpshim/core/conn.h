@@ -42,6 +42,7 @@ struct pm_announce {        /* an own address told to the peer */
     uint8_t id;
     struct mp_endpoint at;
     bool pending, echoed;
+    bool told, copied;      /* once; twice within the first round trip, or that is not needed */
     uint8_t tries;
     uint8_t recalls;        /* removed for silence, and how often since without a join; 0: not (recall.c) */
     bool removed;           /* REMOVE_ADDR was the latest word */

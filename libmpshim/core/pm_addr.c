@@ -56,12 +56,21 @@ static mp_dur echo_wait(const struct mpc *c)
     return srtt ? mp_min(2 * srtt + MP_MS(10), MP_SEC(1)) : MP_SEC(1);
 }
 
+/* Over the only path an address is told twice within the first round trip: where that is lost and the path dies before it is
+ * time to tell it again, the peer knows of no other. */
+static mp_dur copy_wait(const struct mpc *c)
+{
+    return conn_nlive(c) == 1 && c->sfs->v.srtt ? mp_min(c->sfs->v.srtt / 4, MP_MS(100)) : 0;
+}
+
 void pm_announce_now(struct mpc *c, struct pm_announce *a, mp_time now)
 {
+    mp_dur copy = copy_wait(c);
     a->pending = true;
-    a->echoed = false;
+    a->echoed = a->told = false;
+    a->copied = !copy;
     a->tries = 1;
-    c->v.timer[CT_ADD_ADDR] = mp_min(c->v.timer[CT_ADD_ADDR], now + echo_wait(c));
+    c->v.timer[CT_ADD_ADDR] = mp_min(c->v.timer[CT_ADD_ADDR], now + (copy ? copy : echo_wait(c)));
 }
 
 /* One at a time, the next after the echo: the kernel drops what arrives while it handles one. The first subflow's family
@@ -105,16 +114,22 @@ void pm_announce_all(struct mpc *c, mp_time now)
 void pm_tick_add_addr(struct mpc *c, mp_time now)
 {
     mp_time again = MP_NEVER;
+    bool copies = false;
     if (!conn_mp(c) || c->v.closing) return;
     for (int i = 0; i < PM_MAX_REMOTE; i++) {
         struct pm_announce *a = &c->v.announce[i];
         if (!a->at.ip.family || a->echoed || !a->tries || a->tries >= 5) continue;
         a->pending = true;
+        if (!a->copied) {
+            a->copied = copies = true;
+            again = mp_min(again, now + echo_wait(c));
+            continue;
+        }
         a->tries++;
         again = mp_min(again, now + (MP_SEC(1) << (a->tries - 1)));
     }
     c->v.timer[CT_ADD_ADDR] = again;
-    announce_next(c, now);
+    if (!copies) announce_next(c, now);
 }
 
 bool pm_control_pending(const struct mpc *c)

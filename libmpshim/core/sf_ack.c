@@ -39,7 +39,8 @@ static bool take_add_addr(struct sf *s, struct mp_opts *o)
             c->v.timer[CT_ADD_ADDR] = s->st->now + MP_MS(10);
         }
         o->add_addr.hmac = mp_add_addr_hmac(c->v.key_local, c->v.key_remote, a->id, &a->at.ip, a->at.port);
-        st_count(s->st, a->tries > 1 ? MP_E_add_addr_rexmit : MP_E_add_addr_out, 1, c);
+        st_count(s->st, a->told ? MP_E_add_addr_rexmit : MP_E_add_addr_out, 1, c);
+        a->told = true;
         return true;
     }
     return false;
