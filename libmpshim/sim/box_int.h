@@ -26,6 +26,7 @@ struct sim_box_proxy {
     uint32_t data_ts;    /* the sender's latest timestamp: what was kept goes on with it (PAWS, RFC 7323 5) */
     mp_time again;       /* when the oldest copy goes out again; MP_NEVER: nothing waits */
     mp_dur rto;
+    mp_time heard;       /* the receiver, of late */
     struct sim_box_copy *kept; /* owned; acknowledged by us and not yet by the receiver, by sequence number */
     struct sim_box_copy *held; /* owned; beyond a gap, by sequence number */
 };

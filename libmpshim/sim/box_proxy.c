@@ -3,7 +3,7 @@
 #include "sim/box_int.h"
 
 /* Its own congestion control: a fixed window of bytes towards the receiver, and a buffer that holds a little more. */
-enum { FIRST_RTO_MS = 150, OUT_WINDOW = 30000, BUFFER = 60000 };
+enum { FIRST_RTO_MS = 150, LAST_RTO_MS = 10000, GONE_S = 20, OUT_WINDOW = 30000, BUFFER = 60000 };
 
 static void push(struct sim_box_copy **list, struct sim_pkt *p)
 {
@@ -124,6 +124,7 @@ static void take_data(struct sim_box *b, int dir, struct sim_box_proxy *x, struc
 static void see_receiver(struct sim_box *b, int dir, struct sim_box_proxy *x, struct sim_pkt *p)
 {
     const uint8_t *ts = ts_at(&p->h);
+    x->heard = b->sim->now;
     x->ack_seq = p->h.seq + p->h.len + !!(p->h.flags & MP_FIN);
     if (ts) x->ack_ts = load32(ts);
     if (!(p->h.flags & MP_ACK) || seq_after(x->una, p->h.ack)) return;
@@ -217,9 +218,9 @@ void box_proxy_run(struct sim_box *b, int dir)
     for (struct sim_box_flow *f = b->flows; f; f = f->list) {
         struct sim_box_proxy *x = &f->proxy[dir];
         if (!x->kept || x->again > b->sim->now) continue;
-        x->rto *= 2;
+        x->rto = mp_min(x->rto * 2, MP_MS(LAST_RTO_MS));
         x->again = b->sim->now + x->rto;
-        if (x->rto > MP_SEC(10)) { /* the receiver is gone */
+        if (x->rto == MP_MS(LAST_RTO_MS) && b->sim->now - x->heard > MP_SEC(GONE_S)) { /* the receiver is gone; while it is heard, the data is owed to it */
             box_proxy_free(b, x);
             continue;
         }
