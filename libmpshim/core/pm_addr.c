@@ -297,7 +297,7 @@ void pm_local_removed(struct mpc *c, int ifindex, const struct mp_addr *ip, mp_t
         aside = true;
         if (s->v.join_done)
             pm_set_aside(c, s, now);
-        else
+        else if (s->v.state != SF_SYN_RCVD) /* else its peer's reset may still say that it never was (sf_in_rst.c) */
             sf_die(s, ENETDOWN, now);
     }
     if (aside) pm_tell_removed(c, pm_local_id(c, ip));

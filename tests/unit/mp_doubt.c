@@ -261,6 +261,19 @@ TEST(a_join_given_up_by_the_peer_does_not_hinder_the_fallback) /* however often 
     plain_works_and_is_told(&l, MP_WHY_NO_OPTION_ACK, 101, 1);
 }
 
+TEST(a_join_whose_link_went_down_before_it_was_up_can_be_given_up_by_the_peer_too) /* simulation seed 1127542 */
+{
+    struct lab l = { 0 };
+    struct peer *p = join_half_open(&l);
+    lab_local_down(&l, 2);
+    lab_send(&l, p, (struct seg){ .flags = MP_RST, .seq = 1 });
+    lab_write(&l, 100);
+    lab_forget(&l);
+    lab_ack(&l, P0, 1, 101);
+    lab_wait(&l, lab_sf(&l, 0).rto);
+    plain_works_and_is_told(&l, MP_WHY_NO_OPTION_ACK, 101, 1);
+}
+
 TEST(a_join_that_may_have_been_one_hinders_the_fallback) /* its third ACK may have come, without the option */
 {
     struct lab l = { 0 };
