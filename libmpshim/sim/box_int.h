@@ -23,7 +23,7 @@ struct sim_box_proxy {
     uint16_t wnd;        /* as the receiver last said, unscaled */
     uint8_t wscale;      /* of the receiver's windows */
     uint32_t ack_seq, ack_ts; /* the receiver's last sequence number and timestamp: ours must fit in */
-    uint32_t data_ts;    /* the sender's latest timestamp: what was kept goes on with it (PAWS, RFC 7323 5) */
+    uint32_t data_ts, data_ack; /* the sender's latest timestamp and ACK: what was kept goes on with them (RFC 7323 5, RFC 5961 5.2) */
     mp_time again;       /* when the oldest copy goes out again; MP_NEVER: nothing waits */
     mp_dur rto;
     mp_time heard;       /* the receiver, of late */

@@ -68,6 +68,7 @@ static void send_kept(struct sim_box *b, int dir, const struct sim_box_proxy *x,
 {
     uint8_t *ts = ts_at(&p->h);
     if (ts) store32(ts, x->data_ts);
+    p->h.ack = x->data_ack;
     box_emit(b, dir, p);
 }
 
@@ -189,6 +190,7 @@ void box_proxy(struct sim_box *b, int dir, struct sim_pkt *p)
         const uint8_t *ts = ts_at(&p->h);
         if (ts) in->ack_ts = load32(ts);
     }
+    if (!out->seen || seq_after(p->h.ack, out->data_ack)) out->data_ack = p->h.ack;
     if (!p->h.len || !box_acts(b, dir) || p->h.flags & MP_FIN) {
         box_emit(b, dir, p);
         return;
