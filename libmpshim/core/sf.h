@@ -203,6 +203,8 @@ struct sf {
         mp_ssn rexmit_ssn;    /* and its start */
         uint32_t original_ts; /* timestamp of what was sent again there, when it was last sent before */
         mp_ssn probe_end;     /* snd_nxt at the tail loss probe until its fate is known; 0: none (TLP.end_seq) */
+        uint32_t probe_ts;    /* what the probe said, with timestamps */
+        bool probe_needless;  /* the original has arrived */
         enum { SF_FRTO_OFF, SF_FRTO_HEAD, SF_FRTO_NEW } frto; /* after a time-out: the head, then new data was sent, RFC 5682 */
         /* ECN, RFC 3168: sf_ecn.c */
         bool ecn_offered, ecn_on; /* our SYN asked for it; both ends can */
@@ -337,7 +339,7 @@ mp_dur sf_reorder_window(const struct sf *s);
 bool sf_dsack_in(struct sf *s, mp_ssn ack, const struct mp_opts *o); /* before the ACK is taken; true: the first block is a D-SACK */
 void sf_undo_begin(struct sf *s);
 void sf_undo_check(struct sf *s, const struct mp_opts *o, bool advanced, bool original, mp_time now);
-void sf_probe_acked(struct sf *s, mp_ssn ack, bool dsack, mp_time now);
+void sf_probe_acked(struct sf *s, mp_ssn ack, bool dsack, uint32_t echo, mp_time now); /* echo: 0: none */
 
 /* ---- ECN (sf_ecn.c) ---- */
 uint8_t ecn_syn_flags(struct sf *s);                        /* of the SYN or SYN/ACK that goes out now */

@@ -233,7 +233,7 @@ void sf_on_ack(struct sf *s, mp_ssn ack, const struct mp_opts *o, mp_time now)
     }
     if (advanced || f.delivered) progress(s, now);
     sf_undo_check(s, o, advanced, f.original, now);
-    sf_probe_acked(s, ack, dsack, now);
+    sf_probe_acked(s, ack, dsack, f.echo, now);
     bool left = sf_leave_recovery(s), lost = false;
     if (o->nsack || s->v.sacked_bytes || s->v.in_recovery) lost = detect_loss(s, f.delivered, now);
     if (left) resume_recovery(s, now);

@@ -187,13 +187,15 @@ void sf_undo_check(struct sf *s, const struct mp_opts *o, bool advanced, bool or
 }
 
 /* RFC 8985 7.4.2: all is acknowledged that was sent until the probe, and no D-SACK says that the probe was one too many:
- * it mended a loss, which is one for the congestion control too. */
-void sf_probe_acked(struct sf *s, mp_ssn ack, bool dsack, mp_time now)
+ * it mended a loss, which is one for the congestion control too. Nor does an echo from before the probe (as RFC 3522 3.2 tells an
+ * original's ACK): where the round trip jumps, the D-SACK may be later than what is sent next. */
+void sf_probe_acked(struct sf *s, mp_ssn ack, bool dsack, uint32_t echo, mp_time now)
 {
     if (!s->v.probe_end || ack < s->v.probe_end) return;
+    s->v.probe_needless |= dsack || (echo && (int32_t)(echo - s->v.probe_ts) < 0);
     if (!dsack && ack == s->v.probe_end) return; /* the D-SACK may be still to come */
     s->v.probe_end = 0;
-    if (dsack || s->v.in_recovery || s->v.in_rto || !s->v.sack_on) return;
+    if (s->v.probe_needless || s->v.in_recovery || s->v.in_rto || !s->v.sack_on) return;
     st_count(s->st, MP_E_tlp_loss, 1, s->c);
     struct mp_cc_group g = conn_cc_group(s->c, s);
     s->c->cc->on_loss(&g, now);

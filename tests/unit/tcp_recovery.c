@@ -197,8 +197,9 @@ TEST(reports_of_duplicates_widen_the_reordering_window) /* RFC 8985 6.2 step 4 *
     lab_end(&l);
 }
 
-/* Of three segments from s on two are acknowledged; a probe goes out for the last one, and is acknowledged. */
-static uint32_t last_one_probed(struct lab *l, uint64_t *cwnd)
+/* Of three segments from s on two are acknowledged; a probe goes out for the last one, which is acknowledged: the probe, or the
+ * original, late. */
+static uint32_t last_one_probed(struct lab *l, bool late, uint64_t *cwnd)
 {
     uint32_t s = grown(l);
     lab_write(l, 3000);
@@ -206,9 +207,11 @@ static uint32_t last_one_probed(struct lab *l, uint64_t *cwnd)
     *cwnd = lab_sf(l, 0).cwnd;
     lab_wait(l, LAB_RTT);
     lab_ack(l, &l->p[0], 1, s + 2000);
+    uint32_t echo = l->p[0].ts_echo;
     lab_wait(l, MP_SEC(1) / 4);
     sent(l, s + 2000, 1);
     lab_expect_counter(l, tlp, 1);
+    if (late) l->p[0].ts_echo = echo;
     lab_ack(l, &l->p[0], 1, s + 3000);
     return s;
 }
@@ -217,7 +220,7 @@ TEST(a_loss_that_the_probe_mended_counts) /* RFC 8985 7.4 */
 {
     struct lab l = { .plain = true };
     uint64_t cwnd;
-    uint32_t s = last_one_probed(&l, &cwnd);
+    uint32_t s = last_one_probed(&l, false, &cwnd);
     CHECK_EQ(lab_sf(&l, 0).cwnd >= cwnd, true); /* a D-SACK may follow */
     lab_write(&l, 1000);
     lab_forget(&l);
@@ -232,7 +235,7 @@ TEST(a_probe_that_was_one_too_many_costs_nothing) /* RFC 8985 7.4.2 */
 {
     struct lab l = { .plain = true };
     uint64_t cwnd;
-    uint32_t s = last_one_probed(&l, &cwnd);
+    uint32_t s = last_one_probed(&l, false, &cwnd);
     dsack(&l, s + 3000, s + 2000, s + 3000);
     lab_write(&l, 1000);
     lab_forget(&l);
@@ -240,6 +243,20 @@ TEST(a_probe_that_was_one_too_many_costs_nothing) /* RFC 8985 7.4.2 */
     lab_ack(&l, P0, 1, s + 4000);
     lab_expect_counter(&l, tlp_loss, 0);
     lab_expect_counter(&l, spurious, 0);
+    CHECK(lab_sf(&l, 0).cwnd >= cwnd);
+    lab_end(&l);
+}
+
+TEST(a_probe_whose_original_was_late_costs_nothing) /* the ACK echoes what was sent before the probe; its D-SACK comes later */
+{
+    struct lab l = { .plain = true };
+    uint64_t cwnd;
+    uint32_t s = last_one_probed(&l, true, &cwnd);
+    lab_write(&l, 1000);
+    lab_forget(&l);
+    lab_wait(&l, LAB_RTT);
+    lab_ack(&l, P0, 1, s + 4000);
+    lab_expect_counter(&l, tlp_loss, 0);
     CHECK(lab_sf(&l, 0).cwnd >= cwnd);
     lab_end(&l);
 }
