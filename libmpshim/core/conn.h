@@ -44,6 +44,7 @@ struct pm_announce {        /* an own address told to the peer */
     bool pending, echoed;
     bool told, copied;      /* once; twice within the first round trip, or that is not needed */
     uint8_t tries;
+    mp_time due;            /* when it is told again */
     uint8_t recalls;        /* removed for silence, and how often since without a join; 0: not (recall.c) */
     bool removed;           /* REMOVE_ADDR was the latest word */
     mp_time told_at, recall_at; /* when the other was; the next step */

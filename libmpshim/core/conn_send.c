@@ -8,6 +8,12 @@ struct view {
     struct sf *sf[MP_SCHED_MAX_PATHS];
 };
 
+static bool is_shut(const struct sf *s) { return s->v.snd_una + s->v.snd_wnd <= s->v.snd_nxt; }
+
+/* Its own window stayed shut though it was asked twice, while the connection's may be open: a box on the way has taken what it
+ * cannot deliver. Backups are for that (simulation seed 1203328). */
+static bool shut_for_long(const struct sf *s) { return s->v.persists > 1 && is_shut(s); }
+
 static void make_view(struct mpc *c, struct view *w, int avoid, mp_time now)
 {
     memset(&w->v, 0, sizeof w->v);
@@ -33,7 +39,7 @@ static void make_view(struct mpc *c, struct view *w, int avoid, mp_time now)
         if (p->room < s->v.mss && s->v.pipe) p->room = 0;
         if (!sf_writable(s) || (p->room && !pace_allows(s, now))) p->room = 0;
         p->backup = s->v.backup_local || s->v.backup_remote;
-        p->stale = s->v.stale;
+        p->stale = s->v.stale || shut_for_long(s);
         w->sf[w->v.n++] = s;
     }
 }
@@ -159,7 +165,7 @@ static void arm_persist(struct view *w, mp_time now)
 static void ask_shut_paths(struct view *w, mp_time now)
 {
     for (int i = 0; i < w->v.n; i++)
-        if (w->sf[i]->v.snd_una + w->sf[i]->v.snd_wnd <= w->sf[i]->v.snd_nxt) wait_for_window(w->sf[i], now);
+        if (is_shut(w->sf[i])) wait_for_window(w->sf[i], now);
 }
 
 static bool send_new(struct mpc *c, struct mp_pkt *out, mp_time now)

@@ -70,7 +70,8 @@ void pm_announce_now(struct mpc *c, struct pm_announce *a, mp_time now)
     a->echoed = a->told = false;
     a->copied = !copy;
     a->tries = 1;
-    c->v.timer[CT_ADD_ADDR] = mp_min(c->v.timer[CT_ADD_ADDR], now + (copy ? copy : echo_wait(c)));
+    a->due = now + (copy ? copy : echo_wait(c));
+    c->v.timer[CT_ADD_ADDR] = mp_min(c->v.timer[CT_ADD_ADDR], a->due);
 }
 
 /* One at a time, the next after the echo: the kernel drops what arrives while it handles one. The first subflow's family
@@ -110,26 +111,30 @@ void pm_announce_all(struct mpc *c, mp_time now)
     announce_next(c, now);
 }
 
+static void announce_again(struct mpc *c, struct pm_announce *a, mp_time now)
+{
+    a->pending = true;
+    if (a->copied) a->due = now + (MP_SEC(1) << a->tries++);
+    else a->due = now + echo_wait(c);
+    a->copied = true;
+}
+
 /* No echo: again, five times; meanwhile the next ones have their turn (an unreachable one must not hold them up). */
 void pm_tick_add_addr(struct mpc *c, mp_time now)
 {
-    mp_time again = MP_NEVER;
-    bool copies = false;
+    bool waits = announce_waits(c);
     if (!conn_mp(c) || c->v.closing) return;
+    c->v.timer[CT_ADD_ADDR] = MP_NEVER;
     for (int i = 0; i < PM_MAX_REMOTE; i++) {
         struct pm_announce *a = &c->v.announce[i];
         if (!a->at.ip.family || a->echoed || !a->tries || a->tries >= 5) continue;
-        a->pending = true;
-        if (!a->copied) {
-            a->copied = copies = true;
-            again = mp_min(again, now + echo_wait(c));
-            continue;
+        if (a->due <= now) {
+            waits &= !a->copied;
+            announce_again(c, a, now);
         }
-        a->tries++;
-        again = mp_min(again, now + (MP_SEC(1) << (a->tries - 1)));
+        if (a->tries < 5) c->v.timer[CT_ADD_ADDR] = mp_min(c->v.timer[CT_ADD_ADDR], a->due);
     }
-    c->v.timer[CT_ADD_ADDR] = again;
-    if (!copies) announce_next(c, now);
+    if (!waits) announce_next(c, now);
 }
 
 bool pm_control_pending(const struct mpc *c)

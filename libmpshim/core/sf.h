@@ -203,7 +203,7 @@ struct sf {
         mp_ssn rexmit_ssn;    /* and its start */
         uint32_t original_ts; /* timestamp of what was sent again there, when it was last sent before */
         mp_ssn probe_end;     /* snd_nxt at the tail loss probe until its fate is known; 0: none (TLP.end_seq) */
-        uint32_t probe_ts;    /* what the probe said, with timestamps */
+        uint32_t probe_ts, probed_ts; /* of the probe, and of what it repeats when that was sent before */
         bool probe_needless;  /* the original has arrived */
         enum { SF_FRTO_OFF, SF_FRTO_HEAD, SF_FRTO_NEW } frto; /* after a time-out: the head, then new data was sent, RFC 5682 */
         /* ECN, RFC 3168: sf_ecn.c */

@@ -187,12 +187,13 @@ void sf_undo_check(struct sf *s, const struct mp_opts *o, bool advanced, bool or
 }
 
 /* RFC 8985 7.4.2: all is acknowledged that was sent until the probe, and no D-SACK says that the probe was one too many:
- * it mended a loss, which is one for the congestion control too. Nor does an echo from before the probe (as RFC 3522 3.2 tells an
- * original's ACK): where the round trip jumps, the D-SACK may be later than what is sent next. */
+ * it mended a loss, which is one for the congestion control too. Nor does an echo from between the original and the
+ * probe (RFC 3522 3.2): where the round trip jumps, the D-SACK may be later than what is sent next. */
 void sf_probe_acked(struct sf *s, mp_ssn ack, bool dsack, uint32_t echo, mp_time now)
 {
     if (!s->v.probe_end || ack < s->v.probe_end) return;
-    s->v.probe_needless |= dsack || (echo && (int32_t)(echo - s->v.probe_ts) < 0);
+    bool original = echo && (int32_t)(echo - s->v.probe_ts) < 0 && (int32_t)(echo - s->v.probed_ts) >= 0;
+    s->v.probe_needless |= dsack || original;
     if (!dsack && ack == s->v.probe_end) return; /* the D-SACK may be still to come */
     s->v.probe_end = 0;
     if (s->v.probe_needless || s->v.in_recovery || s->v.in_rto || !s->v.sack_on) return;

@@ -45,6 +45,7 @@ void sf_on_probe_timer(struct sf *s, mp_time now)
     s->v.probe_out = true;
     s->v.probe_end = s->v.snd_nxt;
     s->v.probe_ts = sf_ts(s, now);
+    s->v.probed_ts = sf_ts(s, g->sent);
     s->v.probe_needless = false;
     g->probed = true;
     sf_arm(s, SFT_REXMIT, now + sf_rto_now(s));

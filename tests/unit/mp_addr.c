@@ -205,6 +205,32 @@ TEST(an_unechoed_address_does_not_block_the_next) /* as Linux once had it: multi
     lab_end(&l);
 }
 
+TEST(each_address_has_its_own_tries) /* the copies of one are none of another */
+{
+    struct lab l = { 0 };
+    announcer(&l, 3);
+    lab_wait(&l, MP_SEC(300));
+    mp_time first[8] = { 0 }, last[8] = { 0 };
+    int n[8] = { 0 };
+    for (; l.qi < l.qn; l.qi++) {
+        const struct got *g = &l.q[l.qi];
+        if (!(g->o.mp & MP_OPT_HAS(MP_ADD_ADDR))) continue;
+        uint8_t id = g->o.add_addr.addr_id & 7;
+        if (!n[id]++) first[id] = g->at;
+        last[id] = g->at;
+    }
+    int told = 0;
+    for (int id = 0; id < 8; id++) {
+        if (!n[id]) continue;
+        told++;
+        ROW("%d", id);
+        CHECK_EQ(n[id], 6);
+        CHECK(last[id] - first[id] > MP_SEC(14)); /* 2, 4 and 8 s */
+    }
+    CHECK_EQ(told, 3);
+    lab_end(&l);
+}
+
 TEST(an_ipv6_address_is_announced_in_a_segment_of_its_own) /* beside timestamps it leaves no room for a DATA_ACK */
 {
     struct lab l = { 0 };

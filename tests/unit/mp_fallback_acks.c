@@ -170,3 +170,25 @@ TEST(a_peer_whose_reader_is_slow_keeps_multipath)
     lab_forget(&l);
     lab_end(&l);
 }
+
+TEST(a_window_that_opens_without_options_is_a_fallback) /* simulation seed 1220556: all had come, nobody could say that it might go on */
+{
+    struct lab l = { .wnd0 = 100 };
+    lab_server(&l);
+    lab_write(&l, 100);
+    lab_wait(&l, LAB_RTT);
+    P0->wnd = 0;
+    lab_ack_mp(&l, P0, 1, 101, 100);
+    lab_write(&l, 100000);
+    P0->wnd = 65535;
+    for (int i = 0; i < 3; i++) {
+        CHECK(lab_info(&l).multipath);
+        lab_wait(&l, MP_SEC(3)); /* it was asked meanwhile */
+        lab_forget(&l);
+        lab_ack(&l, P0, 1, 101);
+    }
+    CHECK_EQ(lab_info(&l).why, MP_WHY_NO_OPTION_ACK);
+    CHECK_EQ(lab_next_data(&l, P0)->seq, 101);
+    lab_forget(&l);
+    lab_end(&l);
+}

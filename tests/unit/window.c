@@ -504,3 +504,28 @@ TEST(a_path_whose_window_stayed_shut_is_asked_while_others_go_on) /* or it would
     lab_forget(&l);
     lab_end(&l);
 }
+
+TEST(a_backup_is_used_while_the_other_path_is_shut) /* by a box that has taken what it cannot deliver; simulation seed 1203328 */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    struct peer *p = lab_join(&l, 2);
+    struct mp_opts o = lab_dack(&l);
+    o.mp |= MP_OPT_HAS(MP_PRIO);
+    o.prio.backup = true;
+    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = o });
+    lab_write(&l, 1000);
+    lab_forget(&l);
+    P0->wnd = 0; /* of the subflow; what was promised at connection level stays */
+    lab_ack_mp(&l, P0, 1, 1001, 1000);
+    lab_write(&l, 1000);
+    for (int i = 0; i < 3; i++) {
+        lab_wait(&l, LAB_RTT);
+        lab_ack_mp(&l, P0, 1, 1001, 1000);
+    }
+    lab_wait(&l, MP_SEC(5));
+    bool carried = false;
+    for (lab_pump(&l); l.qi < l.qn; l.qi++) carried |= l.q[l.qi].p == p && l.q[l.qi].len;
+    CHECK(carried);
+    lab_end(&l);
+}
