@@ -367,6 +367,26 @@ TEST(slow_start_goes_on_after_a_short_rtt_spike)
     }
 }
 
+TEST(slow_start_is_not_judged_by_what_the_program_sends) /* nine ACKs a round, and an RTT that is noise */
+{
+    FOR_EACH_CC(l, 1) {
+        if (l->cc->delay_based) continue;
+        for (int r = 0; r < 20; r++) {
+            l->s[0].last_rtt = MP_MS(50) + MP_MS(10) * (mp_dur)(r % 3);
+            for (int i = 0; i < 9; i++, l->now += MP_MS(5)) {
+                struct mp_cc_ack a = { .now = l->now, .acked = MSS, .flight = 9 * MSS, .app_limited = true, .round_start = i == 0 };
+
+                l->cc->on_ack(&l->g, &a);
+            }
+        }
+        CHECK(l->s[0].ssthresh == UINT64_MAX);
+        CHECK_EQ(l->s[0].cwnd, 10 * MSS);
+        l->s[0].last_rtt = MP_MS(50);
+        for (int r = 0; r < 4; r++) round_trip(l, 0);
+        CHECK_EQ(l->s[0].cwnd, 160 * MSS);
+    }
+}
+
 /* ---- Reno ---- */
 
 TEST(reno_grows_one_segment_a_round_trip)

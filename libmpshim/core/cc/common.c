@@ -47,12 +47,15 @@ double mp_cc_coupled_window(const struct mp_cc_state *s)
 
 /* ---- HyStart++ (RFC 9406): leave slow start when the round's least RTT rises, before losing a window ---- */
 
-static void hystart_new_round(struct mp_cc_state *s)
+/* What the ACKs of a round tell about was sent in the round before. Where the program sent less than a window then, a longer RTT
+ * is no queue of slow start's: nothing is judged, and no round of conservative slow start has passed. */
+static void hystart_new_round(struct mp_cc_state *s, bool app_limited)
 {
+    s->priv[P_ROUND_APP_LIMITED] = app_limited;
     s->priv[P_LAST_ROUND_MIN_RTT] = s->priv[P_ROUND_MIN_RTT];
     s->priv[P_ROUND_MIN_RTT] = 0;
     s->priv[P_ROUND_SAMPLES] = 0;
-    if (!s->priv[P_CSS_BASELINE_RTT]) return;
+    if (!s->priv[P_CSS_BASELINE_RTT] || app_limited) return;
     if (++s->priv[P_CSS_ROUNDS] < CSS_ROUNDS) return;
     s->ssthresh = s->cwnd; /* it was not spurious: congestion avoidance from here */
     s->priv[P_CSS_BASELINE_RTT] = 0;
@@ -89,7 +92,7 @@ static void hystart_judge(struct mp_cc_state *s)
 {
     mp_dur cur = s->priv[P_ROUND_MIN_RTT], last = s->priv[P_LAST_ROUND_MIN_RTT];
 
-    if (s->priv[P_ROUND_SAMPLES] < N_RTT_SAMPLE) return;
+    if (s->priv[P_ROUND_SAMPLES] < N_RTT_SAMPLE || s->priv[P_ROUND_APP_LIMITED]) return;
     if (s->priv[P_CSS_BASELINE_RTT]) {
         judge_css(s, cur);
     } else if (last && cur >= last + rtt_thresh(last)) {
@@ -103,7 +106,7 @@ static void hystart_judge(struct mp_cc_state *s)
 static uint64_t hystart_counts(struct mp_cc_state *s, const struct mp_cc_ack *a)
 {
     if (s->ssthresh != UINT64_MAX) return a->acked;
-    if (a->round_start) hystart_new_round(s);
+    if (a->round_start) hystart_new_round(s, a->app_limited);
     hystart_sample(s);
     hystart_judge(s);
     if (!s->priv[P_CSS_BASELINE_RTT]) return a->acked;

@@ -8,7 +8,7 @@ enum { /* words of priv */
     P_PRIOR_CWND, P_PRIOR_SSTHRESH,           /* before the last reduction, for on_undo; cwnd 0: nothing to undo */
     P_REDUCED_TO,                             /* cwnd as the last loss left it; equal to cwnd: not grown since */
     P_ROUND_MIN_RTT, P_LAST_ROUND_MIN_RTT,    /* HyStart++, ns, 0: none yet */
-    P_ROUND_SAMPLES, P_CSS_BASELINE_RTT, P_CSS_ROUNDS,
+    P_ROUND_SAMPLES, P_ROUND_APP_LIMITED, P_CSS_BASELINE_RTT, P_CSS_ROUNDS,
     P_ALGORITHM                               /* the first that an algorithm may use for itself */
 };
 
