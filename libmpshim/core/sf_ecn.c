@@ -106,7 +106,11 @@ void ecn_ack_in(struct sf *s, const struct mp_pkt *p, mp_ssn ack, mp_time now)
         s->v.ecn_floor = 0;
         return;
     }
-    if (s->v.in_recovery || s->v.in_rto || ack <= s->v.ecn_point || !s->v.bytes_sent) return;
+    if (s->v.in_recovery || s->v.in_rto) { /* the reduction that the marks ask for as well, needless though the recovery may be */
+        s->v.undo_on = false;
+        return;
+    }
+    if (ack <= s->v.ecn_point || !s->v.bytes_sent) return;
     struct mp_cc_group g = conn_cc_group(s->c, s);
     s->c->cc->on_loss(&g, now);
     s->v.undo_on = false; /* proof that an earlier loss was none does not take this back */

@@ -133,8 +133,10 @@ void sf_sent_in_recovery(struct sf *s, const struct sf_seg *g, bool again, mp_ti
     s->v.rexmit_ssn = g->start;
 }
 
+/* The recovery ends; its reduction is taken back too, unless marks asked for one meanwhile (sf_ecn.c). */
 static void undo(struct sf *s, mp_time now)
 {
+    bool take_back = s->v.undo_on && s->c->cc->on_undo;
     st_count(s->st, MP_E_spurious, 1, s->c);
     for (struct sf_seg *g = s->seg_head; g && (s->v.in_recovery || s->v.in_rto); g = g->next)
         if (g->lost && !g->sacked) {
@@ -145,7 +147,7 @@ static void undo(struct sf *s, mp_time now)
     s->v.undo_on = false;
     s->v.reordering_seen = true;
     struct mp_cc_group g = conn_cc_group(s->c, s);
-    if (s->c->cc->on_undo) s->c->cc->on_undo(&g, now);
+    if (take_back) s->c->cc->on_undo(&g, now);
 }
 
 /* RFC 3522: the ACK was drawn by the original, sent before our first retransmission: not lost, only late. An echo that is

@@ -245,6 +245,28 @@ TEST(a_loss_and_a_mark_in_one_window_reduce_it_once)
     lab_end(&l);
 }
 
+TEST(a_mark_in_a_needless_recovery_keeps_its_reduction)
+{
+    for (int marked = 0; marked < 2; marked++) {
+        struct lab l = { .tune = set_on };
+        client(&l, MP_ECE);
+        lab_write(&l, 9000);
+        lab_forget(&l);
+        uint64_t cwnd = lab_sf(&l, 0).cwnd;
+        lab_wait(&l, LAB_RTT);
+        l.blocked = true;
+        sack(&l, 1, 1001, 9001);
+        lab_expect_counter(&l, recovery, 1);
+        ack(&l, 9001, marked ? MP_ECE : 0); /* nothing was sent again, all is here */
+        l.blocked = false;
+        lab_expect_nothing(&l);
+        lab_expect_counter(&l, spurious, 1);
+        ROW("marked %d", marked);
+        CHECK(marked ? lab_sf(&l, 0).cwnd < cwnd : lab_sf(&l, 0).cwnd >= cwnd);
+        lab_end(&l);
+    }
+}
+
 /* ---- paths that do not bear it ---- */
 
 TEST(where_all_is_marked_marks_mean_nothing)
