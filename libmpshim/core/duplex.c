@@ -25,7 +25,17 @@ static void way_sample(struct sf_way *w, int32_t took, mp_time now)
     }
     if (took < w->least) w->least = took;
     if (took < w->least_before) w->least_before = took;
-    w->queue = MP_MS((uint64_t)(took - (w->least < w->least_before ? w->least : w->least_before)));
+    int32_t least = w->least < w->least_before ? w->least : w->least_before;
+    w->queue = MP_MS((uint32_t)took - (uint32_t)least); /* a peer may say anything: not within an int32_t */
+}
+
+/* What the round trip took above the least of all, and did not take on the way there. A clock of the peer that stood still (a
+ * suspended machine) shows as a longer way back, but the round trip knows nothing of it. */
+static mp_dur back_at_most(const struct sf *s, const struct mp_opts *o, mp_time now)
+{
+    int32_t ms = (int32_t)(sf_ts(s, now) - o->ts_ecr);
+    mp_dur rtt = ms > 0 ? MP_MS((uint64_t)ms) : 0, elsewhere = s->v.min_rtt + s->v.duplex.there.queue;
+    return rtt > elsewhere ? rtt - elsewhere : 0;
 }
 
 /* An ACK of something new: the peer's clock, and ours of the segment that drew it. */
@@ -40,11 +50,15 @@ void duplex_sample(struct sf *s, const struct mp_opts *o, mp_time now)
         d->ts_ecr = o->ts_ecr;
     }
     int64_t here = (int64_t)((now - d->at) / 1000000), there = (int64_t)(uint32_t)(o->ts_val - d->ts_val);
-    if (there > here + here / 4 + 500 || there + 500 < here - here / 4) d->odd = true;
+    if (there > here + here / 4 + 500 || there + 500 < here - here / 4) {
+        d->odd = true;
+        d->on = false;
+        return;
+    }
     d->peer_ms = (uint32_t)there;
     way_sample(&d->there, (int32_t)(d->peer_ms - (o->ts_ecr - d->ts_ecr)), now);
     way_sample(&d->back, (int32_t)((uint32_t)here - d->peer_ms), now);
-    if (!s->seg_head) d->back.queue = 0; /* all ACKs are here */
+    d->back.queue = s->seg_head ? mp_min(d->back.queue, back_at_most(s, o, now)) : 0; /* none in flight: all ACKs are here */
     d->queue = (7 * d->queue + d->there.queue) / 8;
 }
 
@@ -92,10 +106,13 @@ void duplex_before(struct sf *s, struct mp_cc_ack *a)
     s->v.cc.ssthresh = s->v.cc.cwnd = s->v.cc.cwnd / 2; /* seen a round trip late: that has doubled the window */
 }
 
+/* No more than a round trip delivers by our clock: timestamps made up for it gain what slow start gains, and a path that is full
+ * delivers no more. */
 uint64_t duplex_credit(const struct sf *s)
 {
     const struct sf_duplex *d = &s->v.duplex;
-    return d->on && !s->v.in_rto ? d->rate * (d->back.queue / MP_MS(1)) : 0;
+    if (!d->on || s->v.in_rto) return 0;
+    return mp_min(d->rate * (d->back.queue / MP_MS(1)), (uint64_t)((double)s->v.rate * (double)s->v.srtt / 1e9));
 }
 
 bool duplex_any(const struct mpc *c)
