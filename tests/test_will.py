@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -217,6 +218,26 @@ def test_ports_are_free_when_all_is_said(net):
         killed(net.client, k)
         over(p)
         wait_for(lambda: not net.client.run([PYTHON, "-c", f"import socket; socket.create_server(('', {port}))"], check=False).returncode, 5)
+
+
+def engine_turns(pid):
+    """How often the engine's thread has slept."""
+    task, = (t for t in os.listdir(f"/proc/{pid}/task") if open(f"/proc/{pid}/task/{t}/comm").read() == "mpshim-engine\n")
+    return next(int(line.split()[1]) for line in open(f"/proc/{pid}/task/{task}/status") if line.startswith("voluntary"))
+
+
+def test_an_engine_that_may_look_for_no_helper_sleeps(net, tmp_path):
+    """Its program has restricted itself, and there was no helper to move to."""
+    for name in "mptcp-run", "libmpshim.so", "libmpshim-engine.so":
+        shutil.copy(MPTCP_RUN.parent / name, tmp_path)
+    code = PROGRAM.replace("sys.stdin.read()", "import ctypes\nctypes.CDLL(None).prctl(38, 1, 0, 0, 0)\nsys.stdin.read()")
+    with peer(net, "kernel"):
+        k = net.client.popen([tmp_path / "mptcp-run", PYTHON, "-c", code, FAR, PORT], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert k.stdout.readline() == "up\n"
+        time.sleep(1.5)
+        turns = engine_turns(k.pid)
+        time.sleep(1)
+        assert engine_turns(k.pid) - turns < 50
 
 
 TESTS = ROOT / os.environ.get("B", "build") / "tests"

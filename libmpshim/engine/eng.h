@@ -57,6 +57,7 @@ struct eng_will { /* will.c: what is to be said if the program is killed */
     bool (*is_restricted)(void);
     struct will_file *file;     /* mapped; NULL: nothing was established yet */
     int fd;                     /* of it; owned */
+    size_t pages;               /* bytes of it that have memory */
     bool none;                  /* there is no memory for it */
     bool young;                 /* slots were filled whose ports' guards the helper may not have yet */
     uint32_t first_free;        /* slot, index + 1; 0: none */

@@ -5,8 +5,10 @@
  * only (RFC 8684 3.5 has both). Over plain TCP the reset alone; where its number is not the exact one, because data was lost on the
  * way, the peer challenges it (RFC 5961 3.2) and our kernel answers with the exact one, as soon as the port's guard is gone. */
 #include <errno.h>
+#include <limits.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "core/opt.h"
@@ -62,14 +64,22 @@ static int option(int fd, int level, int opt)
 /* A listening socket, which closes at once. */
 static bool is_guard(int fd) { return option(fd, SOL_SOCKET, SO_ACCEPTCONN) == 1 && option(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP; }
 
+/* Descriptors above half of those that there may be are for what the helper serves. */
+static int guards_below(void)
+{
+    struct rlimit rl;
+    return getrlimit(RLIMIT_NOFILE, &rl) ? 0 : rl.rlim_cur / 2 < INT_MAX ? (int)(rl.rlim_cur / 2) : INT_MAX;
+}
+
 void eng_heir_guards(struct heir *h, int *fd, int n)
 {
-    int *v = h->nguard + n <= HEIR_GUARDS ? realloc(h->guard, (size_t)(h->nguard + n) * sizeof *v) : NULL;
+    int below = guards_below();
+    int *v = n > 0 && h->nguard + n <= HEIR_GUARDS ? realloc(h->guard, (size_t)(h->nguard + n) * sizeof *v) : NULL; /* of no bytes it would be freed */
     if (!v)
         return;
     h->guard = v;
     for (int i = 0; i < n; i++)
-        if (is_guard(fd[i])) {
+        if (fd[i] < below && is_guard(fd[i])) {
             v[h->nguard++] = fd[i];
             fd[i] = -1;
         }

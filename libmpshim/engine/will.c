@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,8 @@
 #define LOOK_AGAIN MP_SEC(1)  /* for a helper that somebody else started */
 #define TRY_AGAIN MP_SEC(10)  /* one that could not be started, or ended at once */
 #define SOON MP_MS(20)        /* a program may end before, which needs none; one that has ended may have another in its place by then */
+
+enum { PAGE = 4096 /* bytes; a larger one is had whole */ };
 
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x0010
@@ -31,17 +34,27 @@ static void file_close(struct eng_will *w)
     w->fd = -1;
 }
 
-/* An older kernel does not know F_SEAL_FUTURE_WRITE: its reader could write, to its own confusion only. */
+/* An older kernel does not know F_SEAL_FUTURE_WRITE: its reader could write. What we read back ourselves is bounded where we do. */
 static bool seal(int fd)
 {
     int sizes = F_SEAL_SHRINK | F_SEAL_GROW;
     return fcntl(fd, F_ADD_SEALS, sizes | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) == 0 || fcntl(fd, F_ADD_SEALS, sizes | F_SEAL_SEAL) == 0;
 }
 
+/* Pages up to here are there before they are written: where memory is promised strictly, a write to one that cannot be had is SIGBUS. */
+static bool has_pages(struct eng_will *w, size_t end)
+{
+    size_t more = end > w->pages ? (end - w->pages + PAGE - 1) / PAGE * PAGE : 0;
+    if (more && fallocate(w->fd, 0, (off_t)w->pages, (off_t)mp_min(more, WILL_BYTES - w->pages)))
+        return false;
+    w->pages += more;
+    return true;
+}
+
 static bool file_open(struct eng_will *w)
 {
     w->fd = memfd_create("mpshim-will", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (w->fd < 0 || ftruncate(w->fd, (off_t)WILL_BYTES))
+    if (w->fd < 0 || ftruncate(w->fd, (off_t)WILL_BYTES) || !has_pages(w, sizeof *w->file))
         return false;
     void *p = mmap(NULL, WILL_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, w->fd, 0);
     if (p == MAP_FAILED)
@@ -70,13 +83,24 @@ static bool has_file(struct eng_will *w)
 
 static void set_kind(struct will_slot *s, uint32_t kind) { __atomic_store_n(&s->kind, kind, __ATOMIC_RELEASE); }
 
-static uint32_t slot_get(struct will_file *f, uint32_t *first_free)
+static uint32_t bounded(const uint32_t *p)
 {
-    uint32_t n = *first_free;
-    if (n)
-        *first_free = f->slot[n - 1].next_free;
-    else if (f->top < WILL_SLOTS)
-        n = ++f->top;
+    uint32_t n = __atomic_load_n(p, __ATOMIC_RELAXED);
+    return n <= WILL_SLOTS ? n : 0;
+}
+
+/* Index + 1; 0: there is none. */
+static uint32_t slot_get(struct eng_will *w)
+{
+    uint32_t n = w->first_free;
+    if (n) {
+        w->first_free = bounded(&w->file->slot[n - 1].next_free);
+        return n;
+    }
+    n = bounded(&w->file->top) + 1;
+    if (n > WILL_SLOTS || !has_pages(w, offsetof(struct will_file, slot) + n * sizeof w->file->slot[0]))
+        return 0;
+    w->file->top = n;
     return n;
 }
 
@@ -105,11 +129,11 @@ void eng_will_note(struct engine *e, const struct mpc *c, const void *flow)
         return;
     bool any = mpc_last_words(c, flow, &words);
     uint32_t *n = any ? io_flow_word(words.flow) : flow ? io_flow_word((void *)(uintptr_t)flow) : NULL;
-    if (!n || (!*n && (!any || !has_file(w) || !(*n = slot_get(w->file, &w->first_free)))))
+    if (!n || (!*n && (!any || !has_file(w) || !(*n = slot_get(w)))))
         return;
     struct will_slot *s = &w->file->slot[*n - 1];
     if (!s->opened_ms) {
-        s->opened_ms = (uint32_t)(eng_now() / MP_MS(1)) | 1;
+        s->opened_ms = ((uint32_t)(eng_now() / MP_MS(1)) - 1) | 1; /* not in the future */
         w->young = true;
     }
     slot_write(e, s, any ? &words : NULL);
@@ -164,6 +188,8 @@ static void on_helper(struct ev_loop *loop, ev_io *io, int events)
 static int connect_to(const char *path)
 {
     struct sockaddr_un a = { .sun_family = AF_UNIX };
+    if (strlen(path) >= sizeof a.sun_path)
+        return -1;
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     snprintf(a.sun_path, sizeof a.sun_path, "%s", path);
     if (fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a) == 0 && eng_is_for_us(fd))
@@ -228,12 +254,13 @@ static void start(struct engine *e)
 
 static bool is_old(const struct will_slot *s, mp_time now)
 {
-    return (uint32_t)(now / MP_MS(1)) - s->opened_ms >= OLD / MP_MS(1);
+    uint32_t ms = (uint32_t)(now / MP_MS(1)) - s->opened_ms;
+    return ms >= OLD / MP_MS(1) && ms < UINT32_MAX - OLD / MP_MS(1); /* it may have been opened since now was looked at */
 }
 
 static bool any_old(const struct will_file *f, mp_time now)
 {
-    for (uint32_t i = 0; i < f->top; i++)
+    for (uint32_t i = 0, n = bounded(&f->top); i < n; i++)
         if (f->slot[i].kind && is_old(&f->slot[i], now))
             return true;
     return false;
@@ -272,7 +299,7 @@ static void give_guards(struct engine *e, mp_time now)
     struct eng_will *w = &e->will;
     struct batch b = { .n = 0 };
     bool ok = w->given || (w->given = calloc(1, 65536 / 8)), young = false;
-    for (uint32_t i = 0; i < w->file->top && ok; i++) {
+    for (uint32_t i = 0, n = bounded(&w->file->top); i < n && ok; i++) {
         const struct will_slot *s = &w->file->slot[i];
         if (s->kind && is_old(s, now))
             ok = add(e, &b, s->words.local.port);
@@ -284,10 +311,12 @@ static void give_guards(struct engine *e, mp_time now)
 
 /* ---- now and then ---- */
 
+static bool is_restricted(const struct eng_will *w) { return w->is_restricted && w->is_restricted(); }
+
 void eng_will_sweep(struct engine *e, mp_time now)
 {
     struct eng_will *w = &e->will;
-    if (!w->file || !w->file->filled || (w->is_restricted && w->is_restricted()))
+    if (!w->file || !w->file->filled || is_restricted(w))
         return;
     if (ev_is_active(&w->io)) {
         if (w->young)
@@ -305,7 +334,7 @@ void eng_will_sweep(struct engine *e, mp_time now)
 mp_time eng_will_next(const struct engine *e)
 {
     const struct eng_will *w = &e->will;
-    if (!w->file || !w->file->filled || (ev_is_active(&w->io) && !w->young))
+    if (!w->file || !w->file->filled || is_restricted(w) || (ev_is_active(&w->io) && !w->young))
         return MP_NEVER;
     return ev_is_active(&w->io) ? eng_now() + OLD : w->look_at;
 }

@@ -1,7 +1,10 @@
 /* A will (engine/will.h) as a hostile program may write it: what the helper believes of it. Needs no network. */
+#include <arpa/inet.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stddef.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "../unit/test.h"
@@ -141,4 +144,67 @@ TEST(random_bytes_do_no_harm)
     }
     CHECK(n > 100);
     close(fd);
+}
+
+/* ---- guards of ports ---- */
+
+/* Only who has one has a say; who has no privilege has it in a network of his own. */
+static int raw_socket(void)
+{
+    int fd = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_TCP);
+    if (fd < 0 && unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0) fd = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_TCP);
+    if (fd < 0) abort();
+    return fd;
+}
+
+static int listening(void)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || listen(fd, 1)) abort();
+    return fd;
+}
+
+static struct engine helper;
+
+static struct heir *heir(void)
+{
+    helper.lo4 = raw_socket();
+    struct heir *h = eng_heir_new(&helper, memory(WILL_BYTES, sizes), helper.lo4);
+    if (!h) abort();
+    return h;
+}
+
+TEST(of_what_comes_as_guards_only_listening_sockets_are_taken)
+{
+    struct heir *h = heir();
+    int fd[] = { open("/dev/null", O_RDONLY), -1, listening() };
+    eng_heir_guards(h, fd, 0);
+    eng_heir_guards(h, fd, 2); /* no guard in it */
+    CHECK(fd[0] >= 0);
+    eng_heir_guards(h, fd, 0); /* nothing in it */
+    CHECK_EQ(eng_heir_ports(h), 0);
+    eng_heir_guards(h, fd, 3);
+    CHECK_EQ(eng_heir_ports(h), 1);
+    CHECK(fd[0] >= 0 && fd[2] < 0);
+    close(fd[0]);
+    eng_heir_free(h);
+    close(helper.lo4);
+}
+
+TEST(guards_leave_half_of_the_descriptors_to_the_helper)
+{
+    struct rlimit rl = { 0, 0 }, was;
+    struct heir *h = heir();
+    int fd[] = { listening(), fcntl(helper.lo4, F_DUPFD_CLOEXEC, 32) };
+    int low = fd[0];
+    if (getrlimit(RLIMIT_NOFILE, &was) || dup3(low, fd[1], O_CLOEXEC) < 0) abort();
+    rl = (struct rlimit){ 64, was.rlim_max };
+    if (setrlimit(RLIMIT_NOFILE, &rl)) abort();
+    eng_heir_guards(h, fd, 2);
+    CHECK(fd[0] < 0 && fd[1] >= 32);
+    CHECK_EQ(eng_heir_ports(h), 1);
+    setrlimit(RLIMIT_NOFILE, &was);
+    close(fd[1]);
+    eng_heir_free(h);
+    close(helper.lo4);
 }
