@@ -330,6 +330,7 @@ void pm_kick(struct sf *s, mp_time now);                /* it is back */
 void pm_ready(struct mpc *c, mp_time now);              /* fully established: announce, join */
 void pm_run(struct mpc *c, mp_time now);                /* open what is missing */
 enum { PM_RESCUE = 3 }; /* time-outs in a row after which a second subflow is tried over the same path */
+void pm_in_trouble(struct mpc *c, mp_time now);         /* a subflow has had so many */
 bool pm_rescue(struct mpc *c, const struct sf *s, mp_time now); /* a second subflow between the addresses of s; false: not possible, or not yet again */
 void pm_local_added(struct mpc *c, const struct mp_local *l, mp_time now);
 void conn_arm_user_timeout(struct mpc *c); /* conn.c */

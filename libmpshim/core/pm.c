@@ -133,6 +133,14 @@ static int count_remotes(const struct mpc *c, uint8_t family)
     return n;
 }
 
+/* One that has time-outs in a row is open for a quarter of an hour more, and may be all that is left. */
+static bool any_works(const struct mpc *c)
+{
+    for (const struct sf *s = c->sfs; s; s = s->next)
+        if (sf_is_open(s) && s->v.join_done && !s->v.silent && !conn_abandoned(s) && !s->v.stale && s->v.backoff < PM_RESCUE) return true;
+    return false;
+}
+
 /* May this pair be tried, now or at *when? */
 static bool pair_usable(struct mpc *c, const struct mp_local *l, const struct pm_remote *r, mp_time *when)
 {
@@ -144,7 +152,7 @@ static bool pair_usable(struct mpc *c, const struct mp_local *l, const struct pm
     if (r->id == 0 && c->v.no_join_initial) return false; /* RFC 8684 3.1 C flag */
     if (!st->ops.route(st->arg, l->ifindex, &l->ip, &r->at.ip, c->v.mark)) return false;
     struct pm_retry *t = retry_find(c, &l->ip, l->ifindex, &r->at);
-    bool given_up = t && ((t->barred && conn_nlive(c)) || (t->vain && !r->answered && conn_nsync(c)));
+    bool given_up = t && ((t->barred && conn_nlive(c)) || (t->vain && !r->answered && any_works(c)));
     *when = !t ? 0 : given_up ? MP_NEVER : t->not_before;
     return true;
 }
@@ -212,6 +220,12 @@ void pm_run(struct mpc *c, mp_time now)
     c->v.timer[CT_PM] = conn_nsync(c) ? again : mp_min(again, now + LATE);
 }
 
+/* What is left alone while anything works may be tried now. */
+void pm_in_trouble(struct mpc *c, mp_time now)
+{
+    if (may_join(c) && !any_works(c)) c->v.timer[CT_PM] = mp_min(c->v.timer[CT_PM], now);
+}
+
 bool pm_path_spoils(struct mpc *c, const struct sf *s)
 {
     const struct pm_retry *t = retry_find(c, &s->v.local.ip, s->v.ifindex, &s->v.remote);
@@ -257,15 +271,16 @@ void pm_answered(struct mpc *c, const struct sf *s)
         if (mp_endpoint_eq(&c->v.remotes[i].at, &s->v.remote)) c->v.remotes[i].answered = true;
 }
 
-/* It never left this host, or made way to another: that says nothing about the peer's address. */
+/* It never left this host, or made way to another: that says nothing about the peer's address. Nor does a router that had no way,
+ * or an own gateway that ARP did not find (EHOSTUNREACH, too), and no stranger got that SYN. */
 static bool is_own_failure(int err)
 {
-    return !err || err == ENETDOWN || err == ENETUNREACH || err == EPERM || err == EACCES;
+    return !err || err == ENETDOWN || err == ENETUNREACH || err == EHOSTUNREACH || err == EPERM || err == EACCES;
 }
 
 /* RFC 8684 3.4.1: an announced address that cannot be connected to is left alone until it is announced again. It may be somebody
  * else's (a private one, or a lie), who would get our SYNs for as long as the connection lives. Three exceptions: when nothing
- * else is up there is nothing to lose; an own link or address that is new is another path; and where the peer itself answered, be
+ * else works there is nothing to lose; an own link or address that is new is another path; and where the peer itself answered, be
  * it over another path or by a reset that calls its reason transient (3.6), there is no stranger. */
 void pm_sf_failed(struct mpc *c, struct sf *s, bool was_up, int err, mp_time now)
 {

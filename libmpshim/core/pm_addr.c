@@ -169,13 +169,13 @@ static void learn(struct mpc *c, const struct mp_opt_add_addr *a)
             *r = (struct pm_remote){ a->addr_id, true, at, r->answered && mp_endpoint_eq(&r->at, &at) };
             return;
         }
-        if (!r->used && !free) free = r;
+        if (!r->used && (!free || mp_endpoint_eq(&r->at, &at))) free = r;
     }
     if (mp_endpoint_eq(&c->v.remote, &at)) free = &c->v.remotes[0];
     else if (!a->addr_id) return; /* RFC 8684 3.2: the initial subflow's address has the id 0, no other one */
     if (!free) return;
     forget_failures(c, &at, !free->used);
-    *free = (struct pm_remote){ a->addr_id, true, at, free == &c->v.remotes[0] };
+    *free = (struct pm_remote){ a->addr_id, true, at, free->answered && mp_endpoint_eq(&free->at, &at) };
 }
 
 void pm_add_addr_in(struct mpc *c, const struct mp_opt_add_addr *a, mp_time now)

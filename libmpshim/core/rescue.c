@@ -64,7 +64,9 @@ void rescue_misfit(struct sf *s, const struct mp_opts *o, mp_time now)
 
 void rescue_timeout(struct sf *s, mp_time now)
 {
-    if (s->v.backoff >= PM_RESCUE && s->v.state >= SF_ESTABLISHED) rescue(s, now);
+    if (s->v.backoff < PM_RESCUE || s->v.state < SF_ESTABLISHED) return;
+    pm_in_trouble(s->c, now);
+    rescue(s, now);
 }
 
 /* The peer may still have data for us, and nothing of ours in flight would tell that the path is gone. */

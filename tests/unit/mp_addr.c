@@ -419,6 +419,48 @@ TEST(a_refusing_address_is_tried_when_nothing_else_is_up)
     lab_end(&l);
 }
 
+TEST(a_refusing_address_is_tried_when_the_only_path_is_dead) /* open as that is, for a quarter of an hour */
+{
+    struct lab l = { 0 };
+    refused(&l, (struct mp_opts){ 0 });
+    lab_wait(&l, MP_SEC(70));
+    lab_forget(&l);
+    lab_write(&l, 1000);
+    CHECK(joins_within(&l, MP_SEC(5)) > 0);
+    lab_end(&l);
+}
+
+TEST(an_address_that_the_network_had_no_way_to_is_tried_again) /* a router, or ARP of our own gateway; and then nobody answers */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    say(&l, add_addr(&l, 4, 3, 0));
+    const struct got *g = &l.q[l.qn - 1];
+    CHECK(g->flags & MP_SYN);
+    mp_stack_net_error(l.st, g->k.flow, EHOSTUNREACH, g->k.seq, true, 0, l.now);
+    lab_forget(&l);
+    CHECK_EQ(joins_within(&l, MP_SEC(130)), 7);
+    CHECK_EQ(joins_within(&l, MP_SEC(600)), 0);
+    lab_end(&l);
+}
+
+TEST(where_the_peer_answered_it_is_no_stranger_after_a_removal_either)
+{
+    struct lab l = { 0 };
+    struct peer *p = joined_at_address_4(&l);
+    say(&l, (struct mp_opts){ .mp = MP_OPT_HAS(MP_REMOVE_ADDR), .remove_addr = { 1, { 4 } } });
+    lab_wait(&l, MP_MS(1500));
+    CHECK_EQ(lab_info(&l).nsubflows, 1);
+    lab_forget(&l);
+    say(&l, add_addr(&l, 4, 3, 0));
+    p = &l.p[l.np - 1];
+    CHECK_EQ(joins_within(&l, 0), 1);
+    lab_send(&l, p, (struct seg){ .flags = MP_RST | MP_ACK, .ack = 1 });
+    lab_expect_counter(&l, join_failed, 1);
+    CHECK(joins_within(&l, MP_SEC(5)) > 0);
+    lab_end(&l);
+}
+
 TEST(a_refusing_address_is_tried_over_a_link_that_is_new_or_back)
 {
     struct lab l = { 0 };
