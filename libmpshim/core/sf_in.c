@@ -155,13 +155,22 @@ static bool is_crossed_synack(const struct sf *s, const struct mp_pkt *p, mp_ssn
     return synack && s->v.state == SF_SYN_RCVD && !s->v.passive && ssn == 0 && p->ack == s->v.iss + 1 && s->v.snd_nxt == 1;
 }
 
+/* A keep-alive (RFC 1122 4.2.3.6: no data, or a byte of garbage) of a peer whose numbers fit ours; no repetition of its last byte. */
+static bool is_keepalive(const struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_ssn ssn)
+{
+    bool mapped = (o->mp & MP_OPT_HAS(MP_DSS)) && o->dss.has_map;
+    if (ssn + 1 != s->v.rcv_nxt || p->data.len > 1 || mapped || (p->flags & (MP_ACK | MP_FIN)) != MP_ACK) return false;
+    return ack_ok(s, mp_expand32(s->v.snd_una, p->ack - s->v.iss));
+}
+
 /* Outside of the window, or older than what came before. An old duplicate may still be the peer asking for a lost ACK of
  * ours; its ACK field is not used. */
 static void misfit_in(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_ssn ssn, uint32_t seglen, mp_time now)
 {
     if (p->data.len && ssn + p->data.len <= s->v.rcv_nxt) in_duplicate(s, ssn, p->data.len);
     else if (seglen) st_count(s->st, MP_E_out_of_window, 1, s->c);
-    rescue_misfit(s, o, now);
+    if (is_keepalive(s, p, o, ssn)) s->v.misfits = 0;
+    else rescue_misfit(s, o, now);
     in_answer_misfit(s, seglen, now);
 }
 

@@ -142,6 +142,28 @@ TEST(a_row_that_is_repeated_before_our_answer_can_be_there_is_no_misfit) /* the 
     lab_end(&l);
 }
 
+TEST(keep_alives_of_a_peer_whose_numbers_fit_are_no_misfits) /* RFC 1122 4.2.3.6: with a byte of garbage or none */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    flow(&l, 2);
+    uint32_t at = 2 * LAB_MSS;
+    for (uint32_t i = 0; i < 6; i++) {
+        lab_wait(&l, MP_SEC(75));
+        lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = at, .ack = 1, .off = at - 1, .len = i % 2, .o = lab_dack(&l) });
+        lab_expect(&l, P0, MP_ACK, 1, 1 + at, 0);
+    }
+    lab_expect_nothing(&l);
+    lab_expect_counter(&l, rescue, 0);
+    for (int i = 0; i < 4; i++) { /* its last byte again and again: no ACK of ours gets there */
+        lab_wait(&l, MP_SEC(1));
+        lab_data(&l, P0, at, 1, at - 1, 1);
+    }
+    CHECK_EQ(join_of(&l)->o.mp, MP_OPT_HAS(MP_JOIN));
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(a_path_that_takes_the_options_out_gets_no_fresh_subflow) /* its third ACK would lose the option; RFC 8684 3.7, the same seed */
 {
     struct lab l = { 0 };
