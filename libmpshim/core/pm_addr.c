@@ -212,7 +212,7 @@ void pm_add_addr_in(struct mpc *c, const struct mp_opt_add_addr *a, mp_time now)
  * the peer; in its first minute only, or a link that comes and goes would keep it for ever. */
 void pm_kick(struct sf *s, mp_time now)
 {
-    s->v.backoff = s->v.persists = 0;
+    s->v.backoff = s->v.reverts = s->v.persists = 0;
     bool opening = s->v.state == SF_SYN_SENT || s->v.state == SF_SYN_RCVD || !s->v.join_done;
     if (opening && now - s->v.created < MP_SEC(60)) s->v.syn_tries = 0;
     if (s->v.aside) s->v.probes = 1; /* has the peer given it up meanwhile? */

@@ -37,13 +37,14 @@ static void search(struct sf *s, uint32_t hi)
 /* ---- downwards ---- */
 
 /* Time-outs in a row of a large segment may mean that the path swallows large packets. 1280 bytes pass where IPv6 does, and
- * nearly everywhere. If a small one is not answered either, it was not its size. When all has failed for long, a much smaller
- * one is tried (RFC 4821 7.7): a box may make packets longer on the way than what follows it carries (an ALG; simulation seed
- * 226028, whose ICMP said 1286 of packets that we sent with 1286). */
+ * nearly everywhere. If a small one is not answered either, it was not its size; nor was it where a router had no way (RFC 6069).
+ * When all has failed for long, a much smaller one is tried (RFC 4821 7.7): a box may make packets longer on the way than what
+ * follows it carries (an ALG; simulation seed 226028, whose ICMP said 1286 of packets that we sent with 1286). */
 void pmtu_timeout(struct sf *s)
 {
-    uint32_t was = s->v.mtu, safe = s->v.backoff < FAILED_LONG || s->v.stale ? SAFE_MTU : LEAST_MTU;
-    if (s->v.state < SF_ESTABLISHED || s->v.backoff < 2) return;
+    int unexplained = s->v.backoff - s->v.reverts;
+    uint32_t was = s->v.mtu, safe = unexplained < FAILED_LONG || s->v.stale ? SAFE_MTU : LEAST_MTU;
+    if (s->v.state < SF_ESTABLISHED || unexplained < 2) return;
     if (s->v.mtu_before) {
         set_mtu(s, s->v.mtu_before);
         s->v.mtu_before = 0;

@@ -62,11 +62,12 @@ void rescue_misfit(struct sf *s, const struct mp_opts *o, mp_time now)
     if (s->v.misfits >= MISFITS && now - s->v.misfit_since >= s->v.rto && !join_is_hopeless(s, o)) rescue(s, now);
 }
 
+/* Where a router has no way (RFC 6069), a fresh subflow has none either; another address may have one. */
 void rescue_timeout(struct sf *s, mp_time now)
 {
     if (s->v.backoff < PM_RESCUE || s->v.state < SF_ESTABLISHED) return;
     pm_in_trouble(s->c, now);
-    rescue(s, now);
+    if (s->v.backoff - s->v.reverts >= PM_RESCUE) rescue(s, now);
 }
 
 /* The peer may still have data for us, and nothing of ours in flight would tell that the path is gone. */

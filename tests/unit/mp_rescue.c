@@ -164,6 +164,24 @@ TEST(keep_alives_of_a_peer_whose_numbers_fit_are_no_misfits) /* RFC 1122 4.2.3.6
     lab_end(&l);
 }
 
+TEST(a_router_without_a_way_is_no_reason_for_a_fresh_subflow) /* RFC 6069 */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    lab_write(&l, 1000);
+    for (uint64_t n = 0; n < 5;) {
+        lab_wait(&l, MP_MS(10));
+        if (mp_stack_counter(l.st, MP_E_rto) == n) continue;
+        n++;
+        mp_stack_no_way(l.st, l.q[l.qn - 1].k.flow, P0->irs + 1, l.now);
+    }
+    lab_expect_counter(&l, rescue, 0);
+    lab_wait(&l, MP_SEC(30)); /* then the router is silent, too */
+    lab_expect_counter(&l, rescue, 1);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(a_path_that_takes_the_options_out_gets_no_fresh_subflow) /* its third ACK would lose the option; RFC 8684 3.7, the same seed */
 {
     struct lab l = { 0 };

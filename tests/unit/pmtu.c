@@ -153,6 +153,23 @@ TEST(small_segments_that_vanish_say_nothing)
     lab_end(&l);
 }
 
+TEST(time_outs_that_a_router_explains_say_nothing_of_the_size) /* RFC 6069: what it had no way for was not too large */
+{
+    struct lab l = { 0 };
+    client(&l);
+    lab_write(&l, 4 * FULL);
+    for (uint64_t n = 0; n < 10;) {
+        lab_wait(&l, MP_MS(10));
+        if (mp_stack_counter(l.st, MP_E_rto) == n) continue;
+        n++;
+        mp_stack_no_way(l.st, l.q[l.qn - 1].k.flow, l.p[0].irs + 1, l.now);
+    }
+    CHECK_EQ(mtu(&l), 1500);
+    lab_expect_counter(&l, mtu_lowered, 0);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(after_an_outage_the_first_probe_finds_the_size_from_before)
 {
     struct lab l = { 0 };

@@ -169,12 +169,21 @@ TEST(a_subflow_that_stays_silent_is_given_up)
     lab_end(&l);
 }
 
+static void keep_last(struct lab *l) /* there may be more than the lab keeps */
+{
+    lab_pump(l);
+    struct got last = l->q[--l->qn];
+    while (l->qn) free(l->q[--l->qn].data);
+    l->q[l->qn++] = last;
+    l->qi = l->qn;
+}
+
 /* The peer's router about the latest segment, or what lies so far behind its beginning. */
 static void no_way(struct lab *l, uint32_t behind)
 {
     const struct got *g = &l->q[l->qn - 1];
     mp_stack_no_way(l->st, g->k.flow, g->k.seq + behind, l->now);
-    lab_forget(l);
+    keep_last(l);
 }
 
 static mp_dur until_next(struct lab *l)
@@ -222,6 +231,27 @@ TEST(a_peer_that_stays_unreachable_is_given_up_as_late) /* RFC 1122 4.2.3.5: as 
     CHECK_EQ(mpc_error(l.c), ETIMEDOUT);
     CHECK(l.now - from > MP_SEC(600));
     CHECK(l.now - from < MP_SEC(1200));
+    lab_end(&l);
+}
+
+TEST(what_was_explained_before_a_link_came_back_gives_nobody_up) /* pm_kick */
+{
+    struct lab l = { .plain = true };
+    lab_client(&l);
+    lab_write(&l, 1000);
+    mp_time from = l.now;
+    while (l.now < from + MP_SEC(800)) {
+        until_next(&l);
+        no_way(&l, 0);
+    }
+    lab_wait_until(&l, from + MP_SEC(901)); /* no time-out has come since patience ended, at 900 */
+    CHECK_EQ(mpc_error(l.c), 0);
+    lab_local_up(&l, 1);
+    lab_wait(&l, MP_MS(10));
+    CHECK_EQ(mpc_error(l.c), 0);
+    lab_forget(&l);
+    lab_ack(&l, P0, 1, 1001);
+    CHECK(mpc_send_done(l.c));
     lab_end(&l);
 }
 
