@@ -129,8 +129,8 @@ static void random_path(struct sim_rng *r, struct sim_scen *sc, int i)
     if (chance(r, 5)) random_box(r, sc, i);
     /* Two translators in a row share the one address that the server has a route for. */
     if (p->nbox == 2 && p->box[0].what == p->box[1].what) p->nbox = 1;
-    /* What one box joins, something behind it must not refuse for its size. */
-    bool joins = has_box(p, SIM_BOX_MERGE) || has_box(p, SIM_BOX_MERGE_ANY);
+    /* What one box joins, or has acknowledged and sends again as it is (seed 1358959), something behind it must not refuse for its size. */
+    bool joins = has_box(p, SIM_BOX_MERGE) || has_box(p, SIM_BOX_MERGE_ANY) || has_box(p, SIM_BOX_PROXY) || has_box(p, SIM_BOX_ANSWER);
     if (joins) p->up.mtu = p->down.mtu = 0;
     if (joins && (has_box(p, SIM_BOX_BIG) || has_box(p, SIM_BOX_BIG_ICMP))) p->nbox = 1;
 }
