@@ -220,6 +220,24 @@ def test_ports_are_free_when_all_is_said(net):
         wait_for(lambda: not net.client.run([PYTHON, "-c", f"import socket; socket.create_server(('', {port}))"], check=False).returncode, 5)
 
 
+LIBC = "import ctypes, struct\nlibc = ctypes.CDLL(None)\n"
+X86 = os.uname().machine == "x86_64"  # numbers of system calls: capset, setresuid
+GIVE_UP = {
+    "rights": f"assert libc.syscall(ctypes.c_long({126 if X86 else 91}), struct.pack('Ii', 0x20080522, 0), bytes(24)) == 0\n",
+    "user": f"assert libc.syscall(ctypes.c_long({117 if X86 else 147}), ctypes.c_long(-1), ctypes.c_long(65534), ctypes.c_long(-1)) == 0\n",
+    "subreaper": "assert libc.prctl(36, 1, 0, 0, 0) == 0\n",
+}
+
+
+@pytest.mark.parametrize("what", GIVE_UP)
+def test_no_helper_is_started_past_what_the_program_gave_up(net, what):
+    """Capabilities, or the user, of its own thread only, or orphans that would be its own."""
+    with peer(net, "kernel"):
+        k = program(net, FAR, PORT, code=PROGRAM.replace("sys.stdin.read()", LIBC + GIVE_UP[what] + "sys.stdin.read()"))
+        time.sleep(2.5)
+        assert k.poll() is None and not engines(net.client)
+
+
 def engine_turns(pid):
     """How often the engine's thread has slept."""
     task, = (t for t in os.listdir(f"/proc/{pid}/task") if open(f"/proc/{pid}/task/{t}/comm").read() == "mpshim-engine\n")

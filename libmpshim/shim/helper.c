@@ -1,10 +1,13 @@
 /* The helper (mpshim-engine): finding the one that serves programs with our settings, started if need be, and opening a
  * connection to it. */
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <linux/capability.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -132,16 +135,19 @@ static int connect_helper(bool start, const char **why)
 
 static struct { char *program, *path, **env; uid_t user; } later; /* env: as it was then; the program may be changing it at that moment */
 
+/* Another thread may change it between the two passes: what has no room then is left out. */
 static char **environment_copy(void)
 {
-    size_t n = 0, bytes = 0;
-    for (; environ && environ[n]; n++) bytes += strlen(environ[n]) + 1;
+    size_t n = 0, bytes = 0, j = 0;
+    for (const char *s; environ && (s = environ[n]); n++) bytes += strlen(s) + 1;
     char **v = malloc((n + 1) * sizeof *v + bytes), *text = (char *)(v + n + 1);
-    size_t j = 0;
-    for (size_t i = 0; v && i < n; i++) {
-        if (!strncmp(environ[i], "LD_PRELOAD=", 11)) continue; /* it must not load us */
-        v[j++] = text;
-        text = stpcpy(text, environ[i]) + 1;
+    const char *s;
+    for (size_t i = 0; v && environ && i < n && (s = environ[i]); i++) {
+        size_t len = strnlen(s, bytes);
+        if (len == bytes || !strncmp(s, "LD_PRELOAD=", 11)) continue; /* it must not load us */
+        v[j++] = memcpy(text, s, len);
+        text[len] = 0;
+        text += len + 1, bytes -= len + 1;
     }
     if (v) v[j] = NULL;
     return v;
@@ -159,10 +165,41 @@ bool shim_helper_prepare(const char *path)
     return true;
 }
 
+/* The effective user of the first thread: system calls past libc change one thread's. */
+static bool first_thread_is(uid_t user)
+{
+    char text[2048] = "";
+    int fd = (int)shim_neg(syscall(SYS_openat, AT_FDCWD, "/proc/self/status", O_RDONLY | O_CLOEXEC));
+    if (fd < 0) return false;
+    long n = syscall(SYS_read, fd, text, sizeof text - 1);
+    syscall(SYS_close, fd);
+    const char *line = n > 0 ? strstr(text, "\nUid:") : NULL;
+    unsigned uid;
+    return line && sscanf(line + 5, "%*u %u", &uid) == 1 && uid == user;
+}
+
+/* A process may give up rights for one thread only (capset(2)): what the first one has not, no helper gets from us. */
+static bool first_thread_has_our_rights(void)
+{
+    struct __user_cap_header_struct first = {_LINUX_CAPABILITY_VERSION_3, shim_pid}, self = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct f[2] = {0}, s[2] = {0};
+    if (syscall(SYS_capget, &first, f) || syscall(SYS_capget, &self, s)) return false;
+    for (int i = 0; i < 2; i++)
+        if (s[i].effective & ~f[i].effective || s[i].permitted & ~f[i].permitted) return false;
+    return true;
+}
+
+/* Such a process gets what others leave: its wait() would find a helper that it knows nothing of. */
+static bool is_subreaper(void)
+{
+    int yes = 0;
+    return syscall(SYS_prctl, PR_GET_CHILD_SUBREAPER, &yes, 0, 0, 0) == 0 && yes;
+}
+
 int shim_helper_launch_kept(void)
 {
-    if (shim_is_restricted || geteuid() != later.user) return -EPERM;
-    if (!shim_is_privileged() && !has_privilege_of_its_own(later.program)) return -EPERM;
+    if (shim_is_restricted || is_subreaper() || geteuid() != later.user || !first_thread_is(later.user)) return -EPERM;
+    if (!first_thread_has_our_rights() || (!shim_is_privileged() && !has_privilege_of_its_own(later.program))) return -EPERM;
     return shim_helper_spawn(later.program, later.path, false, later.env);
 }
 
