@@ -220,6 +220,31 @@ def test_ports_are_free_when_all_is_said(net):
         wait_for(lambda: not net.client.run([PYTHON, "-c", f"import socket; socket.create_server(('', {port}))"], check=False).returncode, 5)
 
 
+# Takes the place of a helper that knows nothing of wills, or is stopped.
+SILENT = """import socket, sys
+l = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); l.bind(sys.argv[1]); l.listen(); print("ready", flush=True)
+s = l.accept()[0]
+while got := socket.recv_fds(s, 65536, 64)[:2]:
+    if not got[0]: break
+    print("asked", got[1], flush=True)
+print("left", flush=True); l.accept()
+"""
+
+
+def test_a_helper_that_does_not_answer_gets_nothing_and_is_left(net):
+    """What it got it would say when we leave, however late it reads it."""
+    ctl = str(net.client.scratch("will-")) + "/ctl"
+    helper = net.client.popen([PYTHON, "-c", SILENT, ctl], stdout=subprocess.PIPE)
+    assert helper.stdout.readline() == "ready\n"
+    with peer(net, "kernel"):
+        k = program(net, FAR, PORT, options=("--engine=inside", f"--control={ctl}"))
+        assert helper.stdout.readline() == "asked []\n"
+        asked = time.monotonic()
+        assert helper.stdout.readline() == "left\n"
+        assert 0.5 < time.monotonic() - asked < 5
+        assert k.poll() is None
+
+
 LIBC = "import ctypes, struct\nlibc = ctypes.CDLL(None)\n"
 X86 = os.uname().machine == "x86_64"  # numbers of system calls: capset, setresuid
 GIVE_UP = {

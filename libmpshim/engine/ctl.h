@@ -60,8 +60,10 @@ enum ctl_op {
     CTL_KEEP = 22,    /* of a keeper (engine/keeper.c), after CTL_HELLO: a listener of a helper that died; as CTL_LISTEN, without
                        the socket: it has the filter "only over loopback", and a socket of this user must listen there, whose SO_MARK the kernel
                        tells; answer */
-    CTL_WILL = 23,    /* an engine inside to a helper, first message, no answer; fds: its will (engine/will.h), a raw socket (only who may open
-                       those may have it said). When the connection ends, it is said. A helper that does not want it closes the connection */
+    CTL_WILL = 23,    /* an engine inside to a helper. First without descriptors: are wills known here? A byte on the connection says yes; a
+                       helper that is older, or does not get to it, says nothing. Then, no answer; fds: its will (engine/will.h), a raw
+                       socket (only who may open those may have it said). When the connection ends, it is said. A helper that does not want
+                       it closes the connection */
     CTL_WILL_GUARDS = 24, /* after CTL_WILL, no answer; fds: listening sockets that hold the ports of its connections, kept until it is said */
     CTL_INFO = 20,    /* about a carrier, as CTL_QUERY, with all that is known of its subflows; answer struct ctl_info */
 };

@@ -115,15 +115,27 @@ static void do_keep(struct ctl_conn *k, struct ctl_msg *m)
     ctl_answer(ctl_take_fd(m, 0), &rep);
 }
 
+/* Without a file: the question. */
 static void do_will(struct ctl_conn *k, struct ctl_msg *m)
 {
+    bool may = k->e->is_listening && !k->heir && m->q.value == WILL_BYTES;
     int file = ctl_take_fd(m, 0);
-    if (file >= 0 && k->e->is_listening && !k->heir && m->q.value == WILL_BYTES)
+    if (file < 0 && may && send(k->fd, "1", 1, MSG_NOSIGNAL | MSG_DONTWAIT) == 1)
+        return;
+    if (file >= 0 && may)
         k->heir = eng_heir_new(k->e, file, m->nfd > 1 ? m->fd[1] : -1);
     else if (file >= 0)
         close(file);
     if (!k->heir)
         shutdown(k->fd, SHUT_RDWR); /* the end of file says no, here as there */
+}
+
+static void do_will_guards(struct ctl_conn *k, struct ctl_msg *m)
+{
+    if (k->heir)
+        eng_heir_guards(k->heir, m->fd, m->nfd);
+    else
+        shutdown(k->fd, SHUT_RDWR); /* its will did not come: another is looked for */
 }
 
 void ctl_dispatch(struct ctl_conn *k, struct ctl_msg *m)
@@ -150,10 +162,7 @@ void ctl_dispatch(struct ctl_conn *k, struct ctl_msg *m)
     case CTL_PLACE: ctl_do_place(k, m); break;
     case CTL_KEEP: do_keep(k, m); break;
     case CTL_WILL: do_will(k, m); break;
-    case CTL_WILL_GUARDS:
-        if (k->heir)
-            eng_heir_guards(k->heir, m->fd, m->nfd);
-        break;
+    case CTL_WILL_GUARDS: do_will_guards(k, m); break;
     case CTL_STATUS: eng_status_send(e, ctl_take_fd(m, 0)); break;
     case CTL_RELEASE_PORT: do_release_port(k, m); break;
     default: break; /* of a later version: the closed reply socket says no */

@@ -61,9 +61,11 @@ struct eng_will { /* will.c: what is to be said if the program is killed */
     bool none;                  /* there is no memory for it */
     bool young;                 /* slots were filled whose ports' guards the helper may not have yet */
     uint32_t first_free;        /* slot, index + 1; 0: none */
-    ev_io io;                   /* active: a helper has it; its descriptor is owned */
+    ev_io io;                   /* active: a helper was asked; its descriptor is owned */
+    bool told;                  /* it has the file */
     ev_io starting;             /* active: one was started; likewise */
-    mp_time told_at, look_at;   /* look_at: for a helper, not before */
+    mp_time asked_at, look_at;  /* look_at: for a helper, not before */
+    mp_dur pause;               /* to the next start; 0: the last one served */
     uint8_t *given;             /* owned; a bit for each port whose guard the helper has */
 };
 

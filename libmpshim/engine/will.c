@@ -14,6 +14,8 @@
 #define OLD MP_SEC(1)         /* a connection that lived so long is worth a helper, and a descriptor of its port there */
 #define LOOK_AGAIN MP_SEC(1)  /* for a helper that somebody else started */
 #define TRY_AGAIN MP_SEC(10)  /* one that could not be started, or ended at once */
+#define AT_MOST MP_SEC(60)    /* where no helper can be started, time and again */
+#define ANSWER MP_SEC(1)      /* of a helper that was asked */
 #define SOON MP_MS(20)        /* a program may end before, which needs none; one that has ended may have another in its place by then */
 
 enum { PAGE = 4096 /* bytes; a larger one is had whole */ };
@@ -159,7 +161,7 @@ void eng_will_forget(struct engine *e, void *flow)
 static bool send_now(int to, enum ctl_op op, const int *fd, int n)
 {
     struct ctl_req q = { .version = CTL_VERSION, .op = (uint16_t)op, .pid = getpid(), .value = WILL_BYTES };
-    return eng_send_fds_now(to, &q, fd, n) == 0;
+    return n ? eng_send_fds_now(to, &q, fd, n) == 0 : send(to, &q, sizeof q, MSG_NOSIGNAL | MSG_DONTWAIT) == sizeof q;
 }
 
 static void helper_lost(struct engine *e)
@@ -171,17 +173,34 @@ static void helper_lost(struct engine *e)
     close(w->io.fd);
     free(w->given);
     w->given = NULL;
+    w->told = false;
     w->young = true;
 }
 
-/* It ended, for want of work or killed, or another has its place. One that ends so soon may not want us, and is not asked all the time. */
+/* It has answered, and gets the file; the guards later. */
+static bool is_told_now(struct engine *e)
+{
+    struct eng_will *w = &e->will;
+    int with[] = { w->fd, e->lo4 };
+    char yes;
+    if (w->told || recv(w->io.fd, &yes, 1, MSG_DONTWAIT) != 1 || !send_now(w->io.fd, CTL_WILL, with, 2))
+        return false;
+    w->told = true;
+    w->pause = 0;
+    eng_sweep_at(e, eng_now() + OLD);
+    return true;
+}
+
+/* Its answer. Or it ended, for want of work or killed, or another has its place. One that ends so soon may not want us, and is not asked all the time. */
 static void on_helper(struct ev_loop *loop, ev_io *io, int events)
 {
     (void)loop, (void)events;
     struct engine *e = io->data;
     mp_time now = eng_now();
+    if (is_told_now(e))
+        return;
     helper_lost(e);
-    e->will.look_at = now + (now - e->will.told_at < OLD ? TRY_AGAIN : SOON);
+    e->will.look_at = now + (now - e->will.asked_at < OLD ? TRY_AGAIN : SOON);
     eng_sweep_at(e, e->will.look_at);
 }
 
@@ -199,22 +218,22 @@ static int connect_to(const char *path)
     return -1;
 }
 
-/* true: a helper has it. */
-static bool tell(struct engine *e)
+/* true: a helper is asked whether it wants it. */
+static bool ask(struct engine *e)
 {
     struct eng_will *w = &e->will;
-    int fd = connect_to(w->helper), with[] = { w->fd, e->lo4 };
+    int fd = connect_to(w->helper);
     if (fd < 0)
         return false;
-    if (!send_now(fd, CTL_WILL, with, 2)) {
+    if (!send_now(fd, CTL_WILL, NULL, 0)) {
         close(fd);
         return false;
     }
     ev_io_init(&w->io, on_helper, fd, EV_READ);
     w->io.data = e;
     ev_io_start(e->loop, &w->io);
-    w->told_at = eng_now();
-    w->young = true;
+    w->asked_at = eng_now();
+    eng_sweep_at(e, w->asked_at + ANSWER);
     return true;
 }
 
@@ -232,9 +251,8 @@ static void on_started(struct ev_loop *loop, ev_io *io, int events)
     (void)loop, (void)events;
     struct engine *e = io->data;
     starting_over(e);
-    e->will.look_at = eng_now() + TRY_AGAIN;
     if (!ev_is_active(&e->will.io))
-        tell(e);
+        ask(e);
     eng_sweep_at(e, eng_now());
 }
 
@@ -242,7 +260,8 @@ static void start(struct engine *e)
 {
     struct eng_will *w = &e->will;
     int fd = w->launch ? w->launch() : -1;
-    w->look_at = eng_now() + TRY_AGAIN;
+    w->pause = w->pause ? mp_min(2 * w->pause, AT_MOST) : TRY_AGAIN;
+    w->look_at = eng_now() + w->pause;
     if (fd < 0)
         return;
     ev_io_init(&w->starting, on_started, fd, EV_READ);
@@ -318,25 +337,31 @@ void eng_will_sweep(struct engine *e, mp_time now)
     struct eng_will *w = &e->will;
     if (!w->file || !w->file->filled || is_restricted(w))
         return;
-    if (ev_is_active(&w->io)) {
+    if (ev_is_active(&w->io) && w->told) {
         if (w->young)
             give_guards(e, now);
         return;
+    }
+    if (ev_is_active(&w->io)) {
+        if (now - w->asked_at < ANSWER)
+            return;
+        helper_lost(e); /* of an older build, or stopped */
+        w->look_at = now + TRY_AGAIN;
     }
     if (now < w->look_at)
         return;
     starting_over(e); /* it was started long ago, and says nothing */
     w->look_at = now + LOOK_AGAIN;
-    if (!tell(e) && (eng_port_any(e) || any_old(w->file, now)))
+    if (!ask(e) && (eng_port_any(e) || any_old(w->file, now)))
         start(e);
 }
 
 mp_time eng_will_next(const struct engine *e)
 {
     const struct eng_will *w = &e->will;
-    if (!w->file || !w->file->filled || is_restricted(w) || (ev_is_active(&w->io) && !w->young))
+    if (!w->file || !w->file->filled || is_restricted(w) || (w->told && !w->young))
         return MP_NEVER;
-    return ev_is_active(&w->io) ? eng_now() + OLD : w->look_at;
+    return w->told ? eng_now() + OLD : ev_is_active(&w->io) ? w->asked_at + ANSWER : w->look_at;
 }
 
 /* ---- life ---- */
@@ -350,7 +375,7 @@ int eng_will_init(struct engine *e, const struct eng_cfg *cfg)
     return cfg->helper_path && !e->will.helper ? -ENOMEM : 0;
 }
 
-bool eng_will_is_told(const struct engine *e) { return ev_is_active(&e->will.io); }
+bool eng_will_is_told(const struct engine *e) { return e->will.told; }
 
 void eng_will_revoke(struct engine *e, bool yes)
 {

@@ -7,7 +7,9 @@
  *
  *   engine inside (will.c)                                  helper (heir.c)
  *   a subflow is established: it gets a slot
- *   a helper runs, or it lived a second: one is started ──► CTL_WILL: the memory file, and a raw socket that shows the right to
+ *   a helper runs, or it lived a second: one is started ──► CTL_WILL: are wills known there?
+ *                                                     ◄──── a byte: yes
+ *                                                     ────► CTL_WILL: the memory file, and a raw socket that shows the right to
  *   numbers change: they are written to the slot            send what it says
  *   ports of connections a second old, their guards   ────► CTL_WILL_GUARDS: kept open, so that no reset of the kernel's, which
  *                                                           ends a subflow and no connection, comes first
@@ -18,7 +20,8 @@
  *   the helper ends (killed, replaced, idle)          ◄──── its end closes: another is looked for, and started if need be
  *
  * States of the engine's side: no file yet (nothing was established), ALONE (nobody knows of it: looked for a helper now and then),
- * STARTING (mpshim-engine was started, its word is awaited), TOLD.
+ * STARTING (mpshim-engine was started, its word is awaited), ASKED, TOLD. One that was asked and does not answer in a second is left
+ * alone for ten: it has nothing yet that it could say, whenever it reads the question.
  *
  * No lock: a slot's kind is written last when it is filled and first when it is cleared, and each number stands for itself. Keys are
  * in it, so it is as the memory of connections (secret.c): in no core dump and no forked child. The file is sealed: it has one size,
