@@ -131,6 +131,16 @@ def test_several_connections_to_several_ports(net):
         assert over(p) == over(q) == "Connection reset by peer"
 
 
+def test_a_hundred_connections(net):
+    """More than a page of the file holds."""
+    code = f"import os, socket\nl = socket.socket(2, 1, 262); l.bind(('0.0.0.0', {PORT})); l.listen(); print('ready', flush=True); all = [l.accept()[0] for _ in range(100)]\n" \
+        "for s in all:\n  try:\n    while s.recv(9): pass\n    print('over end', flush=True)\n  except OSError as e: print('over', os.strerror(e.errno), flush=True)"
+    p = net.server.popen([PYTHON, "-c", code], stdout=subprocess.PIPE)
+    assert p.stdout.readline() == "ready\n"
+    killed(net.client, program(net, FAR, PORT, code=PROGRAM.replace("print(", "more = [socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) for _ in range(99)]; print(")))
+    assert [over(p) for _ in range(100)] == ["Connection reset by peer"] * 100
+
+
 ACCEPTS = f"""import socket, sys
 l = socket.socket(); l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); l.bind(("0.0.0.0", {PORT})); l.listen(); print("up", flush=True)
 s = l.accept()[0]; sys.stdin.read()

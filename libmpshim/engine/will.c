@@ -43,11 +43,14 @@ static bool seal(int fd)
     return fcntl(fd, F_ADD_SEALS, sizes | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) == 0 || fcntl(fd, F_ADD_SEALS, sizes | F_SEAL_SEAL) == 0;
 }
 
-/* Pages up to here are there before they are written: where memory is promised strictly, a write to one that cannot be had is SIGBUS. */
+static bool is_restricted(const struct eng_will *w) { return w->is_restricted && w->is_restricted(); }
+
+/* Pages up to here are there before they are written: where memory is promised strictly, a write to one that cannot be had is SIGBUS. No new
+ * ones for a program that restricted itself: its filter may kill for a system call that it does not know. */
 static bool has_pages(struct eng_will *w, size_t end)
 {
     size_t more = end > w->pages ? (end - w->pages + PAGE - 1) / PAGE * PAGE : 0;
-    if (more && fallocate(w->fd, 0, (off_t)w->pages, (off_t)mp_min(more, WILL_BYTES - w->pages)))
+    if (more && (is_restricted(w) || fallocate(w->fd, 0, (off_t)w->pages, (off_t)mp_min(more, WILL_BYTES - w->pages))))
         return false;
     w->pages += more;
     return true;
@@ -329,8 +332,6 @@ static void give_guards(struct engine *e, mp_time now)
 }
 
 /* ---- now and then ---- */
-
-static bool is_restricted(const struct eng_will *w) { return w->is_restricted && w->is_restricted(); }
 
 void eng_will_sweep(struct engine *e, mp_time now)
 {
