@@ -4,6 +4,7 @@
 #ifndef MP_BASE_H
 #define MP_BASE_H
 
+#include <stdlib.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -58,5 +59,13 @@ struct mp_iov {
     const void *base;
     size_t len;
 };
+
+/* strdup() takes the allocator that a program brings (jemalloc), where free() of an engine inside it is libc's. NULL: no memory. */
+static inline char *mp_text_copy(const char *text)
+{
+    size_t n = strlen(text) + 1;
+    char *copy = (char *)malloc(n);
+    return copy ? (char *)memcpy(copy, text, n) : NULL;
+}
 
 #endif

@@ -180,7 +180,7 @@ static int settings_take(struct engine *e, const char *const *v, const char **wh
     if (!e->strings)
         return -ENOMEM;
     for (size_t i = 0; i < n; i++) {
-        e->strings[i] = strdup(v[i]);
+        e->strings[i] = mp_text_copy(v[i]);
         int err = e->strings[i] ? set_one(e, e->strings[i], why) : -ENOMEM;
         if (err)
             return err;
@@ -340,7 +340,7 @@ static int settings_take_text(struct engine *e, const char *text)
 {
     const char *v[64];
     size_t n = 0;
-    char *copy = strdup(text), *save = NULL;
+    char *copy = mp_text_copy(text), *save = NULL;
     if (!copy)
         return -ENOMEM;
     for (char *l = strtok_r(copy, "\n", &save); l && n < 63; l = strtok_r(NULL, "\n", &save))
@@ -361,7 +361,7 @@ void eng_reconfigure(struct engine *e, const char *text)
     if (same || e->nlive || e->ports || mp_stack_live(e->stack))
         return;
     free(e->client_settings);
-    e->client_settings = strdup(text);
+    e->client_settings = mp_text_copy(text);
     net_close(e);
     int err = settings_take_text(e, text);
     if (err) {

@@ -372,10 +372,7 @@ int eng_will_init(struct engine *e, const struct eng_cfg *cfg)
     e->will.fd = -1;
     e->will.launch = cfg->helper_launch;
     e->will.is_restricted = cfg->is_restricted;
-    /* Not by strdup(): that takes the program's allocator where it brings one (jemalloc), and free() here is libc's. */
-    size_t len = cfg->helper_path ? strlen(cfg->helper_path) + 1 : 0;
-    e->will.helper = len ? malloc(len) : NULL;
-    if (e->will.helper) memcpy(e->will.helper, cfg->helper_path, len);
+    e->will.helper = cfg->helper_path ? mp_text_copy(cfg->helper_path) : NULL;
     return cfg->helper_path && !e->will.helper ? -ENOMEM : 0;
 }
 

@@ -72,8 +72,8 @@ static int io_init(struct io *io, const struct io_cfg *cfg)
 
     if (err) return err;
     io->cfg = *cfg;
-    io->interfaces = cfg->interfaces ? strdup(cfg->interfaces) : NULL;
-    io->backup = cfg->backup ? strdup(cfg->backup) : NULL;
+    io->interfaces = cfg->interfaces ? mp_text_copy(cfg->interfaces) : NULL;
+    io->backup = cfg->backup ? mp_text_copy(cfg->backup) : NULL;
     io->cfg.interfaces = io->interfaces;
     io->cfg.backup = io->backup;
     io->ttl4 = default_ttl();
