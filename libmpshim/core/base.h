@@ -4,10 +4,10 @@
 #ifndef MP_BASE_H
 #define MP_BASE_H
 
-#include <stdlib.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef uint64_t mp_time; /* ns on a monotonic clock; 0 is "never happened" */

@@ -48,12 +48,14 @@ static void window_of_bare(struct mpc *c, const struct sf *s)
     conn_set_edge(c, c->v.snd_nxt - (s->v.snd_nxt - s->v.snd_una) + s->v.snd_wnd);
 }
 
-/* We asked for the window, which only a DATA_ACK opens, and the answer has an open one and no option (simulation seed 1220556). */
-static bool opened_untold(const struct sf *s, const struct mp_pkt *p)
+/* Our DATA_FIN goes unheard, and this may answer a probe (or be an ACK that an ADD_ADDR was cut out of). Or we asked for the
+ * window, which only a DATA_ACK opens, and this has an open one (simulation seed 1220556). */
+static bool answers_probe(const struct sf *s, const struct mp_pkt *p)
 {
     const struct mpc *c = s->c;
+    if (p->data.len || p->flags & MP_FIN) return false;
     bool shut = c->v.fb == FB_CONFIRMED && s->v.persists && c->v.snd_edge <= c->v.snd_nxt && s->v.snd_una == s->v.snd_nxt;
-    return shut && p->wnd && !p->data.len && !(p->flags & MP_FIN);
+    return (c->v.fin_sent && c->v.data_rexmits > 1) || (shut && p->wnd);
 }
 
 /* The peer acknowledges data without a DATA_ACK: options die on the way (RFC 8684 3.7). At the start, and while DSSs come but no
@@ -66,10 +68,7 @@ static bool stripped(struct mpc *c, struct sf *s, const struct mp_pkt *p, const 
     /* The client repeats its third ACK however often we send a DATA_FIN: it has seen no DSS of ours. */
     if (c->v.server && c->v.fb == FB_UNCONFIRMED && o->mp == MP_OPT_HAS(MP_CAPABLE) && c->v.fin_sent && c->v.data_rexmits > 3) return true;
     if (!s->v.initial || o->mp) return false;
-    /* Our DATA_FIN goes unheard, and this may answer a probe (or be an ACK that an ADD_ADDR was cut out of). */
-    bool probed = c->v.fin_sent && c->v.data_rexmits > 1 && !p->data.len && !(p->flags & MP_FIN);
-    probed |= opened_untold(s, p);
-    bool counts = (s->v.acked_new && s->v.snd_una > 1) || probed;
+    bool probed = answers_probe(s, p), counts = (s->v.acked_new && s->v.snd_una > 1) || probed;
     if (counts && !s->v.bare_acks++) s->v.bare_since = now;
     bool confirmed = c->v.fb == FB_CONFIRMED;
     if (confirmed) {
@@ -89,6 +88,14 @@ static bool stripped_join(struct sf *s, const struct mp_pkt *p, const struct mp_
     if (o->mp) s->v.bare_acks = 0;
     if (!o->mp && !p->data.len && s->v.acked_new && s->v.snd_una > 1 && !made_on_the_way(s)) s->v.bare_acks++;
     return s->v.bare_acks >= 3;
+}
+
+/* One more answer like this to our DATA_FIN or zero window probe, and it is decided: not left to a timer that has backed off. */
+static void ask_again(struct sf *s, mp_time now)
+{
+    mp_time *fin = &s->c->v.timer[CT_DATA_FIN], persist = s->v.timer[SFT_PERSIST];
+    if (*fin != MP_NEVER) *fin = mp_min(*fin, now + s->v.rto);
+    if (persist != MP_NEVER) sf_arm(s, SFT_PERSIST, mp_min(persist, now + s->v.rto));
 }
 
 static void fail_in(struct mpc *c, struct sf *s, mp_time now)
@@ -151,9 +158,7 @@ bool conn_options_in(struct mpc *c, struct sf *s, const struct mp_pkt *p, const 
         if (c->v.tx_plain) conn_plain_ack(c, s, now);
         return !s->v.dead && !s->v.reset_pending;
     }
-    /* One more answer like this to our DATA_FIN or zero window probe, and it is decided: not left to a timer that has backed off. */
-    if (s->v.bare_acks > bare && c->v.timer[CT_DATA_FIN] != MP_NEVER) c->v.timer[CT_DATA_FIN] = mp_min(c->v.timer[CT_DATA_FIN], now + s->v.rto);
-    if (s->v.bare_acks > bare && s->v.timer[SFT_PERSIST] != MP_NEVER) sf_arm(s, SFT_PERSIST, mp_min(s->v.timer[SFT_PERSIST], now + s->v.rto));
+    if (s->v.bare_acks > bare) ask_again(s, now);
     if (!s->v.initial && !s->v.fully) return true;
     if (!s->v.initial && stripped_join(s, p, o)) { /* RFC 8684 3.7 */
         sf_abort(s, MP_RST_MIDDLEBOX, true, now);

@@ -113,32 +113,34 @@ void mp_stack_input_unowned(struct mp_stack *st, struct mp_pkt *p, mp_time now)
     conn_touch(s->c);
 }
 
+static struct sf *of_flow(const struct mp_stack *st, const void *flow)
+{
+    for (struct mpc *c = st->all; c; c = c->next)
+        for (struct sf *s = c->sfs; s; s = s->next)
+            if (s->flow == flow && !s->v.dead) return s;
+    return NULL;
+}
+
 void mp_stack_net_error(struct mp_stack *st, void *flow, int err, uint32_t seq, bool must_match, uint32_t mtu, mp_time now)
 {
+    struct sf *s = of_flow(st, flow);
     st->now = now;
-    for (struct mpc *c = st->all; c; c = c->next)
-        for (struct sf *s = c->sfs; s; s = s->next) {
-            if (s->flow != flow || s->v.dead) continue;
-            st_count(st, MP_E_net_error, 1, c);
-            mp_ssn at = mp_expand32(s->v.snd_una, seq - s->v.iss);
-            if (must_match && (at < s->v.snd_una || at >= s->v.snd_nxt)) return; /* RFC 5927 4: not in flight */
-            if (err == EMSGSIZE)
-                pmtu_told(s, mtu);
-            else if (s->v.state == SF_SYN_SENT)
-                sf_die(s, err, now); /* RFC 9293 3.9.2.2: hard while opening, soft afterwards */
-            conn_touch(c);
-            return;
-        }
+    if (!s) return;
+    st_count(st, MP_E_net_error, 1, s->c);
+    mp_ssn at = mp_expand32(s->v.snd_una, seq - s->v.iss);
+    if (must_match && (at < s->v.snd_una || at >= s->v.snd_nxt)) return; /* RFC 5927 4: not in flight */
+    if (err == EMSGSIZE)
+        pmtu_told(s, mtu);
+    else if (s->v.state == SF_SYN_SENT)
+        sf_die(s, err, now); /* RFC 9293 3.9.2.2: hard while opening, soft afterwards */
+    conn_touch(s->c);
 }
 
 void mp_stack_no_way(struct mp_stack *st, void *flow, uint32_t seq, mp_time now)
 {
+    struct sf *s = of_flow(st, flow);
     st->now = now;
-    for (struct mpc *c = st->all; c; c = c->next)
-        for (struct sf *s = c->sfs; s; s = s->next) {
-            if (s->flow != flow || s->v.dead) continue;
-            if (seq - s->v.iss == (uint32_t)s->v.snd_una) sf_no_way(s, now);
-            conn_touch(c);
-            return;
-        }
+    if (!s || seq - s->v.iss != (uint32_t)s->v.snd_una) return;
+    sf_no_way(s, now);
+    conn_touch(s->c);
 }

@@ -205,6 +205,7 @@ bool eng_ctl_moved(struct engine *e); /* does what CTL_HANDOVER asked for; false
 int eng_accept(struct engine *e, int from); /* accept4(); -1: nobody, or turned away for want of descriptors */
 void eng_ctl_serve(struct engine *e); /* the control socket is ours now */
 uint64_t eng_ctl_adopt(struct engine *e, const struct ctl_client *c); /* owns the descriptors; its id here */
+int eng_ctl_connect(const char *path, int flags); /* to a helper; flags: of socket(2). fd or -1 */
 bool eng_ctl_any(const struct engine *e);
 uid_t eng_ctl_uid(const struct engine *e, uint64_t client); /* its user; this engine's own where it has gone */
 int eng_ctl_log(const struct engine *e, uint64_t client, int level); /* where its messages of this level go; -1: nowhere */
@@ -310,6 +311,7 @@ struct move_in *eng_move_sockets(struct move_in *in, int *fd, int n); /* takes t
 int eng_move_check(struct engine *e, struct move_in *in, int file, uint64_t layout); /* owns file. 0 or -errno */
 void eng_move_go(struct engine *e, struct move_in *in); /* takes over; in is gone */
 bool eng_move_may(struct engine *e, int raw);     /* who shows this socket may take or give everything */
+int eng_sockopt(int fd, int opt);                /* a number of SOL_SOCKET, or -1 */
 void eng_move_drop(struct move_in *in);          /* NULL: nothing */
 
 /* ---- keeper.c ---- */

@@ -54,15 +54,8 @@ void eng_heir_free(struct heir *h)
     free(h);
 }
 
-static int option(int fd, int level, int opt)
-{
-    int v = -1;
-    socklen_t n = sizeof v;
-    return getsockopt(fd, level, opt, &v, &n) ? -1 : v;
-}
-
 /* A listening socket, which closes at once. */
-static bool is_guard(int fd) { return option(fd, SOL_SOCKET, SO_ACCEPTCONN) == 1 && option(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP; }
+static bool is_guard(int fd) { return eng_sockopt(fd, SO_ACCEPTCONN) == 1 && eng_sockopt(fd, SO_PROTOCOL) == IPPROTO_TCP; }
 
 /* Descriptors above half of those that there may be are for what the helper serves. */
 static int guards_below(void)

@@ -141,17 +141,6 @@ void eng_keeper_end(struct engine *e)
 
 /* ---- the keeper ---- */
 
-static int connect_to(const char *path)
-{
-    struct sockaddr_un a = { .sun_family = AF_UNIX };
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    snprintf(a.sun_path, sizeof a.sun_path, "%s", path);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a) == 0)
-        return fd;
-    close(fd);
-    return -1;
-}
-
 /* mpshim-engine itself sees to it that there is one only, and returns when one serves. */
 static int start_helper(const char *path)
 {
@@ -162,7 +151,7 @@ static int start_helper(const char *path)
         return -1;
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
         ;
-    return connect_to(path);
+    return eng_ctl_connect(path, 0);
 }
 
 static int ask(int ctl, const void *msg, size_t n)

@@ -64,7 +64,7 @@ struct move_in *eng_move_sockets(struct move_in *in, int *fd, int n)
     return in;
 }
 
-static int option(int fd, int opt)
+int eng_sockopt(int fd, int opt)
 {
     int v = -1;
     socklen_t n = sizeof v;
@@ -74,7 +74,7 @@ static int option(int fd, int opt)
 /* What comes is believed byte for byte, so only one may send it who could do all of it himself: a raw socket shows that. */
 static bool shows_privilege(int fd)
 {
-    return option(fd, SO_TYPE) == SOCK_RAW && option(fd, SO_DOMAIN) == AF_INET && option(fd, SO_PROTOCOL) == IPPROTO_TCP;
+    return eng_sockopt(fd, SO_TYPE) == SOCK_RAW && eng_sockopt(fd, SO_DOMAIN) == AF_INET && eng_sockopt(fd, SO_PROTOCOL) == IPPROTO_TCP;
 }
 
 static bool is_our_network(int fd, int own)

@@ -4,11 +4,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #define OLD MP_SEC(1)         /* a connection that lived so long is worth a helper, and a descriptor of its port there */
@@ -207,28 +205,14 @@ static void on_helper(struct ev_loop *loop, ev_io *io, int events)
     eng_sweep_at(e, e->will.look_at);
 }
 
-static int connect_to(const char *path)
-{
-    struct sockaddr_un a = { .sun_family = AF_UNIX };
-    if (strlen(path) >= sizeof a.sun_path)
-        return -1;
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    snprintf(a.sun_path, sizeof a.sun_path, "%s", path);
-    if (fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a) == 0 && eng_is_for_us(fd))
-        return fd;
-    if (fd >= 0)
-        close(fd);
-    return -1;
-}
-
 /* true: a helper is asked whether it wants it. */
 static bool ask(struct engine *e)
 {
     struct eng_will *w = &e->will;
-    int fd = connect_to(w->helper);
+    int fd = eng_ctl_connect(w->helper, SOCK_NONBLOCK);
     if (fd < 0)
         return false;
-    if (!send_now(fd, CTL_WILL, NULL, 0)) {
+    if (!eng_is_for_us(fd) || !send_now(fd, CTL_WILL, NULL, 0)) {
         close(fd);
         return false;
     }

@@ -145,6 +145,13 @@ LAB static void lab_ack_mp(struct lab *l, struct peer *p, uint32_t seq, uint32_t
     l->dack = dack;
     lab_send(l, p, (struct seg){ .flags = MP_ACK, .seq = seq, .ack = ack, .o = lab_dack(l) });
 }
+LAB static void lab_prio(struct lab *l, struct peer *p, struct mp_opt_prio prio) /* before any data */
+{
+    struct mp_opts o = lab_dack(l);
+    o.mp |= MP_OPT_HAS(MP_PRIO);
+    o.prio = prio;
+    lab_send(l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = o });
+}
 LAB static void lab_data(struct lab *l, struct peer *p, uint32_t seq, uint32_t ack, uint64_t off, uint32_t len) /* with a mapping of its own */
 {
     lab_send(l, p, (struct seg){ .flags = MP_ACK, .seq = seq, .ack = ack, .off = off, .len = len, .o = lab_map(l, off, seq, len, false) });

@@ -248,15 +248,21 @@ TEST(a_join_whose_answer_lost_its_option_does_not_hinder_the_fallback)
     plain_works_and_is_told(&l, MP_WHY_NO_DSS, 1, 101);
 }
 
+/* The peer resets the join, as one who gave it up does, and acknowledges without an option. */
+static void given_up_then_bare_ack(struct lab *l, struct peer *p)
+{
+    lab_send(l, p, (struct seg){ .flags = MP_RST, .seq = 1 });
+    lab_write(l, 100);
+    lab_forget(l);
+    lab_ack(l, &l->p[0], 1, 101);
+}
+
 TEST(a_join_given_up_by_the_peer_does_not_hinder_the_fallback) /* however often it was answered */
 {
     struct lab l = { 0 };
     struct peer *p = join_half_open(&l);
     lab_wait(&l, MP_SEC(4)); /* the SYN/ACKs were lost */
-    lab_send(&l, p, (struct seg){ .flags = MP_RST, .seq = 1 });
-    lab_write(&l, 100);
-    lab_forget(&l);
-    lab_ack(&l, P0, 1, 101);
+    given_up_then_bare_ack(&l, p);
     lab_wait(&l, lab_sf(&l, 0).rto);
     plain_works_and_is_told(&l, MP_WHY_NO_OPTION_ACK, 101, 1);
 }
@@ -266,10 +272,7 @@ TEST(a_join_whose_link_went_down_before_it_was_up_can_be_given_up_by_the_peer_to
     struct lab l = { 0 };
     struct peer *p = join_half_open(&l);
     lab_local_down(&l, 2);
-    lab_send(&l, p, (struct seg){ .flags = MP_RST, .seq = 1 });
-    lab_write(&l, 100);
-    lab_forget(&l);
-    lab_ack(&l, P0, 1, 101);
+    given_up_then_bare_ack(&l, p);
     lab_wait(&l, lab_sf(&l, 0).rto);
     plain_works_and_is_told(&l, MP_WHY_NO_OPTION_ACK, 101, 1);
 }
@@ -280,10 +283,7 @@ TEST(a_join_that_may_have_been_one_hinders_the_fallback) /* its third ACK may ha
     struct peer *p = join_half_open(&l);
     lab_wait(&l, MP_SEC(4));
     lab_ack(&l, p, 1, 1);
-    lab_send(&l, p, (struct seg){ .flags = MP_RST, .seq = 1 });
-    lab_write(&l, 100);
-    lab_forget(&l);
-    lab_ack(&l, P0, 1, 101);
+    given_up_then_bare_ack(&l, p);
     CHECK(lab_info(&l).multipath);
     lab_forget(&l);
     lab_end(&l);

@@ -431,10 +431,7 @@ TEST(the_peer_makes_a_subflow_backup)
     struct lab l = { 0 };
     lab_client(&l);
     struct peer *p = lab_join(&l, 2);
-    struct mp_opts o = lab_dack(&l);
-    o.mp |= MP_OPT_HAS(MP_PRIO);
-    o.prio.backup = true;
-    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = o });
+    lab_prio(&l, p, (struct mp_opt_prio){ .backup = true });
     lab_expect_counter(&l, prio_in, 1);
     lab_write(&l, 50000);
     for (int i = l.qi; i < l.qn; i++) CHECK(l.q[i].p == P0);
@@ -446,10 +443,7 @@ TEST(a_priority_with_an_address_is_none_of_version_1) /* RFC 8684 3.3.8: three b
 {
     struct lab l = { 0 };
     lab_client(&l);
-    struct mp_opts o = lab_dack(&l);
-    o.mp |= MP_OPT_HAS(MP_PRIO);
-    o.prio = (struct mp_opt_prio){ .backup = true, .has_id = true, .addr_id = 0 };
-    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = o });
+    lab_prio(&l, P0, (struct mp_opt_prio){ .backup = true, .has_id = true, .addr_id = 0 });
     lab_expect_counter(&l, opt_bad, 1);
     lab_expect_counter(&l, prio_in, 0);
     CHECK(!lab_sf(&l, 0).backup);

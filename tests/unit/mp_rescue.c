@@ -63,14 +63,20 @@ TEST(a_flow_that_stops_and_no_answer_brings_a_fresh_subflow_within_three_seconds
     lab_end(&l);
 }
 
+/* A flow has stopped, nothing answered, and the SYN of a join over the same path is out. */
+static struct peer *asked_for_a_fresh_one(struct lab *l)
+{
+    lab_client(l);
+    flow(l, 20);
+    lab_wait(l, MP_SEC(3));
+    lab_expect_counter(l, rescue, 1);
+    return &l->p[l->np - 1];
+}
+
 TEST(a_subflow_that_is_heard_again_calls_the_fresh_one_off)
 {
     struct lab l = { 0 };
-    lab_client(&l);
-    flow(&l, 20);
-    lab_wait(&l, MP_SEC(3));
-    lab_expect_counter(&l, rescue, 1);
-    struct peer *late = &l.p[l.np - 1];
+    struct peer *late = asked_for_a_fresh_one(&l);
     lab_data(&l, P0, 1 + 20 * LAB_MSS, 1, 20 * LAB_MSS, LAB_MSS);
     CHECK_EQ(lab_read(&l), 21 * LAB_MSS);
     lab_forget(&l);
@@ -84,11 +90,7 @@ TEST(a_subflow_that_is_heard_again_calls_the_fresh_one_off)
 TEST(a_fresh_subflow_whose_third_ack_is_out_stays_though_the_old_one_is_heard_again) /* the server may have reset that; simulation seed 913824 */
 {
     struct lab l = { 0 };
-    lab_client(&l);
-    flow(&l, 20);
-    lab_wait(&l, MP_SEC(3));
-    lab_expect_counter(&l, rescue, 1);
-    struct peer *fresh = &l.p[l.np - 1];
+    struct peer *fresh = asked_for_a_fresh_one(&l);
     lab_synack(&l, fresh, lab_join_synack(&l, fresh, 0));
     lab_data(&l, P0, 1 + 20 * LAB_MSS, 1, 20 * LAB_MSS, LAB_MSS);
     lab_forget(&l);

@@ -263,13 +263,9 @@ TEST(a_v0_priority_may_name_another_address)
 {
     struct lab l = { 0 };
     server(&l);
-    struct mp_opts o = lab_dack(&l);
-    o.mp |= MP_OPT_HAS(MP_PRIO);
-    o.prio = (struct mp_opt_prio){ .backup = true, .has_id = true, .addr_id = 7 };
-    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = o });
+    lab_prio(&l, P0, (struct mp_opt_prio){ .backup = true, .has_id = true, .addr_id = 7 });
     CHECK(!lab_sf(&l, 0).backup);
-    o.prio.addr_id = 0;
-    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = o });
+    lab_prio(&l, P0, (struct mp_opt_prio){ .backup = true, .has_id = true, .addr_id = 0 });
     CHECK(lab_sf(&l, 0).backup);
     lab_end(&l);
 }

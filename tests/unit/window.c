@@ -510,10 +510,7 @@ TEST(a_backup_is_used_while_the_other_path_is_shut) /* by a box that has taken w
     struct lab l = { 0 };
     lab_client(&l);
     struct peer *p = lab_join(&l, 2);
-    struct mp_opts o = lab_dack(&l);
-    o.mp |= MP_OPT_HAS(MP_PRIO);
-    o.prio.backup = true;
-    lab_send(&l, p, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = o });
+    lab_prio(&l, p, (struct mp_opt_prio){ .backup = true });
     lab_write(&l, 1000);
     lab_forget(&l);
     P0->wnd = 0; /* of the subflow; what was promised at connection level stays */
