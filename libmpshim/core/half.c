@@ -22,6 +22,7 @@ struct half {
     uint8_t flags, tos, optlen, tries;
     bool offered;        /* the SYN has an MP_CAPABLE that we answer */
     bool withdrawn;      /* the SYN came again without MP_CAPABLE (RFC 8684 3.7) */
+    bool left;           /* its listener is gone: refused at `again` */
     bool no_ect;         /* or without the offer of ECN (RFC 3168 6.1.1.1) */
     uint8_t opt[40];
 };
@@ -82,6 +83,8 @@ static struct sf *make(struct mp_stack *st, const struct half *h, struct mp_pkt 
     return s;
 }
 
+static mp_time repeat_at(const struct half *h) { return h->sent + (MP_SEC(1) << mp_min(mp_max(h->tries, 1) - 1, MOST_BACKOFF)); }
+
 static void answer(struct mp_stack *st, struct half *h, const struct mp_pkt *synack, mp_time now)
 {
     struct mp_pkt to = { .src = h->remote, .dst = h->local, .ifindex = h->ifindex }, *r = st_stray(st, &to);
@@ -91,8 +94,8 @@ static void answer(struct mp_stack *st, struct half *h, const struct mp_pkt *syn
         r->flow = NULL;
         r->conn = NULL; /* one for this answer only, and gone */
         h->sent = now;
-        h->again = now + (MP_SEC(1) << mp_min(h->tries, MOST_BACKOFF));
         if (h->tries++) st_count(st, MP_E_seg_rexmit, 1, NULL);
+        h->again = repeat_at(h);
     }
     st->half_at = half_deadline(st);
 }
@@ -132,24 +135,40 @@ void half_syn(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opts 
     answer(st, h, &synack, now);
 }
 
-/* RFC 5961 4 and 5: in case that we have it wrong, the peer's answer tells. */
-static void challenge(struct mp_stack *st, struct half *h, const struct mp_pkt *p, mp_time now)
+static bool say(struct mp_stack *st, const struct half *h, uint8_t flags, uint16_t wnd)
 {
-    if (h->challenged && now - h->challenged < SF_CHALLENGE_EVERY) return;
-    struct mp_pkt *r = st_stray(st, p);
-    if (!r) return;
-    h->challenged = now;
-    r->flags = MP_ACK;
+    struct mp_pkt to = { .src = h->remote, .dst = h->local, .ifindex = h->ifindex }, *r = st_stray(st, &to);
+    if (!r) return false;
+    r->flags = flags;
     r->seq = h->iss + 1;
     r->ack = h->irs + 1;
-    r->wnd = 65535;
+    r->wnd = wnd;
+    return true;
+}
+
+/* RFC 5961 4 and 5: in case that we have it wrong, the peer's answer tells. */
+static void challenge(struct mp_stack *st, struct half *h, mp_time now)
+{
+    if (h->challenged && now - h->challenged < SF_CHALLENGE_EVERY) return;
+    if (!say(st, h, MP_ACK, 65535)) return;
+    h->challenged = now;
     st_count(st, MP_E_challenge_ack, 1, NULL);
+}
+
+/* Nobody listens any more. With the ACK it is heard by a client that has not seen our SYN/ACK too. */
+static void refuse(struct mp_stack *st, struct half *h, mp_time now)
+{
+    if (say(st, h, MP_RST | MP_ACK, 0)) {
+        st_count(st, MP_E_listen_unmatched, 1, NULL);
+        drop(st, h);
+    } else
+        st->half_at = h->again = now; /* too many answers wait: when these are out */
 }
 
 static void syn_again(struct mp_stack *st, struct half *h, const struct mp_pkt *p, const struct mp_opts *o, mp_time now)
 {
     if (p->seq != h->irs) {
-        challenge(st, h, p, now);
+        challenge(st, h, now);
         return;
     }
     if (h->offered && !h->withdrawn && !(o->mp & MP_OPT_HAS(MP_CAPABLE))) {
@@ -179,16 +198,18 @@ bool half_input(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opt
     struct half *h = st->nhalf ? find(st, &p->dst, &p->src) : NULL;
     *s = NULL;
     if (!h) return false;
+    struct listener *l = st_listener_for(st, &h->local);
     if (p->flags & MP_RST) {
         if (p->seq == h->irs + 1) drop(st, h); /* RFC 5961 3: exact */
     } else if (p->flags & MP_SYN)
         syn_again(st, h, p, o, now);
     else if ((p->flags & MP_ACK) && p->ack == h->iss + 1) {
-        if (st_may_open(st, st_listener_for(st, &h->local))) *s = open(st, h, now);
+        if (!l) refuse(st, h, now);
+        else if (st_may_open(st, l)) *s = open(st, h, now);
         /* else as if lost: the SYN/ACK goes out again, and draws another */
     }
     else if (p->flags & MP_ACK)
-        challenge(st, h, p, now);
+        challenge(st, h, now);
     return true;
 }
 
@@ -207,7 +228,9 @@ void half_tick(struct mp_stack *st, mp_time now)
         for (struct half *h = st->half[i], *next; h; h = next) {
             next = h->next;
             if (h->again > now) continue;
-            if (h->tries > (int)st->set.syn_tries) {
+            if (!st_listener_for(st, &h->local))
+                refuse(st, h, now);
+            else if (h->tries > (int)st->set.syn_tries) {
                 st_count(st, MP_E_syn_timeout, 1, NULL);
                 drop(st, h);
             } else
@@ -215,13 +238,26 @@ void half_tick(struct mp_stack *st, mp_time now)
         }
 }
 
-void half_settle(struct mp_stack *st, const void *owner, mp_time now)
+/* A program closes its listener and opens it again at once (iperf3 between two tests, a server that reloads): who has our
+ * SYN/ACK by then is a client of the new one. Linux takes from them only those whose listeners share SO_REUSEPORT, if told to. */
+void half_listeners_changed(struct mp_stack *st, mp_time keep_until)
+{
+    for (int i = 0; i < ST_HALF; i++)
+        for (struct half *h = st->half[i]; h; h = h->next) {
+            struct listener *l = st_listener_for(st, &h->local);
+            if (l) l->pending++;
+            if (!l) h->again = mp_min(h->again, keep_until);
+            else if (h->left) h->again = repeat_at(h);
+            h->left = !l;
+        }
+    st->half_at = half_deadline(st);
+}
+
+void half_settle(struct mp_stack *st, mp_time now)
 {
     for (int i = 0; i < ST_HALF; i++)
         for (struct half *h = st->half[i], *next; h; h = next) {
             next = h->next;
-            struct listener *l = st_listener_for(st, &h->local);
-            if (owner && l && l->owner != owner) continue;
             struct sf *s = open(st, h, now);
             if (s) conn_touch(s->c);
         }

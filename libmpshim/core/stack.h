@@ -97,7 +97,8 @@ struct mpc *mp_stack_connect(struct mp_stack *s, const struct mp_endpoint *remot
 /* Answers SYNs to this address and port (ip.family 0 with any address of that family mask: 1 v4, 2 v6, 3 both).
  * backlog bounds connections not yet accepted. Returns 0 or -EADDRINUSE, -ENOMEM. */
 int mp_stack_listen(struct mp_stack *s, const struct mp_endpoint *at, unsigned families, int backlog, void *owner);
-void mp_stack_unlisten(struct mp_stack *s, void *owner);
+/* Half-open connections are the next listener's there, if one comes within 250 ms; else they are reset. */
+void mp_stack_unlisten(struct mp_stack *s, void *owner, mp_time now);
 /* Another stack has connections to this host's addresses: joins with tokens that are not ours are for it to answer. */
 void mp_stack_join_elsewhere(struct mp_stack *s, bool on);
 

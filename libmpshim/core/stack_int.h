@@ -86,7 +86,8 @@ bool half_input(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opt
 bool half_has_token(const struct mp_stack *st, uint32_t token);
 mp_time half_deadline(const struct mp_stack *st);        /* the earliest of all: st->half_at */
 void half_tick(struct mp_stack *st, mp_time now);
-void half_settle(struct mp_stack *st, const void *owner, mp_time now); /* all of this listener (NULL: of all) become connections */
+void half_settle(struct mp_stack *st, mp_time now); /* all become connections */
+void half_listeners_changed(struct mp_stack *st, mp_time keep_until); /* adds each to its listener's `pending`; those without are refused then */
 void half_fini(struct mp_stack *st);
 
 /* ---- accept.c ---- */

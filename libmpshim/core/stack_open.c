@@ -178,6 +178,20 @@ struct mpc *mp_stack_connect(struct mp_stack *st, const struct mp_endpoint *remo
 
 /* ---- listeners ---- */
 
+#define KEEP_WITHOUT_LISTENER MP_MS(250)
+
+/* One has come or gone: what waits at each of them. */
+static void listeners_changed(struct mp_stack *st, mp_time keep_until)
+{
+    for (struct listener *l = st->listeners; l; l = l->next) l->pending = 0;
+    half_listeners_changed(st, keep_until);
+    for (struct mpc *c = st->all; c; c = c->next) {
+        struct listener *l = st->listeners;
+        while (l && l->owner != c->owner) l = l->next;
+        if (l && c->v.server && !c->v.established) l->pending++;
+    }
+}
+
 int mp_stack_listen(struct mp_stack *st, const struct mp_endpoint *at, unsigned families, int backlog, void *owner)
 {
     struct listener *l = calloc(1, sizeof *l);
@@ -188,6 +202,7 @@ int mp_stack_listen(struct mp_stack *st, const struct mp_endpoint *at, unsigned 
     l->owner = owner;
     l->next = st->listeners;
     st->listeners = l;
+    listeners_changed(st, MP_NEVER);
     return 0;
 }
 
@@ -205,11 +220,10 @@ void mp_stack_listen_setopt(struct mp_stack *st, void *owner, enum mpc_opt opt, 
     }
 }
 
-void mp_stack_settle(struct mp_stack *st, mp_time now) { half_settle(st, NULL, now); }
+void mp_stack_settle(struct mp_stack *st, mp_time now) { half_settle(st, now); }
 
-void mp_stack_unlisten(struct mp_stack *st, void *owner)
+void mp_stack_unlisten(struct mp_stack *st, void *owner, mp_time now)
 {
-    half_settle(st, owner, st->now);
     for (struct listener **p = &st->listeners; *p;) {
         struct listener *l = *p;
         if (l->owner != owner) {
@@ -221,9 +235,10 @@ void mp_stack_unlisten(struct mp_stack *st, void *owner)
     }
     for (struct mpc *c = st->all; c; c = c->next)
         if (c->owner == owner && c->v.server) { /* nobody will accept it any more */
-            mpc_abort(c, st->now);
-            mpc_release(c, 0, st->now);
+            mpc_abort(c, now);
+            mpc_release(c, 0, now);
         }
+    listeners_changed(st, now + KEEP_WITHOUT_LISTENER);
 }
 
 void st_accepted(struct mpc *c)

@@ -15,6 +15,7 @@
 #define GHOST_KEEP MP_SEC(30)
 #define ABORT_PATIENCE MP_SEC(1)   /* after a reset by the program, for what it had sent before */
 #define LOOK_ABORT MP_MS(2)
+#define END_LEAD MP_MS(2)        /* its FIN goes before it: the peer's program, waiting to read, has seen the end */
 #define ORPHAN_LINGER MP_SEC(300)  /* a peer takes nothing of what its program left: about where the kernel gives up too */
 enum { GHOSTS_MAX = 2048 };
 
@@ -75,11 +76,33 @@ static void abort_now(struct carrier *c, mp_time now)
     eng_carrier_settle(c);
 }
 
+/* The reset leaves on all paths, and may not arrive before the FIN that left on one of them. */
+static mp_dur end_lead(const struct mpc *m)
+{
+    struct mpc_subflow_info v[16];
+    int n = mpc_get_subflows(m, v, 16);
+    mp_dur least = MP_NEVER, most = 0;
+    for (int i = 0; i < n; i++) {
+        least = mp_min(least, v[i].min_rtt);
+        most = mp_max(most, v[i].min_rtt);
+    }
+    return END_LEAD + (n ? (most - least) / 2 : 0);
+}
+
+/* Only the FIN is not acknowledged yet. Its acknowledgement may stand behind all that the peer still sends us, and who goes on
+ * sending to a program that is gone is told so by TCP with his next segment. */
+static bool only_end_left(const struct carrier *c, mp_time now)
+{
+    struct mpc_info i;
+    mpc_get_info(c->mpc, &i);
+    return i.bytes_acked >= i.bytes_written && now - c->ended >= end_lead(c->mpc);
+}
+
 /* TCP's reset follows the data sent before it; here it could overtake that on another path, and the peer would lose what
  * it was sent (a server that closes with something unread does so: CPython's test_ftplib). So the data is waited for. */
 static void look_abort(struct carrier *c, mp_time now)
 {
-    if (c->closed || mpc_send_done(c->mpc) || now >= c->abort_at)
+    if (c->closed || mpc_send_done(c->mpc) || only_end_left(c, now) || now >= c->abort_at)
         abort_now(c, now);
     else
         eng_carrier_look_in(c, mp_max(LOOK_ABORT, (now - c->ended) / 2), now);

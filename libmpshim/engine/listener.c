@@ -98,7 +98,7 @@ static int answer_on(struct port *p, int backlog)
     unsigned fresh = p->families & ~others_need(p);
     err = fresh ? io_listen(p->e->io, (uint8_t)fresh, p->at.port) : 0;
     if (err)
-        mp_stack_unlisten(p->e->stack, p);
+        mp_stack_unlisten(p->e->stack, p, eng_now());
     p->live = !err;
     return err;
 }
@@ -118,7 +118,7 @@ static void answer_off(struct port *p)
     if (!p->live)
         return;
     p->live = false;
-    mp_stack_unlisten(p->e->stack, p);
+    mp_stack_unlisten(p->e->stack, p, eng_now());
     unsigned only = p->families & ~others_need(p);
     if (only)
         io_unlisten(p->e->io, (uint8_t)only, p->at.port);

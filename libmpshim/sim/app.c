@@ -300,7 +300,7 @@ static void on_event(struct sim_host *h, struct mpc *c, unsigned bits)
         k->connected_at = s->now;
         mpc_set_owner(c, k);
         set_options(k);
-        mp_stack_unlisten(h->stack, &k->listener);
+        mp_stack_unlisten(h->stack, &k->listener, s->now);
     }
     if (bits & MP_EV_CONNECTED && !k->connected) {
         k->connected = true;

@@ -198,7 +198,7 @@ static void op_hostile(struct run *r)
 static void op_unlisten(struct run *r)
 {
     r->ended = true;
-    mp_stack_unlisten(r->w->host[SERVER].st, &r->w->host[SERVER].listener);
+    mp_stack_unlisten(r->w->host[SERVER].st, &r->w->host[SERVER].listener, r->w->now);
 }
 
 static void (*const op_table[])(struct run *) = {

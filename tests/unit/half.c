@@ -118,13 +118,49 @@ TEST(an_ack_that_guesses_our_number_makes_nothing)
     lab_end(&l);
 }
 
-TEST(a_listener_that_goes_resets_them)
+/* ---- its listener goes ---- */
+
+TEST(a_listener_that_goes_for_good_resets_them)
 {
     struct lab l = { 0 };
     lab_server_syn(&l);
-    mp_stack_unlisten(l.st, &l);
+    mp_stack_unlisten(l.st, &l, l.now);
+    lab_expect_nothing(&l);
+    CHECK_EQ(kept(&l), 1);
+    lab_wait(&l, MP_MS(250));
+    lab_expect(&l, P0, MP_RST | MP_ACK, 1, 1, 0);
     CHECK_EQ(kept(&l), 0);
-    CHECK(lab_expect(&l, P0, MP_RST | MP_ACK, 1, 1, 0)->flags & MP_RST);
+    lab_end(&l);
+}
+
+TEST(without_a_listener_their_third_ack_is_reset_at_once)
+{
+    struct lab l = { 0 };
+    lab_server_syn(&l);
+    mp_stack_unlisten(l.st, &l, l.now);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_offer(&l, 2) });
+    lab_expect(&l, P0, MP_RST | MP_ACK, 1, 1, 0);
+    CHECK_EQ(kept(&l), 0);
+    CHECK_EQ(mp_stack_live(l.st), 0);
+    lab_end(&l);
+}
+
+TEST(a_listener_opened_again_has_those_of_the_one_before)
+{
+    struct lab l = { 0 };
+    lab_server_syn(&l);
+    mp_stack_unlisten(l.st, &l, l.now);
+    lab_wait(&l, MP_MS(100));
+    struct mp_endpoint at = { { 0 }, 80 };
+    CHECK_EQ(mp_stack_listen(l.st, &at, 3, 16, &l), 0);
+    lab_wait(&l, MP_MS(200)); /* the new one is theirs: nothing ends */
+    lab_expect_nothing(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1, .ack = 1, .o = lab_offer(&l, 2) });
+    CHECK(l.events & MP_EV_ACCEPT);
+    CHECK_EQ(kept(&l), 0);
+    lab_data(&l, P0, 1, 1, 0, 100);
+    CHECK_EQ(lab_read(&l), 100);
+    lab_forget(&l);
     lab_end(&l);
 }
 

@@ -191,8 +191,9 @@ int mp_stack_listen(struct mp_stack *s, const struct mp_endpoint *at, unsigned f
     return 0;
 }
 void mp_stack_settle(struct mp_stack *s, mp_time now) { (void)s, (void)now; }
-void mp_stack_unlisten(struct mp_stack *s, void *owner)
+void mp_stack_unlisten(struct mp_stack *s, void *owner, mp_time now)
 {
+    (void)now;
     for (struct lsn **p = &s->l; *p;) {
         struct lsn *l = *p;
         if (l->owner == owner) { *p = l->next; free(l); } else p = &l->next;
@@ -278,7 +279,7 @@ void mpc_get_info(const struct mpc *c, struct mpc_info *i)
 {
     memset(i, 0, sizeof *i);
     i->local = c->local; i->remote = c->remote; i->server = c->server; i->established = c->connected; i->multipath = true;
-    i->bytes_written = i->bytes_acked = c->written; i->bytes_read = c->rd; i->cc = "none"; i->sched = "none";
+    i->bytes_written = c->written; i->bytes_acked = c->written - (c->peer ? c->peer->rx.len : 0); i->bytes_read = c->rd; i->cc = "none"; i->sched = "none";
 }
 int mpc_get_subflows(const struct mpc *c, struct mpc_subflow_info *v, int max) { (void)c, (void)v, (void)max; return 0; }
 int mpc_get_paths(const struct mpc *c, struct mpc_path_info *v, int max)

@@ -553,7 +553,7 @@ void w_end_alone(struct world *w)
         w->host[i].blocked = false;
         mp_stack_writable(w->host[i].st, NULL);
         for (int k = 0; k < W_APPS; k++) w_release(w, &w->host[i].app[k], 0);
-        mp_stack_unlisten(w->host[i].st, &w->host[i].listener);
+        mp_stack_unlisten(w->host[i].st, &w->host[i].listener, w->now);
     }
     w_settle(w);
     mp_time end = w->now + MP_SEC(86400);
