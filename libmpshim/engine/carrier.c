@@ -16,6 +16,7 @@
 #define ABORT_PATIENCE MP_SEC(1)   /* after a reset by the program, for what it had sent before */
 #define LOOK_ABORT MP_MS(2)
 #define END_LEAD MP_MS(2)        /* its FIN goes before it: the peer's program, waiting to read, has seen the end */
+enum { SENDS_ON = 16 << 10 };    /* bytes: more than the end of an answer, which the peer's own end may follow */
 #define ORPHAN_LINGER MP_SEC(300)  /* a peer takes nothing of what its program left: about where the kernel gives up too */
 enum { GHOSTS_MAX = 2048 };
 
@@ -89,20 +90,20 @@ static mp_dur end_lead(const struct mpc *m)
     return END_LEAD + (n ? (most - least) / 2 : 0);
 }
 
-/* Only the FIN is not acknowledged yet. Its acknowledgement may stand behind all that the peer still sends us, and who goes on
- * sending to a program that is gone is told so by TCP with his next segment. */
-static bool only_end_left(const struct carrier *c, mp_time now)
+/* Only the FIN is not acknowledged yet, and the peer goes on sending to a program that is gone: TCP tells him so with the
+ * next segment, and the acknowledgement of our FIN stands behind all that is in his queue. */
+static bool sends_on(const struct carrier *c, mp_time now)
 {
     struct mpc_info i;
     mpc_get_info(c->mpc, &i);
-    return i.bytes_acked >= i.bytes_written && now - c->ended >= end_lead(c->mpc);
+    return i.bytes_acked >= i.bytes_written && i.rcv_nxt - c->rcv_at_end > SENDS_ON && now - c->ended >= end_lead(c->mpc);
 }
 
 /* TCP's reset follows the data sent before it; here it could overtake that on another path, and the peer would lose what
  * it was sent (a server that closes with something unread does so: CPython's test_ftplib). So the data is waited for. */
 static void look_abort(struct carrier *c, mp_time now)
 {
-    if (c->closed || mpc_send_done(c->mpc) || only_end_left(c, now) || now >= c->abort_at)
+    if (c->closed || mpc_send_done(c->mpc) || sends_on(c, now) || now >= c->abort_at)
         abort_now(c, now);
     else
         eng_carrier_look_in(c, mp_max(LOOK_ABORT, (now - c->ended) / 2), now);
@@ -115,6 +116,9 @@ void eng_carrier_end(struct carrier *c, mp_time now)
     bool sent_some = c->mpc && c->connected && !c->closed;
     eng_carrier_to_ghost(c, now);
     if (sent_some) {
+        struct mpc_info i;
+        mpc_get_info(c->mpc, &i);
+        c->rcv_at_end = i.rcv_nxt;
         c->abort_at = now + ABORT_PATIENCE;
         look_abort(c, now);
     } else if (c->mpc) {

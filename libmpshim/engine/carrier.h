@@ -45,6 +45,7 @@ struct carrier {
     int meet_tries;
     mp_time born, ended;
     mp_time abort_at;                        /* CR_GHOST: the program reset its socket, what it had sent goes first; 0: no */
+    uint64_t rcv_at_end;                     /* then: the data sequence number received up to */
     mp_time next_look;                       /* sweep: next question to the kernel, or next attempt to meet */
     mp_dur look_every;
     int last_outq;                           /* CR_RESETTING: bytes the program has not taken, at the last look */
