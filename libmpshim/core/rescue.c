@@ -29,14 +29,18 @@ void rescue_data(struct sf *s, uint32_t len, mp_time now)
     sf_arm(s, SFT_QUIET, now + quiet_time(s));
 }
 
-/* A segment that fits arrived: the path knows this subflow. */
-void rescue_heard(struct sf *s, mp_time now)
+/* A segment that fits arrived: the path knows this subflow, if what went before it has come too. Numbers that a box has moved by less
+ * than a window only look as if they fitted, for ever behind a hole; and where numbers fit that way and our data does not the other,
+ * the answers acknowledge nothing new. */
+void rescue_heard(struct sf *s, mp_ssn ssn, mp_time now)
 {
     silence_over(s, now);
     recall_heard(s, now);
     s->v.last_recv = now;
+    if (ssn > s->v.rcv_nxt) return;
+    s->v.last_fit = now;
     s->v.misfits = 0;
-    if (!s->v.rescued) return;
+    if (!s->v.rescued || s->v.backoff) return;
     s->v.rescued = false;
     for (struct sf *o = s->c->sfs; o; o = o->next)
         if (o != s && !o->v.dead && o->v.state == SF_SYN_SENT && same_pair(o, s)) sf_die(o, 0, now);
@@ -57,7 +61,7 @@ static bool join_is_hopeless(const struct sf *s, const struct mp_opts *o) { retu
  * segments. So the last of them must come a time-out after the first. (Simulation seed 650229: both.) */
 void rescue_misfit(struct sf *s, const struct mp_opts *o, mp_time now)
 {
-    if (now - s->v.last_recv <= QUIET) return;
+    if (now - s->v.last_fit <= QUIET) return;
     if (!s->v.misfits++) s->v.misfit_since = now;
     if (s->v.misfits >= MISFITS && now - s->v.misfit_since >= s->v.rto && !join_is_hopeless(s, o)) rescue(s, now);
 }
@@ -80,18 +84,18 @@ static bool quiet_matters(const struct sf *s)
 /* SFT_QUIET. */
 void rescue_tick(struct sf *s, mp_time now)
 {
-    mp_dur quiet = now - s->v.last_recv;
-    bool answered = s->v.quiet_probes && s->v.last_recv > s->v.quiet_since;
+    mp_dur quiet = now - s->v.last_fit;
+    bool answered = s->v.quiet_probes && s->v.last_fit > s->v.quiet_since;
     if (answered || !quiet_matters(s)) {
         s->v.quiet_probes = 0;
         s->v.quiet_bytes = 0;
         return;
     }
     if (!s->v.quiet_probes && quiet < quiet_time(s)) {
-        sf_arm(s, SFT_QUIET, s->v.last_recv + quiet_time(s));
+        sf_arm(s, SFT_QUIET, s->v.last_fit + quiet_time(s));
         return;
     }
-    if (!s->v.quiet_probes) s->v.quiet_since = s->v.last_recv;
+    if (!s->v.quiet_probes) s->v.quiet_since = s->v.last_fit;
     if (++s->v.quiet_probes > PROBES) rescue(s, now);
     if (quiet > QUIET_LONGEST) return;
     s->v.probes = 1; /* one segment below the window, RFC 9293 3.8.4 */

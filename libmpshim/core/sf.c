@@ -26,7 +26,7 @@ struct sf *sf_new(struct mp_stack *st, struct mpc *c, const struct mp_endpoint *
     s->v.ts_offset = ts_offset(st, &local->ip, &remote->ip);
     s->v.rto = MP_SEC(1); /* RFC 6298 2.1 */
     s->v.peer_mss = local->ip.family == 4 ? 536 : 1220; /* RFC 9293 3.7.1 */
-    s->v.created = s->v.last_recv = s->v.data_sent_at = s->v.data_recv_at = now;
+    s->v.created = s->v.last_recv = s->v.last_fit = s->v.data_sent_at = s->v.data_recv_at = now;
     uint32_t mtu = st->ops.mtu ? st->ops.mtu(st->arg, ifindex) : 0;
     s->v.mtu = s->v.mtu_link = mtu ? mtu : 1500;
     s->v.mtu_again = MP_NEVER;

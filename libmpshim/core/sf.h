@@ -215,13 +215,14 @@ struct sf {
         mp_ssn ecn_point;     /* snd_nxt at the latest reduction: no other before this is acknowledged */
         int ecn_floor;        /* marked windows in a row at the smallest window */
         mp_time last_sent, last_recv, last_progress;
+        mp_time last_fit;     /* when a segment came behind which nothing was missing */
         mp_time data_sent_at, data_recv_at; /* for people; none yet: when it was opened */
         mp_time misfit_at;    /* when a segment without data that does not fit was last answered; 0: never */
         uint32_t misfits;     /* segments that do not fit, long after the last one that did */
         mp_time misfit_since; /* when the first of these came */
         uint64_t quiet_bytes; /* received since the last silence that was asked about */
         int quiet_probes;     /* unanswered so far */
-        mp_time quiet_since;  /* last_recv when the first of them went out */
+        mp_time quiet_since;  /* last_fit when the first of them went out */
         mp_dur wait_peak; mp_time wait_peak_at; /* longest that the stream waited for it, and when: silence.c */
         mp_dur echo;          /* so long ago we sent what the latest data drew, at most a second (RFC 7323); 0: unknown: silence.c */
         mp_time asked_at; uint64_t asked_rx; /* when its path was asked whether it lives; the connection's rx_total then */
@@ -250,6 +251,7 @@ struct sf {
         bool send_capable_ack;  /* client: put MP_CAPABLE into the next pure ACK */
         uint32_t nonce_local, nonce_remote;
         int syn_tries, probes, keep_probes;
+        int old_answers;        /* to our SYN, by a connection of the same ports from before */
         mp_time challenged_at;  /* the latest challenge ACK */
         bool acked_new;         /* the segment at hand acknowledged something new */
         int bare_acks;          /* new ACKs in a row without any MPTCP option */
@@ -324,7 +326,7 @@ void overdue_over(struct sf *s, mp_time now);               /* it makes progress
 
 /* ---- paths that have forgotten the subflow (rescue.c) ---- */
 void rescue_data(struct sf *s, uint32_t len, mp_time now);
-void rescue_heard(struct sf *s, mp_time now);               /* sets last_recv */
+void rescue_heard(struct sf *s, mp_ssn ssn, mp_time now);   /* a segment from ssn on fits; sets last_recv */
 void rescue_misfit(struct sf *s, const struct mp_opts *o, mp_time now); /* o: of a segment that does not fit */
 void rescue_timeout(struct sf *s, mp_time now);
 void rescue_tick(struct sf *s, mp_time now);

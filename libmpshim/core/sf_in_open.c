@@ -68,14 +68,23 @@ static void join_synack_options(struct sf *s, const struct mp_opts *o, mp_time n
     sf_arm(s, SFT_JOIN_ACK, now + sf_rto_now(s));
 }
 
+/* RFC 9293 3.10.7.3: the peer holds a connection of these ports from before, which our reset ends. Our SYN was taken for one of that:
+ * it goes again, behind the reset. (Its time-out would be a second, and the next SYN might already do without MP_CAPABLE.) */
+static void old_answer_in(struct sf *s, const struct mp_pkt *p)
+{
+    enum { OLD_ANSWERS = 3 };
+    st_count(s->st, MP_E_ack_unsent, 1, s->c);
+    st_stray_rst(s->st, p, -1);
+    if (!(p->flags & MP_RST) && s->seg_head && s->v.old_answers++ < OLD_ANSWERS) s->seg_head->lost = true;
+}
+
 /* RFC 9293 3.10.7.3 */
 void in_syn_sent(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, mp_time now)
 {
     mp_ssn ack = (uint32_t)(p->ack - s->v.iss);
     bool ack_ok = (p->flags & MP_ACK) && ack == s->v.snd_nxt && ack > 0;
-    if ((p->flags & MP_ACK) && !ack_ok) { /* the peer holds a connection of these ports from before: end that one */
-        st_count(s->st, MP_E_ack_unsent, 1, s->c);
-        st_stray_rst(s->st, p, -1);
+    if ((p->flags & MP_ACK) && !ack_ok) {
+        old_answer_in(s, p);
         return;
     }
     if (p->flags & MP_RST) {
@@ -87,7 +96,7 @@ void in_syn_sent(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, mp_tim
     }
     if (!(p->flags & MP_SYN)) return;
     if (!ack_ok && !s->v.initial) return; /* nobody joins a port that he joins from: RFC 8684 3.2 knows no simultaneous open */
-    s->v.last_recv = now;
+    s->v.last_recv = s->v.last_fit = now;
     if (s->v.initial) race_over(s->c, s, now);
     sf_synack_in(s, p, o, now);
     if (s->v.mute) { /* another path was quicker: the peer keeps nothing */

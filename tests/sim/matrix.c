@@ -5,7 +5,8 @@
  *   sim_matrix                 all cells; told are failures and a summary
  *   sim_matrix --write FILE    and the table as Markdown (make matrix: docs/box-matrix.md)
  *   sim_matrix --box NAME      that box's cells, each told
- *   sim_matrix --cell ID       one cell, as failures name it: BOX/PLACE/DIRECTION/SENDER/TIME/IP; --trace, --pcap PREFIX */
+ *   sim_matrix --cell ID       one cell, as failures name it: BOX/PLACE/DIRECTION/SENDER/TIME/IP; --trace, --pcap PREFIX
+ *   --seed N                   with any of these: other losses than make matrix's, which are those of 0 */
 #include <stdlib.h>
 
 #include "report.h"
@@ -170,11 +171,13 @@ static struct sim_scen scen_of(const struct cell *c)
     return sc;
 }
 
+static uint64_t more_seed;
+
 static uint64_t seed_of(const struct cell *c)
 {
     uint64_t h = c->place + 2u * ((unsigned)c->way + 3u * (c->sender + 3u * (c->when + 2u * c->v6)));
     for (const char *p = c->row->name; *p; p++) h = sim_mix(h + (uint8_t)*p);
-    return h >> 1;
+    return (more_seed ? sim_mix(h + more_seed) : h) >> 1;
 }
 
 static void cell_id(const struct cell *c, char buf[96])
@@ -230,7 +233,7 @@ static void tell_cell(FILE *f, const struct cell *c, const struct verdict *v)
     if (v->outcome == PLAIN)
         fprintf(f, "  %s; %s", mp_plain_why_text((enum mp_plain_why)v->r.why), mp_plain_why_text((enum mp_plain_why)v->r.why_server));
     fprintf(f, "%s%s\n", v->why[0] ? "  " : "", v->why);
-    if (v->outcome == FAILED) fprintf(f, "  again, traced: sim_matrix --cell %s --trace\n", id);
+    if (v->outcome == FAILED) fprintf(f, "  again, traced: sim_matrix --seed %llu --cell %s --trace\n", (unsigned long long)more_seed, id);
 }
 
 static void add(struct tally *t, const struct cell *c, const struct verdict *v)
@@ -420,7 +423,8 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--box") == 0) box = next, i++;
         else if (strcmp(argv[i], "--cell") == 0) cell = next, i++;
         else if (strcmp(argv[i], "--pcap") == 0) pcap = next, i++;
-        else return fputs("usage: sim_matrix [--write FILE] [--box NAME] [--cell ID [--trace] [--pcap PREFIX]]\n", stderr), 2;
+        else if (strcmp(argv[i], "--seed") == 0) more_seed = strtoull(next, NULL, 10), i++;
+        else return fputs("usage: sim_matrix [--write FILE] [--box NAME] [--cell ID [--trace] [--pcap PREFIX]] [--seed N]\n", stderr), 2;
     }
     if (cell) return run_one(cell, trace ? stdout : NULL, pcap);
     if (box && !row_of(box)) return fprintf(stderr, "no such box: %s\n", box), 2;

@@ -118,6 +118,64 @@ TEST(segments_of_which_none_fits_bring_a_fresh_subflow)
     lab_end(&l);
 }
 
+/* Data of ours timed out again and again, and the SYN of a join over the same path is out. */
+static struct peer *asked_because_of_time_outs(struct lab *l)
+{
+    lab_client(l);
+    flow(l, 3);
+    lab_write(l, 1000);
+    while (mp_stack_counter(l->st, MP_E_rescue) == 0 && l->now < MP_SEC(2000)) lab_wait(l, MP_MS(10));
+    lab_forget(l);
+    return &l->p[l->np - 1];
+}
+
+static void comes_up(struct lab *l, struct peer *fresh)
+{
+    lab_forget(l);
+    lab_synack(l, fresh, lab_join_synack(l, fresh, 0));
+    lab_expect(l, fresh, MP_ACK, 1, 1, 0);
+    lab_forget(l);
+    lab_end(l);
+}
+
+TEST(an_answer_that_acknowledges_nothing_new_does_not_call_the_fresh_one_off) /* the box moves the numbers one way only */
+{
+    struct lab l = { 0 };
+    struct peer *fresh = asked_because_of_time_outs(&l);
+    lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1 + 3 * LAB_MSS, .ack = 1, .o = lab_dack(&l) });
+    comes_up(&l, fresh);
+}
+
+TEST(an_acknowledgement_of_what_is_new_calls_it_off)
+{
+    struct lab l = { 0 };
+    struct peer *fresh = asked_because_of_time_outs(&l);
+    lab_ack_mp(&l, P0, 1 + 3 * LAB_MSS, 1001, 1000);
+    lab_forget(&l);
+    lab_synack(&l, fresh, lab_join_synack(&l, fresh, 0));
+    lab_expect(&l, fresh, MP_RST, 1, 0, 0);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(numbers_moved_by_less_than_a_window_are_no_sign_of_life)
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    flow(&l, 20);
+    mp_time from = l.now;
+    const struct got *g = &lab_none;
+    while (!g->o.mp && l.now < from + MP_SEC(6)) {
+        lab_wait(&l, MP_MS(300));
+        lab_data(&l, P0, 1 + 20 * LAB_MSS + 20000, 1, 20 * LAB_MSS, LAB_MSS);
+        g = join_of(&l);
+    }
+    CHECK_EQ(g->o.mp, MP_OPT_HAS(MP_JOIN));
+    CHECK(g->at - from < MP_SEC(4));
+    lab_data(&l, P0, 1 + 20 * LAB_MSS + 20000, 1, 20 * LAB_MSS, LAB_MSS);
+    comes_up(&l, &l.p[l.np - 1]);
+}
+
 /* Three segments of the flow again, as fast as the path brings them; with their mappings, or without any option. */
 static void old_row(struct lab *l, bool bare)
 {

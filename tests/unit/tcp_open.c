@@ -186,6 +186,24 @@ TEST(an_early_ack_of_the_syn_that_is_wrong_is_answered_by_reset) /* RFC 9293 3.1
     lab_expect(&l, P0, MP_SYN, 0, 0, 0);
     lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 77, .ack = 500 });
     lab_expect(&l, P0, MP_RST, 500, 0, 0); /* half-open connections are cleared by that, RFC 9293 3.5.1 */
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(a_syn_that_an_old_connection_answers_goes_again_behind_the_reset_with_its_option)
+{
+    struct lab l = { 0 };
+    lab_connect(&l);
+    lab_expect(&l, P0, MP_SYN, 0, 0, 0);
+    for (int i = 0; i < 4; i++) {
+        lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 77, .ack = 500 });
+        lab_expect(&l, P0, MP_RST, 500, 0, 0);
+        if (i < 3) CHECK(lab_expect(&l, P0, MP_SYN, 0, 0, 0)->o.mp & MP_OPT_HAS(MP_CAPABLE));
+        lab_expect_nothing(&l); /* after the third time at its time-out only */
+    }
+    lab_wait(&l, MP_MS(1100));
+    lab_expect(&l, P0, MP_SYN, 0, 0, 0);
+    lab_forget(&l);
     lab_end(&l);
 }
 
