@@ -85,14 +85,28 @@ static struct sf *make(struct mp_stack *st, const struct half *h, struct mp_pkt 
 
 static mp_time repeat_at(const struct half *h) { return h->sent + (MP_SEC(1) << mp_min(mp_max(h->tries, 1) - 1, MOST_BACKOFF)); }
 
+/* A box that drops SYN/ACKs with the option began after the SYN, or lets SYNs pass. A client that has had the first is established,
+ * has perhaps nothing to say, and answers this one by its third ACK again, with the option (RFC 5961 4); one that has had none
+ * goes on as plain TCP (RFC 8684 3.7). Simulation seed 1530974. */
+static void without_option(struct mp_pkt *synack)
+{
+    struct mp_opts o;
+    if (mp_opts_parse(&o, synack->opt, synack->optlen, synack->flags) < 0) return;
+    o.mp = 0;
+    synack->optlen = (uint8_t)mp_opts_len(&o);
+    mp_opts_emit(synack->opt, &o);
+}
+
 static void answer(struct mp_stack *st, struct half *h, const struct mp_pkt *synack, mp_time now)
 {
+    enum { WITH_OPTION = 3 }; /* times */
     struct mp_pkt to = { .src = h->remote, .dst = h->local, .ifindex = h->ifindex }, *r = st_stray(st, &to);
     h->again = now; /* too many answers wait: when these are out */
     if (r) {
         *r = *synack;
         r->flow = NULL;
         r->conn = NULL; /* one for this answer only, and gone */
+        if (h->tries >= WITH_OPTION) without_option(r);
         h->sent = now;
         if (h->tries++) st_count(st, MP_E_seg_rexmit, 1, NULL);
         h->again = repeat_at(h);
