@@ -22,7 +22,7 @@ struct half {
     uint8_t flags, tos, optlen, tries;
     bool offered;        /* the SYN has an MP_CAPABLE that we answer */
     bool withdrawn;      /* the SYN came again without MP_CAPABLE (RFC 8684 3.7) */
-    bool left;           /* its listener is gone: refused at `again` */
+    bool left;           /* its listener went: `again` is when it is refused, if none has come by then */
     bool no_ect;         /* or without the offer of ECN (RFC 3168 6.1.1.1) */
     uint8_t opt[40];
 };
@@ -97,7 +97,7 @@ static void without_option(struct mp_pkt *synack)
     mp_opts_emit(synack->opt, &o);
 }
 
-static void answer(struct mp_stack *st, struct half *h, const struct mp_pkt *synack, mp_time now)
+static void answer(struct mp_stack *st, struct half *h, const struct mp_pkt *synack, bool unasked, mp_time now)
 {
     enum { WITH_OPTION = 3 }; /* times */
     struct mp_pkt to = { .src = h->remote, .dst = h->local, .ifindex = h->ifindex }, *r = st_stray(st, &to);
@@ -106,7 +106,7 @@ static void answer(struct mp_stack *st, struct half *h, const struct mp_pkt *syn
         *r = *synack;
         r->flow = NULL;
         r->conn = NULL; /* one for this answer only, and gone */
-        if (h->tries >= WITH_OPTION) without_option(r);
+        if (unasked && h->tries >= WITH_OPTION) without_option(r);
         h->sent = now;
         if (h->tries++) st_count(st, MP_E_seg_rexmit, 1, NULL);
         h->again = repeat_at(h);
@@ -114,7 +114,7 @@ static void answer(struct mp_stack *st, struct half *h, const struct mp_pkt *syn
     st->half_at = half_deadline(st);
 }
 
-static void answer_again(struct mp_stack *st, struct half *h, mp_time now)
+static void answer_again(struct mp_stack *st, struct half *h, bool unasked, mp_time now)
 {
     struct mp_pkt synack;
     struct sf *s = st->nstray < ST_MAX_STRAY ? make(st, h, &synack, now) : NULL;
@@ -122,7 +122,7 @@ static void answer_again(struct mp_stack *st, struct half *h, mp_time now)
         st->half_at = h->again = now;
     } else if (s) {
         conn_free(s->c);
-        answer(st, h, &synack, now);
+        answer(st, h, &synack, unasked, now);
     } else
         drop(st, h);
 }
@@ -146,7 +146,7 @@ void half_syn(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opts 
     *b = h;
     st->nhalf++;
     st_listener_for(st, &h->local)->pending++;
-    answer(st, h, &synack, now);
+    answer(st, h, &synack, false, now);
 }
 
 static bool say(struct mp_stack *st, const struct half *h, uint8_t flags, uint16_t wnd)
@@ -191,7 +191,7 @@ static void syn_again(struct mp_stack *st, struct half *h, const struct mp_pkt *
     }
     h->no_ect |= !ecn_syn_asks(st, p);
     h->ts = o->ts_val;
-    answer_again(st, h, now);
+    answer_again(st, h, false, now); /* a client that asks has had no SYN/ACK: with the option, if his SYN has it */
 }
 
 /* The third ACK: the connection is made, and goes on with it. */
@@ -215,8 +215,9 @@ bool half_input(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opt
     struct listener *l = st_listener_for(st, &h->local);
     if (p->flags & MP_RST) {
         if (p->seq == h->irs + 1) drop(st, h); /* RFC 5961 3: exact */
-    } else if (p->flags & MP_SYN)
-        syn_again(st, h, p, o, now);
+    } else if (p->flags & MP_SYN) {
+        if (l) syn_again(st, h, p, o, now); /* else a listener may come, or we refuse, soon */
+    }
     else if ((p->flags & MP_ACK) && p->ack == h->iss + 1) {
         if (!l) refuse(st, h, now);
         else if (st_may_open(st, l)) *s = open(st, h, now);
@@ -248,7 +249,7 @@ void half_tick(struct mp_stack *st, mp_time now)
                 st_count(st, MP_E_syn_timeout, 1, NULL);
                 drop(st, h);
             } else
-                answer_again(st, h, now);
+                answer_again(st, h, true, now);
         }
 }
 
@@ -260,7 +261,7 @@ void half_listeners_changed(struct mp_stack *st, mp_time keep_until)
         for (struct half *h = st->half[i]; h; h = h->next) {
             struct listener *l = st_listener_for(st, &h->local);
             if (l) l->pending++;
-            if (!l) h->again = mp_min(h->again, keep_until);
+            if (!l) h->again = h->left ? mp_min(h->again, keep_until) : keep_until;
             else if (h->left) h->again = repeat_at(h);
             h->left = !l;
         }
@@ -272,7 +273,9 @@ void half_settle(struct mp_stack *st, mp_time now)
     for (int i = 0; i < ST_HALF; i++)
         for (struct half *h = st->half[i], *next; h; h = next) {
             next = h->next;
-            struct sf *s = open(st, h, now);
+            struct sf *s = NULL;
+            if (st_listener_for(st, &h->local)) s = open(st, h, now);
+            else refuse(st, h, now);
             if (s) conn_touch(s->c);
         }
 }

@@ -3,7 +3,8 @@
  * clients sit behind NATs), so the client must notice, also when it only receives. Three signs:
  *   - time-outs in a row, if something of ours is in flight (rescue_timeout);
  *   - segments that come and do not fit, and none that does (rescue_misfit);
- *   - silence after a flow of data, and probes of ours that nobody answers (rescue_tick).
+ *   - silence after a flow of data, and probes of ours that draw no answer that fits (rescue_tick): none behind a hole, which a peer
+ *     whose time-out is far off leaves open as well. The fresh one is then the quicker way.
  * Messages shorter than a flow, and silence that a probe explains, cost nothing more: RFC 1122 4.2.3.6 wants no
  * keep-alives unasked, and this asks once, when data stops in mid-flow. */
 #include "core/stack_int.h"
@@ -29,7 +30,7 @@ void rescue_data(struct sf *s, uint32_t len, mp_time now)
     sf_arm(s, SFT_QUIET, now + quiet_time(s));
 }
 
-/* A segment that fits arrived: the path knows this subflow, if what went before it has come too. Numbers that a box has moved by less
+/* A segment that fits arrived: the path knows this subflow, if all that was sent before it has come too. Numbers that a box has moved by less
  * than a window only look as if they fitted, for ever behind a hole; and where numbers fit that way and our data does not the other,
  * the answers acknowledge nothing new. */
 void rescue_heard(struct sf *s, mp_ssn ssn, mp_time now)

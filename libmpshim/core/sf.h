@@ -215,7 +215,7 @@ struct sf {
         mp_ssn ecn_point;     /* snd_nxt at the latest reduction: no other before this is acknowledged */
         int ecn_floor;        /* marked windows in a row at the smallest window */
         mp_time last_sent, last_recv, last_progress;
-        mp_time last_fit;     /* when a segment came behind which nothing was missing */
+        mp_time last_fit;     /* when a segment came and nothing sent before it was missing */
         mp_time data_sent_at, data_recv_at; /* for people; none yet: when it was opened */
         mp_time misfit_at;    /* when a segment without data that does not fit was last answered; 0: never */
         uint32_t misfits;     /* segments that do not fit, long after the last one that did */

@@ -186,9 +186,10 @@ static void listeners_changed(struct mp_stack *st, mp_time keep_until)
     for (struct listener *l = st->listeners; l; l = l->next) l->pending = 0;
     half_listeners_changed(st, keep_until);
     for (struct mpc *c = st->all; c; c = c->next) {
+        if (!c->v.server || c->v.established) continue;
         struct listener *l = st->listeners;
         while (l && l->owner != c->owner) l = l->next;
-        if (l && c->v.server && !c->v.established) l->pending++;
+        if (l) l->pending++;
     }
 }
 

@@ -17,6 +17,7 @@ struct run {
     struct w_in *in;
     enum mode mode;
     bool ended;     /* an owner aborted, or a listener went: not everything will arrive */
+    bool deaf;      /* the listener is away */
 };
 
 static struct w_app *app_at(struct run *r, uint8_t b)
@@ -195,10 +196,13 @@ static void op_hostile(struct run *r)
     r->in->n -= n;
 }
 
+/* The server's listener goes, or comes again. */
 static void op_unlisten(struct run *r)
 {
     r->ended = true;
-    mp_stack_unlisten(r->w->host[SERVER].st, &r->w->host[SERVER].listener, r->w->now);
+    r->deaf = !r->deaf;
+    if (r->deaf) mp_stack_unlisten(r->w->host[SERVER].st, &r->w->host[SERVER].listener, r->w->now);
+    else w_listen(r->w);
 }
 
 static void (*const op_table[])(struct run *) = {
@@ -212,7 +216,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     struct w_in in = { data, n > 1024 ? 1024 : n };
     uint8_t m = in8(&in), b = in8(&in);
     static const char *const cc[4] = { "lia", "reno", "cubic", "lia" };
-    struct run r = { &w, &in, (enum mode)(m % 3), false };
+    struct run r = { &w, &in, (enum mode)(m % 3), false, false };
     struct w_cfg cfg = { .seed = m, .csum = { b & 1, b & 2 }, .split = b & 4, .slice = b & 8 ? 64000 : 0, .cc = cc[b >> 4 & 3], .paths = 1 + (b >> 6) % W_PATHS };
     world_open(&w, &cfg);
     w_connect(&w, 1);

@@ -171,6 +171,33 @@ TEST(a_half_open_connection_costs_at_most_256_bytes_and_a_cookie_nothing)
     lab_end(&l);
 }
 
+TEST(a_listener_opened_again_counts_those_that_it_takes_over)
+{
+    struct lab l = { .tune = many };
+    struct mp_endpoint at = { { 0 }, 80 };
+    lab_stack(&l);
+    CHECK_EQ(mp_stack_listen(l.st, &at, 3, 1000, &l), 0);
+    for (uint16_t i = 0; i < 66; i++) {
+        if (i == 64) {
+            mp_stack_unlisten(l.st, &l, l.now);
+            CHECK_EQ(mp_stack_listen(l.st, &at, 3, 1000, &l), 0);
+            CHECK_EQ(mp_stack_counter(l.st, MP_E_cookie_out), 0);
+        }
+        l.np = 0;
+        lab_syn(&l, 3, (uint16_t)(6000 + i), lab_offer(&l, 0));
+        forget_all(&l);
+    }
+    CHECK_EQ(l.st->nhalf, 64);
+    lab_expect_counter(&l, cookie_out, 2);
+    lab_wait(&l, MP_SEC(300)); /* and those that end there are gone from its count */
+    forget_all(&l);
+    l.np = 0;
+    lab_syn(&l, 3, 7000, lab_offer(&l, 0));
+    forget_all(&l);
+    CHECK_EQ(l.st->nhalf, 1);
+    lab_end(&l);
+}
+
 TEST(half_open_joins_are_bounded_and_end)
 {
     struct lab l = { 0 };

@@ -174,6 +174,11 @@ void world_open(struct world *w, const struct w_cfg *cfg)
         if (!(h->st = mp_stack_new(&ops, h, &set))) abort();
         for (int p = 1; p <= cfg->paths; p++) w_path(w, i, p, true);
     }
+    w_listen(w);
+}
+
+void w_listen(struct world *w)
+{
     struct mp_endpoint at = { .port = W_PORT };
     if (mp_stack_listen(w->host[SERVER].st, &at, 3, 16, &w->host[SERVER].listener)) abort();
 }

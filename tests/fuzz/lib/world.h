@@ -68,6 +68,7 @@ void world_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2), noret
 
 struct mp_addr w_ip(int path, int host);
 struct w_app *w_connect(struct world *w, int path); /* NULL: no room, or refused */
+void w_listen(struct world *w);  /* the server again, where mp_stack_unlisten() was called */
 void w_path(struct world *w, int host, int path, bool up);
 void w_write(struct world *w, struct w_app *a, uint32_t n);
 void w_read(struct world *w, struct w_app *a, uint64_t most);
