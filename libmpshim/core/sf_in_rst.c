@@ -27,6 +27,14 @@ static bool join_never_was(const struct sf *s, const struct mp_pkt *p, const str
     return once && s->c->v.version && refused && !s->v.ack_seen;
 }
 
+/* Our third ACK of a join was refused by one who has no such subflow: its reset has no ACK. Linux answers a join's SYN though it has
+ * fallen back, and then says so (reason 3). Nothing went over it in either direction before the fourth ACK (RFC 8684 3.2), and the
+ * peer held one subflow all the time: it may go on as plain TCP, and we with it. */
+static bool join_was_refused(const struct sf *s, const struct mp_pkt *p)
+{
+    return !s->v.initial && !s->v.passive && !s->v.join_done && s->v.state == SF_ESTABLISHED && s->v.rcv_nxt == 1 && !(p->flags & MP_ACK);
+}
+
 /* RFC 5961 3.2: the exact next number; or the end of the last SACK block, as Linux takes it too: one who answers our challenge
  * on behalf of a peer that is gone, and acknowledges ahead of us (a proxy), never gets to the first. */
 static bool exact(const struct sf *s, mp_ssn ssn)
@@ -45,6 +53,7 @@ void in_rst(struct sf *s, const struct mp_pkt *p, const struct mp_opts *o, mp_ss
         return;
     }
     if (join_never_was(s, p, o)) c->v.joins_answered--;
+    if (join_was_refused(s, p)) c->v.sf_ever--;
     st_count(s->st, MP_E_subflow_reset_in, 1, c);
     in_reset_reason(s, o);
     if ((o->mp & MP_OPT_HAS(MP_FAIL)) && conn_mp(c)) st_count(s->st, MP_E_fail_in, 1, c); /* RFC 8684 3.7: one of several went bad */

@@ -67,13 +67,20 @@ void box_icmp_lies(struct sim_box *b, int dir, struct sim_pkt *p)
     box_emit(b, dir, p);
 }
 
-/* Sees everything, to know the window scale of connections that began before it was told to act. */
+/* Sees everything, to know the window scale of connections that began before it was told to act. Both ends must have sent the
+ * option (RFC 7323 2.2; another box may have taken it out of the SYN). */
 void box_clamp(struct sim_box *b, int dir, struct sim_pkt *p)
 {
     struct sim_box_flow *f = box_flow_of(b, dir, &p->h, true);
     if (p->h.flags & MP_SYN) {
-        for (uint8_t *o = box_next_option(&p->h, NULL); o; o = box_next_option(&p->h, o))
-            if (*o == OPT_WSCALE) f->wscale[dir] = o[2];
+        bool scales = false;
+        for (uint8_t *o = box_next_option(&p->h, NULL); o; o = box_next_option(&p->h, o)) {
+            if (*o != OPT_WSCALE) continue;
+            scales = true;
+            f->wscale[dir] = o[2];
+        }
+        if (!scales) f->wscale[dir] = 0;
+        if (!scales && p->h.flags & MP_ACK) f->wscale[!dir] = 0;
     } else if (box_acts(b, dir) && (uint64_t)p->h.wnd << f->wscale[dir] > b->cfg.size) {
         p->h.wnd = (uint16_t)(b->cfg.size >> f->wscale[dir]);
         box_touch(b, dir, "clamp", p);

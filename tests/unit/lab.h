@@ -459,8 +459,8 @@ LAB static struct mp_opts lab_join_ack(const struct lab *l, const struct peer *p
     return o;
 }
 
-/* A second subflow of a confirmed client, from the engine's address in subnet n; its far end is p[np - 1]. */
-LAB static struct peer *lab_join(struct lab *l, int subnet)
+/* A confirmed client asks to join from its address in subnet n, is answered, and sends its third ACK. */
+LAB static struct peer *lab_join_until_third_ack(struct lab *l, int subnet)
 {
     lab_local_up(l, subnet);
     lab_pump(l);
@@ -471,6 +471,13 @@ LAB static struct peer *lab_join(struct lab *l, int subnet)
     lab_synack(l, p, lab_join_synack(l, p, 0));
     g = lab_expect(l, p, MP_ACK, 1, 1, 0);
     lab_expect_options(g, MP_JOIN);
+    return p;
+}
+
+/* A second subflow of it; its far end is p[np - 1]. */
+LAB static struct peer *lab_join(struct lab *l, int subnet)
+{
+    struct peer *p = lab_join_until_third_ack(l, subnet);
     lab_wait(l, LAB_RTT);
     lab_ack_mp(l, p, 1, 1, l->dack); /* the fourth */
     lab_expect_nothing(l);

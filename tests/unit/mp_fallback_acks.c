@@ -156,6 +156,39 @@ TEST(unconfirmed_ack_of_a_proxy_and_no_other) /* the peer went on as plain TCP: 
     lab_end(&l);
 }
 
+/* A box joined segments, and the peer took what followed the mapped part as plain TCP; its answer to our join's SYN was under way. */
+static void bare_acks_after_a_join(struct lab *l, const struct seg *answer)
+{
+    lab_client(l);
+    struct peer *p = lab_join_until_third_ack(l, 2);
+    lab_write(l, 5000);
+    lab_send(l, p, *answer);
+    lab_forget(l);
+    lab_wait(l, LAB_RTT);
+    for (uint32_t at = 1; at <= 4; at++) lab_ack(l, &l->p[0], 1, 1 + at * LAB_MSS);
+}
+
+TEST(a_peer_that_refused_the_third_ack_of_the_only_join_may_be_plain)
+{
+    struct lab l = { 0 };
+    struct seg refusal = { .flags = MP_RST, .seq = 1, .o = { .mp = MP_OPT_HAS(MP_TCPRST), .tcprst = { .reason = MP_RST_PROHIBITED } } };
+    bare_acks_after_a_join(&l, &refusal);
+    CHECK_EQ(lab_info(&l).why, MP_WHY_NO_OPTION_ACK);
+    lab_expect_counter(&l, fallback_refused, 0);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(a_peer_that_took_the_join_and_ended_it_is_not)
+{
+    struct lab l = { 0 };
+    struct seg end = { .flags = MP_RST | MP_ACK, .seq = 1, .ack = 1 };
+    bare_acks_after_a_join(&l, &end);
+    CHECK_EQ(lab_info(&l).why, MP_WHY_MULTIPATH);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(a_peer_whose_reader_is_slow_keeps_multipath)
 {
     struct lab l = { .csum = true, .wnd0 = 150 };
