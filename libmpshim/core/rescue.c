@@ -32,19 +32,22 @@ void rescue_data(struct sf *s, uint32_t len, mp_time now)
 
 /* A segment that fits arrived: the path knows this subflow, if all that was sent before it has come too. Numbers that a box has moved by less
  * than a window only look as if they fitted, for ever behind a hole; and where numbers fit that way and our data does not the other,
- * the answers acknowledge nothing new. */
-void rescue_heard(struct sf *s, mp_ssn ssn, mp_time now)
+ * the answers acknowledge nothing new. New data is one though our own times out: who sends on has our ACKs (a crowded way up; simulation
+ * seed 2032285). */
+void rescue_heard(struct sf *s, const struct mp_opts *o, mp_ssn ssn, uint32_t len, mp_time now)
 {
+    s->v.heard_bare = !o->mp;
     silence_over(s, now);
     recall_heard(s, now);
     s->v.last_recv = now;
     if (ssn > s->v.rcv_nxt) return;
     s->v.last_fit = now;
     s->v.misfits = 0;
-    if (!s->v.rescued || s->v.backoff) return;
+    if (ssn + len > s->v.rcv_nxt) s->v.last_new = now;
+    if (!s->v.rescued || (s->v.backoff && s->v.last_new < now)) return;
     s->v.rescued = false;
-    for (struct sf *o = s->c->sfs; o; o = o->next)
-        if (o != s && !o->v.dead && o->v.state == SF_SYN_SENT && same_pair(o, s)) sf_die(o, 0, now);
+    for (struct sf *join = s->c->sfs; join; join = join->next)
+        if (join != s && !join->v.dead && join->v.state == SF_SYN_SENT && same_pair(join, s)) sf_die(join, 0, now);
 }
 
 static void rescue(struct sf *s, mp_time now)
@@ -56,7 +59,7 @@ static void rescue(struct sf *s, mp_time now)
 
 /* A join's third ACK would lose its option too where these have none, and once a join is answered neither end may fall back
  * (RFC 8684 3.7), which is the way on there. */
-static bool join_is_hopeless(const struct sf *s, const struct mp_opts *o) { return !o->mp && conn_single(s->c); }
+static bool join_is_hopeless(const struct sf *s, bool bare) { return bare && conn_single(s->c); }
 
 /* What comes together may all have been sent before any answer of ours could be there: a peer whose link is back repeats a row of
  * segments. So the last of them must come a time-out after the first. (Simulation seed 650229: both.) */
@@ -64,15 +67,17 @@ void rescue_misfit(struct sf *s, const struct mp_opts *o, mp_time now)
 {
     if (now - s->v.last_fit <= QUIET) return;
     if (!s->v.misfits++) s->v.misfit_since = now;
-    if (s->v.misfits >= MISFITS && now - s->v.misfit_since >= s->v.rto && !join_is_hopeless(s, o)) rescue(s, now);
+    if (s->v.misfits >= MISFITS && now - s->v.misfit_since >= s->v.rto && !join_is_hopeless(s, !o->mp)) rescue(s, now);
 }
 
-/* Where a router has no way (RFC 6069), a fresh subflow has none either; another address may have one. */
+/* Where a router has no way (RFC 6069), a fresh subflow has none either; another address may have one. And who has sent new data since
+ * our latest try has our ACKs. */
 void rescue_timeout(struct sf *s, mp_time now)
 {
     if (s->v.backoff < PM_RESCUE || s->v.state < SF_ESTABLISHED) return;
     pm_in_trouble(s->c, now);
-    if (s->v.backoff - s->v.reverts >= PM_RESCUE) rescue(s, now);
+    if (s->v.backoff - s->v.reverts < PM_RESCUE || s->v.last_new > s->seg_head->sent || join_is_hopeless(s, s->v.heard_bare)) return;
+    rescue(s, now);
 }
 
 /* The peer may still have data for us, and nothing of ours in flight would tell that the path is gone. */

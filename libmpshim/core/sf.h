@@ -216,6 +216,7 @@ struct sf {
         int ecn_floor;        /* marked windows in a row at the smallest window */
         mp_time last_sent, last_recv, last_progress;
         mp_time last_fit;     /* when a segment came and nothing sent before it was missing */
+        mp_time last_new;     /* likewise, one with data that had not come yet; 0: never */
         mp_time data_sent_at, data_recv_at; /* for people; none yet: when it was opened */
         mp_time misfit_at;    /* when a segment without data that does not fit was last answered; 0: never */
         uint32_t misfits;     /* segments that do not fit, long after the last one that did */
@@ -227,6 +228,7 @@ struct sf {
         mp_dur echo;          /* so long ago we sent what the latest data drew, at most a second (RFC 7323); 0: unknown: silence.c */
         mp_time asked_at; uint64_t asked_rx; /* when its path was asked whether it lives; the connection's rx_total then */
         bool silent;          /* it did not answer: a client's is reset, a server's address removed; (a join) asks whether its path answers again */
+        bool heard_bare;      /* the latest segment that fitted had no MPTCP option */
         bool rescued;         /* a fresh subflow over the same path was asked for */
         /* delivery rate, for the scheduler: bytes acknowledged or sacked, a sample each round trip */
         uint64_t rate, delivered; /* bytes a second, 0: unknown; bytes ever */
@@ -326,7 +328,7 @@ void overdue_over(struct sf *s, mp_time now);               /* it makes progress
 
 /* ---- paths that have forgotten the subflow (rescue.c) ---- */
 void rescue_data(struct sf *s, uint32_t len, mp_time now);
-void rescue_heard(struct sf *s, mp_ssn ssn, mp_time now);   /* a segment from ssn on fits; sets last_recv */
+void rescue_heard(struct sf *s, const struct mp_opts *o, mp_ssn ssn, uint32_t len, mp_time now); /* a segment of len bytes from ssn on fits; sets last_recv */
 void rescue_misfit(struct sf *s, const struct mp_opts *o, mp_time now); /* o: of a segment that does not fit */
 void rescue_timeout(struct sf *s, mp_time now);
 void rescue_tick(struct sf *s, mp_time now);

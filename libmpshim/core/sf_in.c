@@ -204,7 +204,7 @@ static void synced_in(struct sf *s, struct mp_pkt *p, const struct mp_opts *o, m
     if (s->v.ts_on && o->has_ts && ssn <= s->v.last_ack_sent && (int32_t)(o->ts_val - s->v.ts_recent) >= 0) /* RFC 7323 4.3 */
         note_timestamp(s, o->ts_val, now);
     if (!ack_in(s, p, o, ssn, now)) return;
-    rescue_heard(s, ssn, now); /* only now: numbers that do not fit ours are no sign of life for this subflow */
+    rescue_heard(s, o, ssn, p->data.len, now); /* only now: numbers that do not fit ours are no sign of life for this subflow */
     if (!s->v.join_done) in_fourth_ack(s, now);
     if (!conn_options_in(s->c, s, p, o, now)) return;
     if (p->data.len) silence_echo(s, o, now);

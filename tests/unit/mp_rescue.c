@@ -146,16 +146,64 @@ TEST(an_answer_that_acknowledges_nothing_new_does_not_call_the_fresh_one_off) /*
     comes_up(&l, fresh);
 }
 
+static void is_called_off(struct lab *l, struct peer *fresh)
+{
+    lab_forget(l);
+    lab_synack(l, fresh, lab_join_synack(l, fresh, 0));
+    lab_expect(l, fresh, MP_RST, 1, 0, 0);
+    lab_forget(l);
+    lab_end(l);
+}
+
+TEST(a_path_that_brings_new_data_has_forgotten_nobody) /* our data is lost in a crowd; the same seed */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    flow(&l, 3);
+    lab_write(&l, 1000);
+    for (uint32_t i = 0; i < 120; i++) { /* 6 s: four time-outs */
+        lab_wait(&l, MP_MS(50));
+        lab_data(&l, P0, 1 + (3 + i) * LAB_MSS, 1, (3 + i) * (uint64_t)LAB_MSS, LAB_MSS);
+        lab_read(&l);
+        lab_forget(&l);
+    }
+    CHECK(mp_stack_counter(l.st, MP_E_rto) >= 4);
+    lab_expect_counter(&l, rescue, 0);
+    lab_wait(&l, MP_SEC(10)); /* and no more */
+    lab_expect_counter(&l, rescue, 1);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
+TEST(time_outs_where_options_die_bring_no_fresh_subflow) /* its third ACK would lose the option, RFC 8684 3.7; the same seed */
+{
+    struct lab l = { 0 };
+    lab_client(&l);
+    flow(&l, 3);
+    lab_write(&l, 1000);
+    lab_ack(&l, P0, 1 + 3 * LAB_MSS, 1); /* bare */
+    lab_wait(&l, MP_SEC(6));
+    CHECK(mp_stack_counter(l.st, MP_E_rto) >= 4);
+    lab_expect_counter(&l, rescue, 0);
+    lab_forget(&l);
+    lab_end(&l);
+}
+
 TEST(an_acknowledgement_of_what_is_new_calls_it_off)
 {
     struct lab l = { 0 };
     struct peer *fresh = asked_because_of_time_outs(&l);
     lab_ack_mp(&l, P0, 1 + 3 * LAB_MSS, 1001, 1000);
-    lab_forget(&l);
-    lab_synack(&l, fresh, lab_join_synack(&l, fresh, 0));
-    lab_expect(&l, fresh, MP_RST, 1, 0, 0);
-    lab_forget(&l);
-    lab_end(&l);
+    is_called_off(&l, fresh);
+}
+
+TEST(new_data_calls_it_off_though_ours_times_out) /* who sends on has our ACKs; simulation seed 2032285 */
+{
+    struct lab l = { 0 };
+    struct peer *fresh = asked_because_of_time_outs(&l);
+    lab_data(&l, P0, 1 + 2 * LAB_MSS, 1, 2 * LAB_MSS, LAB_MSS); /* the latest again: no ACK of ours has come */
+    lab_data(&l, P0, 1 + 3 * LAB_MSS, 1, 3 * LAB_MSS, LAB_MSS);
+    is_called_off(&l, fresh);
 }
 
 TEST(numbers_moved_by_less_than_a_window_are_no_sign_of_life)
