@@ -47,7 +47,7 @@ s = socket.socket(); s.setblocking(False); print(err(s.connect, (FAR, NOBODY)) i
 select.select([], [s], [], 5); print(name(s.getsockopt(1, 4)), s.getsockopt(1, 4), err(s.send, b"x"), err(s.recv, 1))""",
           "poll": """
 s = socket.socket(); s.setblocking(False); err(s.connect, (FAR, NOBODY)); p = select.poll(); p.register(s, select.POLLIN | select.POLLOUT)
-print(wait(lambda: [events(m) for f, m in p.poll(100)])); print(err(s.connect, (FAR, NOBODY)))""",
+wait(lambda: p.poll(100)); print([events(m) for f, m in p.poll(0)]); print(err(s.connect, (FAR, NOBODY)))""", # tcp_poll() looks at the state before the error: in the very moment of a reset on another processor it says ERR alone
           "timeout": "s = socket.socket(); s.settimeout(5); print(err(s.connect, (FAR, NOBODY)))"}[way])
 
 
