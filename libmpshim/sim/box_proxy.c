@@ -160,10 +160,20 @@ static void give_up(struct sim_box *b, struct sim_box_proxy *x)
     x->next = x->out = x->una;
 }
 
-static void see_syn(struct sim_box_proxy *in, struct sim_pkt *p)
+/* in: of the data that its sender will acknowledge; out: of its own. Both ends must have sent a window scale (RFC 7323 2.2; another
+ * box may have taken it out of the SYN). */
+static void see_syn(struct sim_box_proxy *in, struct sim_box_proxy *out, struct sim_pkt *p)
 {
-    for (uint8_t *o = box_next_option(&p->h, NULL); o; o = box_next_option(&p->h, o))
-        if (*o == OPT_WSCALE) in->wscale = o[2];
+    bool scales = false;
+    for (uint8_t *o = box_next_option(&p->h, NULL); o; o = box_next_option(&p->h, o)) {
+        if (*o != OPT_WSCALE) continue;
+        scales = true;
+        in->wscale = o[2];
+    }
+    if (!scales && p->h.flags & MP_ACK) {
+        out->wnd = (uint16_t)mp_min((uint32_t)out->wnd << out->wscale, 65535u);
+        in->wscale = out->wscale = 0;
+    }
     in->ack_seq = p->h.seq + 1;
     in->wnd = (uint16_t)mp_min(p->h.wnd >> in->wscale, 65535u); /* not scaled in a SYN (RFC 7323 2.2) */
     const uint8_t *ts = ts_at(&p->h);
@@ -181,7 +191,7 @@ void box_proxy(struct sim_box *b, int dir, struct sim_pkt *p)
     struct sim_box_flow *f = box_flow_of(b, dir, &p->h, true);
     struct sim_box_proxy *out = &f->proxy[dir], *in = &f->proxy[!dir]; /* of p's own data, of the data it acknowledges */
     if (p->h.flags & (MP_SYN | MP_RST)) {
-        if (p->h.flags & MP_SYN) see_syn(in, p);
+        if (p->h.flags & MP_SYN) see_syn(in, out, p);
         else give_up(b, out), give_up(b, in);
         box_emit(b, dir, p);
         return;
