@@ -83,6 +83,12 @@ static struct sf *make(struct mp_stack *st, const struct half *h, struct mp_pkt 
     return s;
 }
 
+static struct mp_pkt *stray_to(struct mp_stack *st, const struct half *h)
+{
+    struct mp_pkt to = { .src = h->remote, .dst = h->local, .ifindex = h->ifindex };
+    return st_stray(st, &to);
+}
+
 static mp_time repeat_at(const struct half *h) { return h->sent + (MP_SEC(1) << mp_min(mp_max(h->tries, 1) - 1, MOST_BACKOFF)); }
 
 /* A box that drops SYN/ACKs with the option began after the SYN, or lets SYNs pass. A client that has had the first is established,
@@ -100,7 +106,7 @@ static void without_option(struct mp_pkt *synack)
 static void answer(struct mp_stack *st, struct half *h, const struct mp_pkt *synack, bool unasked, mp_time now)
 {
     enum { WITH_OPTION = 3 }; /* times */
-    struct mp_pkt to = { .src = h->remote, .dst = h->local, .ifindex = h->ifindex }, *r = st_stray(st, &to);
+    struct mp_pkt *r = stray_to(st, h);
     h->again = now; /* too many answers wait: when these are out */
     if (r) {
         *r = *synack;
@@ -151,7 +157,7 @@ void half_syn(struct mp_stack *st, const struct mp_pkt *p, const struct mp_opts 
 
 static bool say(struct mp_stack *st, const struct half *h, uint8_t flags, uint16_t wnd)
 {
-    struct mp_pkt to = { .src = h->remote, .dst = h->local, .ifindex = h->ifindex }, *r = st_stray(st, &to);
+    struct mp_pkt *r = stray_to(st, h);
     if (!r) return false;
     r->flags = flags;
     r->seq = h->iss + 1;

@@ -37,6 +37,13 @@ uint8_t *box_next_option(struct mp_pkt *h, uint8_t *at)
     return at;
 }
 
+uint8_t *box_find_option(struct mp_pkt *h, uint8_t kind, uint8_t len)
+{
+    for (uint8_t *o = box_next_option(h, NULL); o; o = box_next_option(h, o))
+        if (*o == kind && o[1] == len) return o;
+    return NULL;
+}
+
 /* ---- flows ---- */
 
 struct sim_box_flow *box_flow_of(struct sim_box *b, int dir, const struct mp_pkt *h, bool make)

@@ -63,6 +63,7 @@ static inline bool box_acts(const struct sim_box *b, int dir)
 
 /* The option after `at` (NULL: the first); NULL: no more. Broken lists end the walk. */
 uint8_t *box_next_option(struct mp_pkt *h, uint8_t *at);
+uint8_t *box_find_option(struct mp_pkt *h, uint8_t kind, uint8_t len); /* of this length, its head included; NULL: none */
 
 static inline uint32_t load32(const uint8_t *p)
 {

@@ -73,14 +73,9 @@ void box_clamp(struct sim_box *b, int dir, struct sim_pkt *p)
 {
     struct sim_box_flow *f = box_flow_of(b, dir, &p->h, true);
     if (p->h.flags & MP_SYN) {
-        bool scales = false;
-        for (uint8_t *o = box_next_option(&p->h, NULL); o; o = box_next_option(&p->h, o)) {
-            if (*o != OPT_WSCALE) continue;
-            scales = true;
-            f->wscale[dir] = o[2];
-        }
-        if (!scales) f->wscale[dir] = 0;
-        if (!scales && p->h.flags & MP_ACK) f->wscale[!dir] = 0;
+        const uint8_t *o = box_find_option(&p->h, OPT_WSCALE, 3);
+        f->wscale[dir] = o ? o[2] : 0;
+        if (!o && p->h.flags & MP_ACK) f->wscale[!dir] = 0;
     } else if (box_acts(b, dir) && (uint64_t)p->h.wnd << f->wscale[dir] > b->cfg.size) {
         p->h.wnd = (uint16_t)(b->cfg.size >> f->wscale[dir]);
         box_touch(b, dir, "clamp", p);

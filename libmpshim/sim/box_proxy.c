@@ -40,9 +40,8 @@ static uint16_t window_left(const struct sim_box_proxy *x)
 /* Where the timestamp option's value is; NULL: there is none. */
 static uint8_t *ts_at(struct mp_pkt *h)
 {
-    for (uint8_t *o = box_next_option(h, NULL); o; o = box_next_option(h, o))
-        if (*o == OPT_TS && o[1] == 10) return o + 2;
-    return NULL;
+    uint8_t *o = box_find_option(h, OPT_TS, 10);
+    return o ? o + 2 : NULL;
 }
 
 /* An ACK in the receiver's name to who sent p. */
@@ -164,13 +163,9 @@ static void give_up(struct sim_box *b, struct sim_box_proxy *x)
  * box may have taken it out of the SYN). */
 static void see_syn(struct sim_box_proxy *in, struct sim_box_proxy *out, struct sim_pkt *p)
 {
-    bool scales = false;
-    for (uint8_t *o = box_next_option(&p->h, NULL); o; o = box_next_option(&p->h, o)) {
-        if (*o != OPT_WSCALE) continue;
-        scales = true;
-        in->wscale = o[2];
-    }
-    if (!scales && p->h.flags & MP_ACK) {
+    const uint8_t *scale = box_find_option(&p->h, OPT_WSCALE, 3);
+    if (scale) in->wscale = scale[2];
+    if (!scale && p->h.flags & MP_ACK) {
         out->wnd = (uint16_t)mp_min((uint32_t)out->wnd << out->wscale, 65535u);
         in->wscale = out->wscale = 0;
     }

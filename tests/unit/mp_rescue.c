@@ -129,14 +129,18 @@ static struct peer *asked_because_of_time_outs(struct lab *l)
     return &l->p[l->np - 1];
 }
 
-static void comes_up(struct lab *l, struct peer *fresh)
+/* The fresh one's SYN is answered, and that by a segment with these flags. */
+static void its_answer_draws(struct lab *l, struct peer *fresh, uint8_t flags, uint32_t ack)
 {
     lab_forget(l);
     lab_synack(l, fresh, lab_join_synack(l, fresh, 0));
-    lab_expect(l, fresh, MP_ACK, 1, 1, 0);
+    lab_expect(l, fresh, flags, 1, ack, 0);
     lab_forget(l);
     lab_end(l);
 }
+
+static void comes_up(struct lab *l, struct peer *fresh) { its_answer_draws(l, fresh, MP_ACK, 1); }
+static void is_called_off(struct lab *l, struct peer *fresh) { its_answer_draws(l, fresh, MP_RST, 0); }
 
 TEST(an_answer_that_acknowledges_nothing_new_does_not_call_the_fresh_one_off) /* the box moves the numbers one way only */
 {
@@ -144,15 +148,6 @@ TEST(an_answer_that_acknowledges_nothing_new_does_not_call_the_fresh_one_off) /*
     struct peer *fresh = asked_because_of_time_outs(&l);
     lab_send(&l, P0, (struct seg){ .flags = MP_ACK, .seq = 1 + 3 * LAB_MSS, .ack = 1, .o = lab_dack(&l) });
     comes_up(&l, fresh);
-}
-
-static void is_called_off(struct lab *l, struct peer *fresh)
-{
-    lab_forget(l);
-    lab_synack(l, fresh, lab_join_synack(l, fresh, 0));
-    lab_expect(l, fresh, MP_RST, 1, 0, 0);
-    lab_forget(l);
-    lab_end(l);
 }
 
 TEST(a_path_that_brings_new_data_has_forgotten_nobody) /* our data is lost in a crowd; the same seed */
